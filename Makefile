@@ -1,0 +1,67 @@
+# Verbs of the project; `make help` lists them.
+
+PYTHON ?= python3
+# Index that pip takes torch from, for example the one of PyTorch's CPU builds: make demo TORCH_INDEX=URL
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check format protos bench model clean
+
+help: ## List the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "expertmesh needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version); try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
+	@echo "Installing torch into $(VENV) (once, about two minutes) ..."
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "Installing expertmesh into $(VENV) ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv and install expertmesh into it
+
+demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and ask it questions
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-dev ## Run every test that needs no GPU and no cluster
+	@$(BIN)/pytest -m "not gpu and not e2e"
+
+check: $(VENV)/.installed-dev ## Check format, lint, types, imports and generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python protos/generate.py --check
+
+format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+protos: $(VENV)/.installed-dev ## Generate the gRPC stubs from protos/
+	@$(BIN)/python protos/generate.py
+
+bench: $(VENV)/.installed-dev ## Run the benchmarks
+	@$(BIN)/python benchmarks/rpc_hop.py
+	@$(BIN)/python benchmarks/layer.py
+
+model: $(VENV)/.installed-dev ## Train the demo model anew (about an hour on two cores)
+	@$(BIN)/python examples/tiny-mixtral/train.py
+
+clean: ## Remove .venv and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
