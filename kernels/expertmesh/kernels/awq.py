@@ -1,0 +1,81 @@
+"""AWQ's GEMM packing: 4-bit codes, eight to an int32, interleaved. Knows the layout, not the files.
+
+Alphabet: N output features, K input features, G groups. AWQ stores matrices as [K, N]; weights here are [N, K].
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from expertmesh.kernels.weights import QuantizedWeight
+
+BITS = 4
+CODES_PER_WORD = 8
+# Nibble i of a word holds the column 8c + NIBBLE_COLUMNS[i].
+NIBBLE_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+@dataclass(frozen=True)
+class AwqTensors:
+    """The tensors that AWQ files hold: ``qweight`` [K, N/8] int32, ``qzeros`` [G, N/8] int32, ``scales`` [G, N]."""
+
+    qweight: torch.Tensor
+    qzeros: torch.Tensor
+    scales: torch.Tensor
+
+
+def pack(weight: QuantizedWeight) -> AwqTensors:
+    """Lay out 4-bit codes as AWQ does; ValueError when the width or N does not fit the layout."""
+    if weight.bits != BITS:
+        raise ValueError(f"AWQ packs {BITS}-bit codes, these have {weight.bits} bits")
+    if weight.shape[0] % CODES_PER_WORD:
+        raise ValueError(f"AWQ packs output features by {CODES_PER_WORD}, {weight.shape[0]} is no multiple")
+    return AwqTensors(
+        qweight=_pack_words(weight.codes.T), qzeros=_pack_words(weight.zeros.T), scales=weight.scales.T.contiguous()
+    )
+
+
+def unpack(tensors: AwqTensors) -> QuantizedWeight:
+    """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
+    _check(tensors)
+    return QuantizedWeight(
+        codes=_unpack_words(tensors.qweight).T.contiguous(),
+        scales=tensors.scales.T.contiguous(),
+        zeros=_unpack_words(tensors.qzeros).T.contiguous(),
+        bits=BITS,
+        group_size=tensors.qweight.shape[0] // tensors.qzeros.shape[0],
+    )
+
+
+def _pack_words(codes: torch.Tensor) -> torch.Tensor:
+    words = codes.reshape(codes.shape[0], -1, CODES_PER_WORD).to(torch.int64)  # [rows, N/8, 8]
+    packed = torch.zeros_like(words[..., 0])
+    for nibble, column in enumerate(NIBBLE_COLUMNS):
+        packed |= words[..., column] << BITS * nibble
+    # The top nibble reaches the sign bit: wrap around as int32 does.
+    return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
+
+
+def _unpack_words(words: torch.Tensor) -> torch.Tensor:
+    codes = torch.empty((*words.shape, CODES_PER_WORD), dtype=torch.uint8, device=words.device)  # [rows, N/8, 8]
+    for nibble, column in enumerate(NIBBLE_COLUMNS):
+        codes[..., column] = words >> BITS * nibble & 0xF
+    return codes.view(words.shape[0], -1)
+
+
+def _check(tensors: AwqTensors) -> None:
+    for name in ("qweight", "qzeros"):
+        words = getattr(tensors, name)
+        if words.dtype != torch.int32 or words.dim() != 2:
+            raise ValueError(f"{name} is {words.dtype} {list(words.shape)}; int32 with two dimensions would be right")
+    num_in, num_words = tensors.qweight.shape
+    num_groups = tensors.qzeros.shape[0]
+    if num_groups == 0 or num_in % num_groups:
+        raise ValueError(f"qzeros has {num_groups} groups, which do not divide the {num_in} rows of qweight")
+    if tensors.qzeros.shape[1] != num_words:
+        raise ValueError(f"qzeros is {list(tensors.qzeros.shape)}; [{num_groups}, {num_words}] would be right")
+    expected = (num_groups, num_words * CODES_PER_WORD)
+    if tensors.scales.shape != expected or not tensors.scales.is_floating_point():
+        raise ValueError(
+            f"scales is {tensors.scales.dtype} {list(tensors.scales.shape)}; floating point {list(expected)} is right"
+        )

@@ -1,0 +1,50 @@
+"""What a kernel backend offers. Knows the signatures of the ops; ``reference`` and ``cpu`` implement them.
+
+Alphabet: M rows, D hidden width, N and K output and input features, R rows sorted by expert, E hosted experts.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from expertmesh.kernels.weights import ExpertWeights, Weight
+
+
+class Linear(Protocol):
+    """A matrix in the layout of its backend."""
+
+    num_bytes: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply ``x`` [M, K] and return [M, N] in the dtype of ``x``."""
+        ...
+
+
+class GroupedFFN(Protocol):
+    """The hosted experts of one layer in the layout of their backend."""
+
+    num_bytes: int
+
+    def __call__(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
+        """Run each expert on its rows and scale each row.
+
+        ``x`` [R, D] holds the rows of the first expert, then of the second, and so on; ``num_rows`` [E] says how many
+        each has (zero is fine); ``row_weights`` [R] float32. Returns [R, D] float32.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Turns weights into its own layout once, and runs them from then on."""
+
+    name: str
+    device: torch.device
+
+    def linear(self, weight: Weight) -> Linear:
+        """Take over one matrix."""
+        ...
+
+    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
+        """Take over the experts of one layer."""
+        ...

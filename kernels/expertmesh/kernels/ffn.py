@@ -1,0 +1,60 @@
+"""SwiGLU experts made of a backend's matrices. Knows the formula, not how a matrix is stored.
+
+Alphabet: R rows sorted by expert, D hidden width, F FFN width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import silu
+
+from expertmesh.kernels.backend import Linear
+from expertmesh.kernels.weights import ExpertWeights, Weight, stack_outputs
+
+
+@dataclass(frozen=True)
+class SwiGLU:
+    """y = w_down(silu(gate) * up); gate and up come from one matrix where their storage allows."""
+
+    gate_up: tuple[Linear, ...]
+    down: Linear
+
+    @classmethod
+    def build(cls, weights: ExpertWeights, linear: Callable[[Weight], Linear]) -> "SwiGLU":
+        """Hand the matrices of an expert to a backend's ``linear``."""
+        parts = (weights.w_gate, weights.w_up)
+        joined = stack_outputs(parts)
+        return cls(tuple(linear(weight) for weight in ((joined,) if joined else parts)), linear(weights.w_down))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the matrices."""
+        return sum(linear.num_bytes for linear in (*self.gate_up, self.down))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the expert on ``x`` [R, D]."""
+        if len(self.gate_up) == 1:
+            gate, up = self.gate_up[0](x).chunk(2, dim=-1)  # [R, F]
+        else:
+            gate, up = (linear(x) for linear in self.gate_up)
+        return self.down(silu(gate) * up)
+
+
+class GroupedSwiGLU:
+    """The hosted experts of a layer, one after the other: the loop is over experts, never over rows."""
+
+    def __init__(self, experts: Sequence[SwiGLU]) -> None:
+        self._experts = experts
+        self.num_bytes = sum(expert.num_bytes for expert in experts)
+
+    def __call__(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
+        """See ``GroupedFFN``."""
+        outputs = torch.empty(x.shape, dtype=torch.float32, device=x.device)  # [R, D]
+        start = 0
+        for expert, count in zip(self._experts, num_rows, strict=True):
+            if count:
+                rows = slice(start, start + count)
+                torch.mul(expert(x[rows]), row_weights[rows, None], out=outputs[rows])
+            start += count
+        return outputs

@@ -1,0 +1,44 @@
+"""Round-to-nearest quantization and its inverse. Knows values, not storage.
+
+Alphabet: N output features, K input features, G = K / group_size groups.
+"""
+
+import torch
+
+from expertmesh.kernels.weights import QuantizedWeight
+
+
+def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> QuantizedWeight:
+    """Quantize ``weight`` [N, K] with a scale and a zero point per group of ``group_size`` input features.
+
+    The range of each group is widened to contain 0, so that 0 stays 0. Scales are float16. Raises ValueError when K is
+    no multiple of ``group_size`` or a value is not finite.
+    """
+    num_out, num_in = weight.shape
+    if num_in % group_size:
+        raise ValueError(f"{num_in} input features are no multiple of the group size {group_size}")
+    if not torch.isfinite(weight).all():
+        raise ValueError("the weight holds NaN or Inf; only finite values can be quantized")
+    top = 2**bits - 1
+    groups = weight.float().view(num_out, -1, group_size)  # [N, G, group_size]
+    low = groups.amin(-1, keepdim=True).clamp(max=0)
+    high = groups.amax(-1, keepdim=True).clamp(min=0)
+    # The smallest normal float16: a group of zeros needs a scale too.
+    scales = ((high - low) / top).clamp(min=2.0**-14).half().float()
+    zeros = (-low / scales).round().clamp(0, top)
+    codes = ((groups / scales).round() + zeros).clamp(0, top)
+    return QuantizedWeight(
+        codes=codes.to(torch.uint8).view(num_out, num_in),
+        scales=scales.half().squeeze(-1),
+        zeros=zeros.to(torch.uint8).squeeze(-1),
+        bits=bits,
+        group_size=group_size,
+    )
+
+
+def dequantize(weight: QuantizedWeight, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the values of ``weight`` [N, K]; computed in float32, then cast."""
+    num_out, num_in = weight.shape
+    codes = weight.codes.view(num_out, -1, weight.group_size).float()  # [N, G, group_size]
+    values = (codes - weight.zeros.unsqueeze(-1).float()) * weight.scales.unsqueeze(-1).float()
+    return values.view(num_out, num_in).to(dtype)

@@ -1,0 +1,40 @@
+"""The reference backend: every weight dequantized to float32, plain torch. Slow, large, and right."""
+
+from collections.abc import Sequence
+
+import torch
+
+from expertmesh.kernels.backend import GroupedFFN, Linear
+from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
+from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight, Weight
+
+
+class ReferenceLinear:
+    """A float32 matrix [N, K]."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self._data = data
+        self.num_bytes = data.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply in float32, return the dtype of ``x``."""
+        return torch.nn.functional.linear(x.float(), self._data).to(x.dtype)
+
+
+class ReferenceBackend:
+    """Runs on any device of torch."""
+
+    name = "reference"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def linear(self, weight: Weight) -> Linear:
+        """Dequantize a matrix."""
+        values = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data.float()
+        return ReferenceLinear(values.to(self.device))
+
+    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
+        """Dequantize the experts of a layer."""
+        return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])
