@@ -1,0 +1,33 @@
+"""The errors of expertmesh. Each message names the value that was found and what would be right."""
+
+
+class ExpertmeshError(Exception):
+    """Anything that went wrong and that expertmesh has words for."""
+
+
+class CheckpointError(ExpertmeshError):
+    """A model directory is missing something, is damaged or is of a kind that is not supported."""
+
+
+class InvalidRequestError(ExpertmeshError):
+    """A request asks for something that cannot be done; it names the field and the value."""
+
+
+class ConfigError(ExpertmeshError):
+    """A flag or a combination of flags cannot be right."""
+
+
+class FingerprintMismatchError(ExpertmeshError):
+    """A replica serves another model than this gateway."""
+
+
+class ExpertUnavailableError(ExpertmeshError):
+    """No replica of an expert could answer in time."""
+
+
+class ComputeError(ExpertmeshError):
+    """A kernel failed or produced a value that is not finite; the message names layer and expert."""
+
+
+class GatewayError(ExpertmeshError):
+    """A gateway cannot be reached or failed to answer."""

@@ -1,0 +1,160 @@
+"""The decoder: token ids in, logits out, experts awaited in between. Knows layers, not where experts run.
+
+Alphabet: T tokens of the step, S' rows whose logits are wanted, D hidden width, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn.functional import embedding, linear
+
+from expertmesh.errors import ComputeError
+from expertmesh.kernels.backend import Backend, Linear
+from expertmesh.kernels.weights import DenseWeight, Weight, stack_outputs
+from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
+from expertmesh.model.batch import StepBatch
+from expertmesh.model.config import ModelConfig
+from expertmesh.model.experts import Experts
+from expertmesh.model.gate import choose_experts
+from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.norm import RMSNorm
+from expertmesh.model.rope import RotaryEmbedding
+
+
+class WeightSource(Protocol):
+    """Where tensors are read from by their HF names, for example a checkpoint."""
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Read a tensor that must have ``shape``."""
+        ...
+
+    def weight(self, prefix: str, shape: tuple[int, int]) -> Weight:
+        """Read a matrix, quantized or not, that must have ``shape`` (outputs, inputs)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer without its experts; ``gate`` is [E, D]."""
+
+    input_norm: RMSNorm
+    attention: Attention
+    expert_norm: RMSNorm
+    gate: torch.Tensor
+
+
+class Decoder:
+    """All layers of a model but their experts."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embedding: torch.Tensor,
+        layers: list[Layer],
+        norm: RMSNorm,
+        head: Linear,
+        rotary: RotaryEmbedding,
+    ) -> None:
+        self.config = config
+        self._embedding = embedding
+        self._layers = layers
+        self._norm = norm
+        self._head = head
+        self._rotary = rotary
+
+    @classmethod
+    def load(
+        cls,
+        config: ModelConfig,
+        source: WeightSource,
+        backend: Backend,
+        dtype: torch.dtype,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "Decoder":
+        """Read the weights; activations will be ``dtype`` on the backend's device. ``report`` is told (layers, of)."""
+        loader = _Loader(config, source, backend, dtype)
+        table = loader.dense("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
+        layers = []
+        for index in range(config.num_layers):
+            layers.append(loader.layer(index))
+            report(index + 1, config.num_layers)
+        head = DenseWeight(table) if config.is_embedding_tied else loader.weight("lm_head", *table.shape)
+        rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
+        return cls(config, table, layers, loader.norm("model.norm"), backend.linear(head), rotary)
+
+    async def forward(self, batch: StepBatch, cache: KVCache, experts: Experts) -> torch.Tensor:
+        """Run one step; returns the logits [S', V] float32 of ``batch.sample_rows``.
+
+        Raises ComputeError when a logit is not finite, and whatever ``experts`` raises.
+        """
+        hidden, plan = self._embed(batch, cache)  # [T, D]
+        for index, layer in enumerate(self._layers):
+            hidden, rows, topk_ids, topk_weights = self._attend_and_choose(index, layer, hidden, plan, cache)
+            hidden = hidden + (await experts(index, rows, topk_ids, topk_weights)).to(hidden.dtype)
+        return self._logits(hidden[batch.sample_rows])
+
+    @torch.inference_mode()
+    def _embed(self, batch: StepBatch, cache: KVCache) -> tuple[torch.Tensor, AttentionPlan]:
+        hidden = embedding(batch.token_ids, self._embedding)
+        cos, sin = self._rotary.at(batch.positions, hidden.dtype)
+        return hidden, AttentionPlan(batch.slot_mapping, plan_spans(batch, cache.block_size), cos, sin)
+
+    @torch.inference_mode()
+    def _attend_and_choose(
+        self, index: int, layer: Layer, hidden: torch.Tensor, plan: AttentionPlan, cache: KVCache
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the hidden states after attention, the rows for the experts [T, D], and the gate's choice [T, A]."""
+        hidden = hidden + layer.attention(layer.input_norm(hidden), index, plan, cache)
+        rows = layer.expert_norm(hidden)
+        return hidden, rows, *choose_experts(linear(rows, layer.gate), self.config.num_experts_per_token)
+
+    @torch.inference_mode()
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self._head(self._norm(hidden)).float()  # [S', V]
+        if not torch.isfinite(logits).all():
+            raise ComputeError("the logits hold NaN or Inf; the checkpoint's attention or head weights may be broken")
+        return logits
+
+
+class _Loader:
+    """Reads weights by their HF names and hands the matrices to the backend."""
+
+    def __init__(self, config: ModelConfig, source: WeightSource, backend: Backend, dtype: torch.dtype) -> None:
+        self._config = config
+        self._source = source
+        self._backend = backend
+        self._dtype = dtype
+
+    def layer(self, index: int) -> Layer:
+        config, prefix = self._config, f"model.layers.{index}"
+        gate = self.dense(f"{prefix}.block_sparse_moe.gate.weight", (config.num_experts, config.hidden_size))
+        return Layer(
+            input_norm=self.norm(f"{prefix}.input_layernorm"),
+            attention=self._attention(f"{prefix}.self_attn"),
+            expert_norm=self.norm(f"{prefix}.post_attention_layernorm"),
+            gate=gate,
+        )
+
+    def dense(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return self._source.tensor(name, shape).to(self._backend.device, self._dtype)
+
+    def norm(self, prefix: str) -> RMSNorm:
+        return RMSNorm(self.dense(f"{prefix}.weight", (self._config.hidden_size,)), self._config.rms_norm_eps)
+
+    def weight(self, prefix: str, num_out: int, num_in: int) -> Weight:
+        return self._source.weight(prefix, (num_out, num_in))
+
+    def _attention(self, prefix: str) -> Attention:
+        config = self._config
+        width = config.hidden_size
+        num_q, num_kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        parts = [
+            self.weight(f"{prefix}.{name}_proj", num_out, width)
+            for name, num_out in (("q", num_q), ("k", num_kv), ("v", num_kv))
+        ]
+        joined = stack_outputs(parts)
+        qkv = tuple(self._backend.linear(weight) for weight in ([joined] if joined else parts))
+        output = self._backend.linear(self.weight(f"{prefix}.o_proj", width, num_q))
+        return Attention(config, qkv, output)

@@ -1,0 +1,65 @@
+"""The door between a decoder layer and its experts, and the experts that live in this process."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from expertmesh.kernels.backend import Backend, GroupedFFN
+from expertmesh.kernels.moe import run_chosen
+from expertmesh.kernels.weights import ExpertWeights
+from expertmesh.model.config import ModelConfig
+
+
+class Experts(Protocol):
+    """Where the chosen experts of a layer are run: in this process or on expert servers."""
+
+    async def __call__(
+        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Return, for each row of ``hidden`` [T, D], the sum of weight x expert(row) [T, D] float32.
+
+        ``topk_ids`` [T, A] int64, ``topk_weights`` [T, A] float32.
+        """
+        ...
+
+
+class ExpertSource(Protocol):
+    """Where the weights of experts are read from, for example a checkpoint."""
+
+    def expert(self, layer: int, expert: int, hidden_size: int, intermediate_size: int) -> ExpertWeights:
+        """Read one expert."""
+        ...
+
+
+class LocalExperts:
+    """All experts of all layers in this process: what remote experts must equal."""
+
+    def __init__(self, layers: Sequence[GroupedFFN], num_experts: int) -> None:
+        self._layers = layers
+        self._num_experts = num_experts
+
+    @classmethod
+    def load(
+        cls,
+        config: ModelConfig,
+        source: ExpertSource,
+        backend: Backend,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "LocalExperts":
+        """Read every expert, layer by layer; ``report`` is told (layers done, layers in all)."""
+        layers = []
+        for layer in range(config.num_layers):
+            experts = [
+                source.expert(layer, expert, config.hidden_size, config.intermediate_size)
+                for expert in range(config.num_experts)
+            ]
+            layers.append(backend.experts(experts))
+            report(layer + 1, config.num_layers)
+        return cls(layers, config.num_experts)
+
+    async def __call__(
+        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the layer's experts here."""
+        return run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)

@@ -1,0 +1,31 @@
+"""Keys and values of past tokens, in slots. Knows memory, not which sequence owns a slot.
+
+Alphabet: L layers, P slots (blocks x block size), K key-value heads, d head width.
+"""
+
+import torch
+
+from expertmesh.model.config import ModelConfig
+
+
+class KVCache:
+    """Room for the keys and values of ``num_blocks`` blocks of ``block_size`` tokens in every layer."""
+
+    def __init__(
+        self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        shape = (config.num_layers, num_blocks * block_size, config.num_kv_heads, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, P, K, d]
+        self.values = torch.zeros(shape, dtype=dtype, device=device)  # [L, P, K, d]
+
+    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store ``keys`` and ``values`` [T, K, d] in ``slots`` [T]."""
+        self.keys[layer].index_copy_(0, slots, keys)
+        self.values[layer].index_copy_(0, slots, values)
+
+
+def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes that one token takes in the cache, over all layers."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize

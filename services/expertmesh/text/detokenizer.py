@@ -1,0 +1,64 @@
+"""Text from ids as they come. Knows pieces and bytes, not requests."""
+
+from collections.abc import Iterable
+
+from expertmesh.text.tokenizer import Tokenizer
+
+SPACE = "\u2581"
+REPLACEMENT = "\ufffd"
+
+
+class Detokenizer:
+    """Decodes a stream of ids: what ``push`` and ``flush`` return adds up to ``Tokenizer.decode`` of all ids.
+
+    Half a character is never returned: bytes wait until their character is whole.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._bytes = bytearray()
+        self._is_at_start = True
+
+    def push(self, ids: Iterable[int]) -> str:
+        """Take the next ids and return the text that is certain by now."""
+        return "".join(map(self._push, ids))
+
+    def flush(self) -> str:
+        """Return what is left at the end: bytes that never became a character."""
+        text = REPLACEMENT * len(self._bytes)
+        self._bytes.clear()
+        return text
+
+    def _push(self, token_id: int) -> str:
+        byte = self._tokenizer.byte(token_id)
+        if byte is not None:
+            self._is_at_start = False
+            self._bytes.append(byte)
+            return self._take_characters()
+        text = self.flush()
+        if not self._tokenizer.is_control(token_id):
+            text += self._take_piece(token_id)
+        return text
+
+    def _take_piece(self, token_id: int) -> str:
+        piece = self._tokenizer.piece(token_id)
+        # SentencePiece puts a space before the first word of a text when it encodes, and takes it off again here.
+        if self._is_at_start:
+            piece = piece.removeprefix(SPACE)
+        self._is_at_start = False
+        return piece.replace(SPACE, " ")
+
+    def _take_characters(self) -> str:
+        """Cut whole characters, and bytes that cannot begin one, off the front of the waiting bytes."""
+        text = ""
+        while self._bytes:
+            try:
+                text += self._bytes.decode()
+                self._bytes.clear()
+            except UnicodeDecodeError as error:
+                if error.reason == "unexpected end of data" and error.start == 0:
+                    break
+                cut = error.start or 1
+                text += self._bytes[: error.start].decode() or REPLACEMENT
+                del self._bytes[:cut]
+        return text

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+ODD_CONFIGS = {
+    "plain": {},
+    "one kv head": {"num_key_value_heads": 1},
+    "as many kv heads as heads": {"num_key_value_heads": 4},
+    "head_dim of its own": {"head_dim": 24},
+    "three layers, five experts, top-3": {"num_hidden_layers": 3, "num_local_experts": 5, "num_experts_per_tok": 3},
+    "top-1": {"num_experts_per_tok": 1},
+    "odd vocabulary, tied": {"vocab_size": 301, "tie_word_embeddings": True},
+    "other rope base": {"rope_theta": 10000.0},
+}
+
+
+def oracle(checkpoint) -> MixtralForCausalLM:
+    """The same weights in transformers, in float32."""
+    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    model = MixtralForCausalLM(MixtralConfig(**config, attn_implementation="eager")).eval()
+    dense = {name: tensor.float() for name, tensor in checkpoint.dense.items()}
+    model.load_state_dict(_fuse_experts(dense, checkpoint.config), strict=not checkpoint.config["tie_word_embeddings"])
+    return model
+
+
+def _fuse_experts(dense: dict[str, torch.Tensor], config: dict) -> dict[str, torch.Tensor]:
+    """Join the experts of a layer, as transformers holds them in memory since its version 5."""
+    fused = {name.replace("block_sparse_moe", "mlp"): t for name, t in dense.items() if ".experts." not in name}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}.block_sparse_moe.experts"
+        experts = range(config["num_local_experts"])
+        gate_up = [torch.cat([dense[f"{prefix}.{e}.w1.weight"], dense[f"{prefix}.{e}.w3.weight"]]) for e in experts]
+        fused[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(gate_up)
+        fused[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(
+            [dense[f"{prefix}.{e}.w2.weight"] for e in experts]
+        )
+    return fused
+
+
+def prompts(vocab_size: int, count: int, length: int) -> list[list[int]]:
+    return torch.randint(0, vocab_size, (count, length), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize("overrides", ODD_CONFIGS.values(), ids=ODD_CONFIGS.keys())
+def test_logits_equal_those_of_transformers(make_mixtral, make_rig, overrides):
+    checkpoint = make_mixtral(**overrides)
+    rig = make_rig(checkpoint.directory)
+    tokens = prompts(rig.config.vocab_size, 2, 23)
+    with torch.no_grad():
+        expected = oracle(checkpoint)(torch.tensor(tokens)).logits  # [2, 23, V]
+    logits = rig.step({0: tokens[0], 1: tokens[1]}).view(expected.shape)
+    assert (logits - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_awq_logits_equal_those_of_its_dequantized_weights(make_mixtral, make_rig, group_size):
+    checkpoint = make_mixtral(group_size=group_size)
+    rig = make_rig(checkpoint.directory)
+    tokens = prompts(512, 1, 23)
+    with torch.no_grad():
+        expected = oracle(checkpoint)(torch.tensor(tokens)).logits[0]
+    assert (rig.step({0: tokens[0]}) - expected).abs().max() <= 1e-4
+
+
+def test_greedy_ids_equal_those_of_transformers_for_128_tokens_on_20_prompts(make_mixtral, make_rig):
+    checkpoint = make_mixtral()
+    rig = make_rig(checkpoint.directory)
+    tokens = prompts(512, 20, 9)
+    model = oracle(checkpoint)
+    expected = model.generate(
+        torch.tensor(tokens), max_new_tokens=128, min_new_tokens=128, do_sample=False, eos_token_id=None, pad_token_id=0
+    )[:, 9:]
+    ids = rig.step(dict(enumerate(tokens))).view(20, 9, -1)[:, -1].argmax(-1)
+    produced = [ids]
+    for _ in range(127):
+        ids = rig.step({i: [token] for i, token in enumerate(ids.tolist())}).argmax(-1)
+        produced.append(ids)
+    assert torch.equal(torch.stack(produced, dim=1), expected)
+
+
+def test_chunked_equals_whole(make_mixtral, make_rig):
+    directory = make_mixtral().directory
+    tokens = prompts(512, 1, 30)[0]
+    whole = make_rig(directory).step({0: tokens})
+    for sizes in ([13, 17], [1] * 30, [10, 1, 1, 18]):
+        rig = make_rig(directory)
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        chunked = torch.cat([rig.step({0: tokens[s : s + n]}) for s, n in zip(starts, sizes, strict=True)])
+        torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)
+
+
+def test_batched_equals_single(make_mixtral, make_rig):
+    directory = make_mixtral().directory
+    long, short, chunk = prompts(512, 3, 40)
+    alone = [make_rig(directory).step({0: tokens}) for tokens in (long, short[:7], chunk[:20])]
+    rig = make_rig(directory)
+    rig.step({0: long[:39], 1: short[:6], 2: chunk[:5]})
+    together = rig.step({0: long[39:], 1: short[6:7], 2: chunk[5:20]})
+    expected = torch.cat([alone[0][39:], alone[1][6:], alone[2][5:]])
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_is_close_to_float32(make_mixtral, make_rig):
+    checkpoint = make_mixtral(dtype=torch.bfloat16)
+    tokens = prompts(512, 1, 16)[0]
+    wide = make_rig(checkpoint.directory).step({0: tokens})
+    narrow = make_rig(checkpoint.directory, torch.bfloat16).step({0: tokens})
+    assert narrow.dtype == torch.float32
+    assert (narrow - wide).norm() / wide.norm() < 0.05

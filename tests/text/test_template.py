@@ -1,0 +1,115 @@
+import random
+
+import pytest
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from expertmesh.errors import InvalidRequestError
+from expertmesh.text.template import Message, encode_chat, encode_prompt
+from expertmesh.text.tokenizer import Tokenizer
+
+FRAGMENTS = (
+    "Hello",
+    " world",
+    "  two spaces  ",
+    "\n",
+    "\t",
+    "\r\n",
+    "don't",
+    "naïve café",
+    "e\u0301",
+    "日本語",
+    "中文字符",
+    "한국어",
+    "Привет",
+    "العربية",
+    "🙂",
+    "👩‍👩‍👧‍👦",
+    "🇫🇷",
+    "</s>",
+    "<s>",
+    "<unk>",
+    "[INST]",
+    "[/INST]",
+    " [INST] ",
+    "<0x0A>",
+    "\u2581",
+    "\u00a0",
+    "\u200b",
+    "\ufeff",
+    "\x00",
+    "\x07",
+    "\x1b[0m",
+    "\u202e",
+    "123456",
+    "3.14",
+    "a" * 50,
+    "{}",
+    "```py\n```",
+    "ﬁ",
+    "𝔘",
+    "\U0010ffff",
+)
+MESSAGES = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_directory) -> Tokenizer:
+    return Tokenizer.open(tokenizer_directory)
+
+
+def conversation(rng: random.Random) -> list[Message]:
+    def text() -> str:
+        return "".join(rng.choices(FRAGMENTS, k=rng.randint(1, 8)))
+
+    messages = [Message("system", text()) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+    for _ in range(rng.randint(0, 4)):
+        messages += [Message("user", text()) for _ in range(rng.choice((1, 1, 1, 2)))]
+        messages += [Message("assistant", text()) for _ in range(rng.choice((1, 1, 1, 2)))]
+    return [*messages, Message("user", rng.choice((text(), text(), "")))]
+
+
+def test_ids_equal_those_of_mistral_common_on_a_thousand_conversations(tokenizer: Tokenizer):
+    oracle = MistralTokenizer.v1()
+    rng = random.Random(0)
+    for _ in range(1200):
+        messages = conversation(rng)
+        request = ChatCompletionRequest(messages=[MESSAGES[m.role](content=m.content) for m in messages])
+        assert encode_chat(tokenizer, messages) == oracle.encode_chat_completion(request).tokens, messages
+
+
+def test_published_ids(tokenizer: Tokenizer):
+    assert encode_chat(tokenizer, [Message("user", "Hello")]) == [1, 733, 16289, 28793, 22557, 733, 28748, 16289, 28793]
+    turns = [Message("user", "Hello"), Message("assistant", "Hi there"), Message("user", "Bye")]
+    assert encode_chat(tokenizer, turns) == [
+        *(1, 733, 16289, 28793, 22557, 733, 28748, 16289, 28793),
+        *(15359, 736, 2),
+        *(733, 16289, 28793, 2463, 28706, 733, 28748, 16289, 28793),
+    ]
+
+
+def test_raw_text_gets_the_begin_id_only(tokenizer: Tokenizer):
+    assert encode_prompt(tokenizer, "Hello") == [1, 22557]
+    assert encode_prompt(tokenizer, "") == [1]
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ([], "empty"),
+        (["tool"], "role 'tool'"),
+        (["assistant", "user"], "begin with a user"),
+        (["system"], "begin with a user"),
+        (["user", "assistant"], "last message is the assistant's"),
+        (["user", "system", "user"], "message 1 is a system message"),
+    ],
+)
+def test_conversations_out_of_order_are_refused(tokenizer: Tokenizer, roles: list[str], message: str):
+    with pytest.raises(InvalidRequestError, match=message):
+        encode_chat(tokenizer, [Message(role, "text") for role in roles])
+
+
+def test_empty_assistant_message_is_refused(tokenizer: Tokenizer):
+    with pytest.raises(InvalidRequestError, match="message 1, the assistant's, is empty"):
+        encode_chat(tokenizer, [Message("user", "a"), Message("assistant", ""), Message("user", "b")])
