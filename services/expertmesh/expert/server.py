@@ -1,0 +1,141 @@
+"""An expert server from start to end: load, serve, drain. Knows the order of things, not how each is done."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.errors import ConfigError
+from expertmesh.expert.batcher import Batcher
+from expertmesh.expert.executor import CallJob, Executor
+from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
+from expertmesh.expert.store import ExpertStore, OnLayer
+from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.backends import create_backend
+from expertmesh.model.config import ModelConfig
+from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.rpc.server import RpcServer
+from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.v1 import expert_pb2_grpc
+from expertmesh.wire.info import ServerInfo
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExpertServerConfig:
+    """What to serve and where.
+
+    ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
+    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
+    calls in flight get after SIGTERM.
+    """
+
+    model: Path
+    listen: str = "0.0.0.0:50051"
+    experts: tuple[int, ...] | None = None
+    backend: str = "auto"
+    device: str = "cpu"
+    max_batch_rows: int = 2048
+    max_queue_rows: int = 16384
+    drain_seconds: float = 25.0
+
+    def __post_init__(self) -> None:
+        if min(self.max_batch_rows, self.max_queue_rows) < 1:
+            raise ConfigError(
+                f"max_batch_rows {self.max_batch_rows} and max_queue_rows {self.max_queue_rows} must be at least 1"
+            )
+        if self.drain_seconds < 0:
+            raise ConfigError(f"drain_seconds is {self.drain_seconds}; 0 or more would be right")
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """What can be asked of a server that runs: its address (host:port), and how much waits."""
+
+    address: str
+    batcher: Batcher[CallJob]
+
+
+async def serve(
+    config: ExpertServerConfig,
+    on_layer: OnLayer = lambda done, total: None,
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Load, serve until SIGTERM or SIGINT, drain.
+
+    ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
+    """
+    store, info = await asyncio.to_thread(load, config, on_layer)
+    async with running(config, store, info) as server:
+        _log.info("READY: experts %s of model %s on %s", list(info.experts), info.fingerprint, server.address)
+        on_ready(server.address)
+        received = await wait_for_shutdown()
+        _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
+
+
+def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
+    """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
+    checkpoint = Checkpoint.open(config.model)
+    model = ModelConfig.from_dict(checkpoint.config)
+    backend = _make_backend(config)
+    experts = range(model.num_experts) if config.experts is None else config.experts
+    try:
+        store = ExpertStore.load(checkpoint, model, experts, backend, on_layer)
+    except ValueError as error:
+        raise ConfigError(f"backend {backend.name} cannot run the experts of {config.model}: {error}") from error
+    info = ServerInfo(
+        fingerprint=fingerprint(checkpoint),
+        experts=store.experts,
+        num_experts=store.num_experts,
+        num_layers=len(store.layers),
+        hidden_size=store.hidden_size,
+        weight_format=checkpoint.weight_format,
+        backend=backend.name,
+        device=str(store.device),
+        weight_bytes=store.weight_bytes,
+        version=version("expertmesh"),
+    )
+    return store, info
+
+
+def _make_backend(config: ExpertServerConfig) -> Backend:
+    try:
+        return create_backend(config.backend, torch.device(config.device))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"cannot run backend {config.backend!r} on device {config.device!r}: {error}") from error
+
+
+@asynccontextmanager
+async def running(config: ExpertServerConfig, store: ExpertStore, info: ServerInfo) -> AsyncIterator[RunningServer]:
+    """Serve ``store`` inside the ``async with``, which yields it; then answer what is in flight and stop."""
+    batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)
+    servicer = ExpertService(store, batcher, info, max_call_rows(config, store.hidden_size))
+    server = RpcServer(config.listen)
+    server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
+    with Executor(store, batcher, asyncio.get_running_loop()):
+        try:
+            await server.start()
+            yield RunningServer(server.address, batcher)
+        finally:
+            await _drain(server, servicer, config.drain_seconds)
+
+
+async def _drain(server: RpcServer, servicer: ExpertService, grace_seconds: float) -> None:
+    await server.set_serving(False)
+    servicer.drain()
+    await server.drain(grace_seconds)
+
+
+def max_call_rows(config: ExpertServerConfig, hidden_size: int) -> int:
+    """Rows that a call may have: what a launch and the queue take, and what one message can answer in float32."""
+    envelope_bytes = 4096
+    answer_rows = (MAX_MESSAGE_BYTES - envelope_bytes) // (4 * hidden_size)
+    return min(config.max_batch_rows, config.max_queue_rows, answer_rows)

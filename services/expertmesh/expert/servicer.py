@@ -1,0 +1,104 @@
+"""ExpertService: the rpcs of an expert server. Knows messages and metadata, not kernels."""
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+from dataclasses import replace
+
+import grpc.aio
+
+from expertmesh.errors import FingerprintMismatchError
+from expertmesh.expert.batcher import Batcher
+from expertmesh.expert.checks import check_call
+from expertmesh.expert.executor import CallJob, Outcome
+from expertmesh.expert.store import ExpertStore
+from expertmesh.expert.stream import DispatchStream
+from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.rpc.status import report_errors
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc
+from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_call, encode_result
+from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.info import ServerInfo, encode_info
+
+SERVICE_NAME = expert_pb2.DESCRIPTOR.services_by_name["ExpertService"].full_name
+
+DispatchContext = grpc.aio.ServicerContext[expert_pb2.DispatchRequest, expert_pb2.DispatchResponse]
+ForwardContext = grpc.aio.ServicerContext[expert_pb2.ForwardRequest, expert_pb2.ForwardResponse]
+GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.GetInfoResponse]
+
+
+class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
+    """Checks calls, queues them in ``batcher`` and answers; ``max_rows`` is the greatest call that is accepted."""
+
+    def __init__(self, store: ExpertStore, batcher: Batcher[CallJob], info: ServerInfo, max_rows: int) -> None:
+        self._store = store
+        self._batcher = batcher
+        self._info = info
+        self._max_rows = max_rows
+        self._streams: set[DispatchStream] = set()
+        self._is_draining = False
+
+    async def Dispatch(self, requests: AsyncIterable[expert_pb2.DispatchRequest], context: DispatchContext) -> None:
+        """Run many calls over one stream, of a caller that serves the same model."""
+        async with report_errors(context):
+            self._check_not_draining()
+            self._check_fingerprint(context)
+            stream = DispatchStream(self._submit, self._batcher.cancel)
+            self._streams.add(stream)
+            try:
+                await stream.run(requests, context.write)
+            finally:
+                self._streams.discard(stream)
+
+    async def Forward(self, request: expert_pb2.ForwardRequest, context: ForwardContext) -> expert_pb2.ForwardResponse:
+        """Run one call."""
+        async with report_errors(context):
+            call = _within(decode_call(request.call), context.time_remaining())
+            return expert_pb2.ForwardResponse(result=encode_result(await self._run(call)))
+
+    async def GetInfo(self, request: expert_pb2.GetInfoRequest, context: GetInfoContext) -> expert_pb2.GetInfoResponse:
+        """State model and hosted experts; refused while draining, so that nobody starts to rely on this server."""
+        async with report_errors(context):
+            self._check_not_draining()
+            return encode_info(self._info)
+
+    def drain(self) -> None:
+        """Refuse new calls; each stream ends once its calls are answered."""
+        self._is_draining = True
+        self._batcher.drain()
+        for stream in self._streams:
+            stream.end()
+
+    def _submit(self, call: ExpertCall, on_done: Callable[[Outcome], None]) -> CallJob:
+        check_call(call, self._store, self._max_rows)
+        job = CallJob(call, on_done)
+        self._batcher.submit(job)
+        return job
+
+    async def _run(self, call: ExpertCall) -> ExpertResult:
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        job = self._submit(call, lambda outcome: None if done.done() else done.set_result(outcome))
+        try:
+            outcome = await done
+        finally:
+            self._batcher.cancel(job)
+        if isinstance(outcome, CallFailure):
+            raise outcome
+        return outcome
+
+    def _check_not_draining(self) -> None:
+        if self._is_draining:
+            raise CallFailure(FailureCode.DRAINING, "this server is shutting down; another replica will answer")
+
+    def _check_fingerprint(self, context: DispatchContext) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        found = metadata.get(FINGERPRINT_KEY)
+        if found != self._info.fingerprint:
+            raise FingerprintMismatchError(
+                f"metadata {FINGERPRINT_KEY} is {found!r}; this server serves {self._info.fingerprint!r}"
+            )
+
+
+def _within(call: ExpertCall, time_remaining: float | None) -> ExpertCall:
+    """Shorten the time of a call to what is left of its rpc."""
+    limits = [limit for limit in (call.timeout_seconds, time_remaining) if limit is not None]
+    return replace(call, timeout_seconds=min(limits, default=None))

@@ -1,0 +1,3 @@
+"""Names of metadata keys that travel beside a call."""
+
+FINGERPRINT_KEY = "expertmesh-fingerprint"

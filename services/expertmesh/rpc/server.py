@@ -1,0 +1,98 @@
+"""A gRPC server with health, reflection and an orderly end. Knows no service of its own."""
+
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from expertmesh.errors import ConfigError
+from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
+
+_SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *LIMIT_OPTIONS,
+    # Clients ping every KEEPALIVE_SECONDS; a server that allows less answers GOAWAY too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Without this a second server on the same port would start and take half of the connections.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class RpcServer:
+    """Serves on ``address`` (host:port, port 0 for a free one); make it, register, start and drain it in one loop."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+        self._services: list[str] = []
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; 0 before ``start``."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """Host and port that are bound, as host:port."""
+        return f"{self._address.rpartition(':')[0]}:{self._port}"
+
+    def register(self, service: str, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
+        """Serve ``servicer`` under the full name ``service``; ``add_to_server`` is the generated function."""
+        add_to_server(servicer, self._server)
+        self._services.append(service)
+
+    async def start(self, is_serving: bool = True) -> None:
+        """Bind and serve; health says SERVING unless told otherwise. ConfigError when the address is taken."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        await self.set_serving(is_serving)
+        self._port = self._bind()
+        await self._server.start()
+
+    async def set_serving(self, is_serving: bool) -> None:
+        """Answer health checks of every service, and of the server as a whole, with SERVING or NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in (health.OVERALL_HEALTH, *self._services):
+            await self._health.set(service, status)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds`` and cancel what is left."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.drain(0)
+
+    def _bind(self) -> int:
+        _check_free(self._address)
+        try:
+            return self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {self._address}; is the port in use?") from error
+
+
+def _check_free(address: str) -> None:
+    """Try the address with a plain socket first: gRPC says less about a failure, and prints it."""
+    host, _, port = address.rpartition(":")
+    if not (port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(f"cannot listen on {address!r}; host:port, such as 0.0.0.0:50051, would be right")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, int(port)), family=family).close()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error}") from error

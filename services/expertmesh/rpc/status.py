@@ -1,0 +1,71 @@
+"""One place that says which gRPC status an error becomes."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from expertmesh.errors import (
+    ComputeError,
+    ConfigError,
+    ExpertUnavailableError,
+    FingerprintMismatchError,
+    InvalidRequestError,
+)
+from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.tensors import WireError
+
+_log = logging.getLogger(__name__)
+
+_OF_FAILURES = {
+    FailureCode.UNSPECIFIED: grpc.StatusCode.INTERNAL,
+    FailureCode.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    FailureCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    FailureCode.EXPERT_NOT_HOSTED: grpc.StatusCode.NOT_FOUND,
+    FailureCode.FINGERPRINT_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    FailureCode.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    FailureCode.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    FailureCode.COMPUTE_FAILED: grpc.StatusCode.INTERNAL,
+}
+_OF_ERRORS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireError, grpc.StatusCode.INVALID_ARGUMENT),
+    (ExpertUnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (FingerprintMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (ComputeError, grpc.StatusCode.INTERNAL),
+    (ConfigError, grpc.StatusCode.INTERNAL),
+    (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
+    """Return the status code and details that a client sees, or None for an error that nobody foresaw."""
+    if isinstance(error, CallFailure):
+        return _OF_FAILURES[error.code], str(error)
+    for kind, code in _OF_ERRORS:
+        if isinstance(error, kind):
+            return code, str(error) or kind.__name__
+    return None
+
+
+@asynccontextmanager
+async def report_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[None]:
+    """End the rpc with the right status when the body of a servicer method raises.
+
+    What nobody foresaw is logged here with its traceback and reaches the client as INTERNAL without one.
+    """
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        code, details = status_of(error) or _unexpected(error)
+        await context.abort(code, details)
+
+
+def _unexpected(error: Exception) -> tuple[grpc.StatusCode, str]:
+    _log.error("unexpected error in an rpc", exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); the server's log has the details"

@@ -1,0 +1,110 @@
+"""Calls to experts and their results, as values and as messages. Knows field names, not what hosts an expert.
+
+Alphabet: U rows (tokens) in a call, A experts chosen per row, D hidden width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from expertmesh.v1 import expert_pb2
+from expertmesh.wire.failures import CallFailure, FailureCode, decode_failure, encode_failure
+from expertmesh.wire.tensors import WireError, decode, encode
+
+_NS_PER_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ExpertCall:
+    """Rows of one layer and the experts wanted for them.
+
+    ``hidden`` [U, D] float32, float16 or bfloat16; ``topk_ids`` [U, A] int64, -1 for a choice that another server
+    answers; ``topk_weights`` [U, A] float32; ``timeout_seconds`` is what the caller still waits, None without limit.
+    """
+
+    layer: int
+    hidden: torch.Tensor
+    topk_ids: torch.Tensor
+    topk_weights: torch.Tensor
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ExpertResult:
+    """``partial`` [U, D] float32: for each row the sum of weight x expert(row) over the choices of one server."""
+
+    partial: torch.Tensor
+    queue_seconds: float
+    compute_seconds: float
+
+
+def encode_call(call: ExpertCall) -> expert_pb2.ExpertCall:
+    """Turn a call into its message; WireError when a dtype cannot be sent."""
+    return expert_pb2.ExpertCall(
+        layer=call.layer,
+        hidden=encode(call.hidden),
+        topk_ids=encode(call.topk_ids.to(torch.int32)),
+        topk_weights=encode(call.topk_weights),
+        timeout_ns=_encode_timeout(call.timeout_seconds),
+    )
+
+
+def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
+    """Turn a message into a call; WireError when a tensor is damaged or ``topk_ids`` are not INT32."""
+    topk_ids = decode(message.topk_ids)
+    if topk_ids.dtype != torch.int32:
+        raise WireError(f"topk_ids are {topk_ids.dtype}; int32 would be right")
+    return ExpertCall(
+        layer=message.layer,
+        hidden=decode(message.hidden),
+        topk_ids=topk_ids.to(torch.int64),
+        topk_weights=decode(message.topk_weights),
+        timeout_seconds=message.timeout_ns / _NS_PER_SECOND if message.timeout_ns else None,
+    )
+
+
+def encode_result(result: ExpertResult) -> expert_pb2.ExpertResult:
+    """Turn a result into its message."""
+    return expert_pb2.ExpertResult(
+        partial=encode(result.partial),
+        queue_ns=int(result.queue_seconds * _NS_PER_SECOND),
+        compute_ns=int(result.compute_seconds * _NS_PER_SECOND),
+    )
+
+
+def decode_result(message: expert_pb2.ExpertResult) -> ExpertResult:
+    """Turn a message into a result; WireError when its tensor is damaged."""
+    return ExpertResult(
+        partial=decode(message.partial),
+        queue_seconds=message.queue_ns / _NS_PER_SECOND,
+        compute_seconds=message.compute_ns / _NS_PER_SECOND,
+    )
+
+
+def encode_request(request_id: int, call: ExpertCall) -> expert_pb2.DispatchRequest:
+    """Put a call on a Dispatch stream."""
+    return expert_pb2.DispatchRequest(request_id=request_id, call=encode_call(call))
+
+
+def encode_response(request_id: int, outcome: ExpertResult | CallFailure) -> expert_pb2.DispatchResponse:
+    """Answer a call of a Dispatch stream."""
+    if isinstance(outcome, CallFailure):
+        return expert_pb2.DispatchResponse(request_id=request_id, failure=encode_failure(outcome))
+    return expert_pb2.DispatchResponse(request_id=request_id, result=encode_result(outcome))
+
+
+def decode_response(message: expert_pb2.DispatchResponse) -> ExpertResult | CallFailure:
+    """Read what a Dispatch stream answered; the failure is returned, not raised. WireError as ``decode_result``."""
+    if message.HasField("result"):
+        return decode_result(message.result)
+    if message.HasField("failure"):
+        return decode_failure(message.failure)
+    return CallFailure(FailureCode.UNSPECIFIED, f"the answer to request {message.request_id} is empty")
+
+
+def _encode_timeout(timeout_seconds: float | None) -> int:
+    if timeout_seconds is None or math.isinf(timeout_seconds):
+        return 0
+    # 0 means no limit, so a time that is over already travels as the shortest one there is.
+    return max(1, int(timeout_seconds * _NS_PER_SECOND))

@@ -1,0 +1,42 @@
+"""What an expert server says about itself, as a value and as a message."""
+
+from dataclasses import asdict, dataclass
+
+from expertmesh.v1 import expert_pb2
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """The fields of ``GetInfoResponse`` in expert.proto, which says what each means."""
+
+    fingerprint: str
+    experts: tuple[int, ...]
+    num_experts: int
+    num_layers: int
+    hidden_size: int
+    weight_format: str
+    backend: str
+    device: str
+    weight_bytes: int
+    version: str
+
+
+def encode_info(info: ServerInfo) -> expert_pb2.GetInfoResponse:
+    """Turn the description of a server into its message."""
+    return expert_pb2.GetInfoResponse(**asdict(info))
+
+
+def decode_info(message: expert_pb2.GetInfoResponse) -> ServerInfo:
+    """Turn a message into the description of a server."""
+    return ServerInfo(
+        fingerprint=message.fingerprint,
+        experts=tuple(message.experts),
+        num_experts=message.num_experts,
+        num_layers=message.num_layers,
+        hidden_size=message.hidden_size,
+        weight_format=message.weight_format,
+        backend=message.backend,
+        device=message.device,
+        weight_bytes=message.weight_bytes,
+        version=message.version,
+    )

@@ -1,0 +1,117 @@
+import asyncio
+import os
+import signal
+import threading
+
+import grpc
+import pytest
+import torch
+
+from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.errors import CheckpointError, ConfigError
+from expertmesh.expert.server import ExpertServerConfig, load, serve
+from expertmesh.rpc.channels import open_channel
+from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.rpc.server import RpcServer
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc
+from expertmesh.wire.calls import ExpertCall, decode_response, encode_request
+from expertmesh.wire.info import decode_info
+
+
+def make_call(hidden_size):
+    return ExpertCall(1, torch.randn(3, hidden_size), torch.tensor([[0, 2], [2, -1], [0, -1]]), torch.rand(3, 2))
+
+
+def run_dense(checkpoint, call):
+    """The chosen experts of a call by the formula, from the plain weights."""
+    expected = torch.zeros_like(call.hidden)
+    for row, (ids, weights) in enumerate(zip(call.topk_ids.tolist(), call.topk_weights.tolist(), strict=True)):
+        for expert, weight in zip(ids, weights, strict=True):
+            if expert >= 0:
+                prefix = f"model.layers.{call.layer}.block_sparse_moe.experts.{expert}"
+                gate, down, up = (checkpoint.dense[f"{prefix}.w{number}.weight"].float() for number in (1, 2, 3))
+                inner = torch.nn.functional.silu(gate @ call.hidden[row]) * (up @ call.hidden[row])
+                expected[row] += weight * (down @ inner)
+    return expected
+
+
+@pytest.mark.parametrize("group_size", [None, 128])
+def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
+    checkpoint, progress = make_mixtral(group_size=group_size), []
+    model = checkpoint.directory
+    config = ExpertServerConfig(model=model, listen="127.0.0.1:0", experts=(0, 2), backend="reference", drain_seconds=5)
+
+    async def ask(address):
+        async with open_channel(address) as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            info = decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest()))
+            call = make_call(info.hidden_size)
+            stream = stub.Dispatch(metadata=((FINGERPRINT_KEY, info.fingerprint),))
+            await stream.write(encode_request(1, call))
+            result = decode_response(await stream.read())
+            os.kill(os.getpid(), signal.SIGTERM)
+            return info, call, result, await stream.read() == grpc.aio.EOF
+
+    async def main():
+        address = asyncio.get_running_loop().create_future()
+        served = asyncio.ensure_future(serve(config, lambda *step: progress.append(step), address.set_result))
+        await asyncio.wait([served, address], return_when=asyncio.FIRST_COMPLETED)
+        answers = await ask(await address)
+        await asyncio.wait_for(served, 10)
+        return answers
+
+    before = threading.active_count()
+    info, call, result, is_ended = asyncio.run(main())
+    store, loaded = load(config, lambda done, total: None)
+    assert is_ended
+    assert info == loaded
+    assert (info.experts, info.fingerprint) == ((0, 2), fingerprint(Checkpoint.open(model)))
+    assert (info.backend, info.device, info.weight_bytes) == ("reference", "cpu", store.weight_bytes)
+    assert progress == [(done + 1, info.num_layers) for done in range(info.num_layers)]
+    torch.testing.assert_close(result.partial, run_dense(checkpoint, call))
+    assert threading.active_count() <= before + 1, "asyncio's own pool may keep the thread that loaded"
+
+
+def test_a_port_in_use_ends_the_start_and_leaves_no_thread(make_mixtral):
+    model = make_mixtral().directory
+
+    async def main():
+        async with RpcServer("127.0.0.1:0") as other:
+            config = ExpertServerConfig(model=model, listen=other.address)
+            with pytest.raises(ConfigError, match=f"cannot listen on {other.address}"):
+                await serve(config)
+        return [thread.name for thread in threading.enumerate() if thread.name == "expert-device"]
+
+    assert asyncio.run(main()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(experts=(0, 99)), r"cannot host experts \[0, 99\]"),
+        (dict(backend="magic"), "backend 'magic'.*on device 'cpu'"),
+        (dict(device="abacus"), "device 'abacus'"),
+    ],
+)
+def test_what_cannot_be_served_is_named(make_mixtral, options, words):
+    with pytest.raises(ConfigError, match=words):
+        load(ExpertServerConfig(model=make_mixtral().directory, **options), lambda done, total: None)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        load(ExpertServerConfig(model=tmp_path / "nothing"), lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(max_batch_rows=0), "max_batch_rows 0 and max_queue_rows 16384 must be at least 1"),
+        (dict(max_queue_rows=0), "max_queue_rows 0"),
+        (dict(drain_seconds=-1), "drain_seconds is -1"),
+    ],
+)
+def test_limits_that_cannot_be_right_are_named(tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words):
+        ExpertServerConfig(model=tmp_path, **options)

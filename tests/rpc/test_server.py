@@ -1,0 +1,163 @@
+import asyncio
+import socket
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from expertmesh.errors import ConfigError
+from expertmesh.rpc.channels import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, open_channel
+from expertmesh.rpc.server import RpcServer
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc, tensor_pb2
+
+SERVICE = "expertmesh.v1.ExpertService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Echo(expert_pb2_grpc.ExpertServiceServicer):
+    """Answers with the bytes it was sent, GetInfo after a while."""
+
+    def __init__(self):
+        self.entered = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def Forward(self, request, context):
+        return expert_pb2.ForwardResponse(result=expert_pb2.ExpertResult(partial=request.call.hidden))
+
+    async def GetInfo(self, request, context):
+        self.entered.set()
+        await self.release.wait()
+        return expert_pb2.GetInfoResponse(version="slow")
+
+
+def make_server(servicer, address="127.0.0.1:0"):
+    server = RpcServer(address)
+    server.register(SERVICE, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
+    return server
+
+
+async def check(channel, service):
+    request = health_pb2.HealthCheckRequest(service=service)
+    return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
+
+
+def test_health_is_answered_per_service_and_follows_set_serving():
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            before = [await check(channel, name) for name in ("", SERVICE)]
+            await server.set_serving(False)
+            after = [await check(channel, name) for name in ("", SERVICE)]
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await check(channel, "no.such.Service")
+        return before, after, unknown.value.code()
+
+    assert asyncio.run(main()) == ([SERVING] * 2, [NOT_SERVING] * 2, grpc.StatusCode.NOT_FOUND)
+
+
+def test_reflection_lists_the_services():
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            async for response in stub.ServerReflectionInfo(iter([request])):
+                return {service.name for service in response.list_services_response.service}
+
+    names = {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert asyncio.run(main()) == names
+
+
+def test_messages_beyond_the_default_limit_pass_both_ways_and_beyond_ours_do_not():
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            data = bytes(9 * 1024 * 1024)
+            request = expert_pb2.ForwardRequest(call=expert_pb2.ExpertCall(hidden=tensor_pb2.Tensor(data=data)))
+            response = await stub.Forward(request)
+            request.call.hidden.data = bytes(MAX_MESSAGE_BYTES)
+            with pytest.raises(grpc.aio.AioRpcError) as too_big:
+                await stub.Forward(request)
+        return response.result.partial.data == data, too_big.value.code()
+
+    assert asyncio.run(main()) == (True, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_drain_says_not_serving_first_and_lets_the_running_call_finish():
+    async def main():
+        servicer = Echo()
+        server = make_server(servicer)
+        await server.start()
+        async with open_channel(f"127.0.0.1:{server.port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == SERVING
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            running = asyncio.ensure_future(stub.GetInfo(expert_pb2.GetInfoRequest()))
+            await servicer.entered.wait()
+            drained = asyncio.ensure_future(server.drain(grace_seconds=20))
+            assert (await watch.read()).status == NOT_SERVING
+            watch.cancel()
+            assert not drained.done()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Forward(expert_pb2.ForwardRequest(), timeout=5)
+            servicer.release.set()
+            answer = await running
+            await drained
+        return refused.value.code(), answer.version
+
+    assert asyncio.run(main()) == (grpc.StatusCode.UNAVAILABLE, "slow")
+
+
+def test_a_drain_cancels_what_does_not_finish_within_the_grace():
+    async def main():
+        servicer = Echo()
+        server = make_server(servicer)
+        await server.start()
+        async with open_channel(f"127.0.0.1:{server.port}") as channel:
+            call = expert_pb2_grpc.ExpertServiceStub(channel).GetInfo(expert_pb2.GetInfoRequest())
+            await servicer.entered.wait()
+            await server.drain(grace_seconds=0.1)
+            with pytest.raises(grpc.aio.AioRpcError) as cancelled:
+                await call
+        return cancelled.value.code()
+
+    assert asyncio.run(main()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_a_port_in_use_is_named_and_grpc_prints_nothing(capfd):
+    async def main():
+        async with make_server(Echo()) as first:
+            address = f"127.0.0.1:{first.port}"
+            with pytest.raises(ConfigError, match=f"cannot listen on {address}: .*in use"):
+                await make_server(Echo(), address).start()
+        async with make_server(Echo(), address) as second:
+            return second.port, address
+
+    port, address = asyncio.run(main())
+    assert address.endswith(f":{port}")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("address", ["50051", "localhost", "localhost:", "127.0.0.1:70000", "no-such-host.invalid:1"])
+def test_an_address_that_cannot_be_right_is_named(address):
+    async def main():
+        await RpcServer(address).start()
+
+    with pytest.raises(ConfigError, match=f"cannot listen on '?{address}"):
+        asyncio.run(main())
+
+
+def test_ipv6_addresses_bind():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+
+    async def main():
+        async with make_server(Echo(), "[::1]:0") as server, open_channel(f"[::1]:{server.port}") as channel:
+            return await check(channel, SERVICE)
+
+    assert asyncio.run(main()) == SERVING
+
+
+def test_channel_limits_are_explicit():
+    options = dict(CHANNEL_OPTIONS)
+    assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == 64 * 2**20

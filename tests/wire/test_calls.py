@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from expertmesh.v1 import expert_pb2
+from expertmesh.wire.calls import (
+    ExpertCall,
+    ExpertResult,
+    decode_call,
+    decode_response,
+    encode_call,
+    encode_request,
+    encode_response,
+)
+from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.info import ServerInfo, decode_info, encode_info
+from expertmesh.wire.tensors import WireError, encode
+
+
+def make_call(timeout_seconds=None):
+    ids = torch.tensor([[3, -1], [0, 7]])
+    return ExpertCall(31, torch.randn(2, 8).bfloat16(), ids, torch.rand(2, 2), timeout_seconds)
+
+
+def test_a_call_arrives_as_it_was_sent():
+    call = make_call(timeout_seconds=1.5)
+    request = expert_pb2.DispatchRequest.FromString(encode_request(7, call).SerializeToString())
+    received = decode_call(request.call)
+    assert request.request_id == 7
+    assert (received.layer, received.timeout_seconds, received.topk_ids.dtype) == (31, 1.5, torch.int64)
+    for name in ("hidden", "topk_ids", "topk_weights"):
+        assert torch.equal(getattr(received, name), getattr(call, name))
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"), [(None, None), (float("inf"), None), (2.0, 2.0), (0.0, 1e-9), (-3.0, 1e-9)]
+)
+def test_a_time_that_is_over_is_not_the_same_as_no_limit(sent, received):
+    assert decode_call(encode_call(make_call(sent))).timeout_seconds == received
+
+
+def test_ids_of_another_dtype_are_refused():
+    message = encode_call(make_call())
+    message.topk_ids.CopyFrom(encode(torch.zeros(2, 2)))
+    with pytest.raises(WireError, match=r"topk_ids are torch\.float32; int32"):
+        decode_call(message)
+
+
+def test_a_call_without_tensors_is_refused():
+    with pytest.raises(WireError, match="dtype 0 is unknown"):
+        decode_call(expert_pb2.ExpertCall(layer=1))
+
+
+def test_a_result_arrives_as_it_was_sent():
+    result = ExpertResult(torch.randn(2, 8), queue_seconds=0.25, compute_seconds=0.5)
+    message = encode_response(9, result)
+    received = decode_response(expert_pb2.DispatchResponse.FromString(message.SerializeToString()))
+    assert message.request_id == 9
+    assert isinstance(received, ExpertResult)
+    assert torch.equal(received.partial, result.partial)
+    assert (received.queue_seconds, received.compute_seconds) == (0.25, 0.5)
+
+
+def test_a_failure_arrives_as_it_was_sent():
+    received = decode_response(encode_response(9, CallFailure(FailureCode.BUSY, "4096 rows wait")))
+    assert isinstance(received, CallFailure)
+    assert (received.code, received.message) == (FailureCode.BUSY, "4096 rows wait")
+
+
+def test_an_empty_answer_is_a_failure():
+    received = decode_response(expert_pb2.DispatchResponse(request_id=5))
+    assert isinstance(received, CallFailure)
+    assert str(received) == "UNSPECIFIED: the answer to request 5 is empty"
+
+
+def test_the_description_of_a_server_arrives_as_it_was_sent():
+    info = ServerInfo("ab12", (0, 3), 8, 32, 4096, "awq 4-bit g128", "cpu", "cpu", 123456789012, "0.1.0")
+    assert decode_info(encode_info(info)) == info
+    assert set(info.__dataclass_fields__) == set(expert_pb2.GetInfoResponse.DESCRIPTOR.fields_by_name)

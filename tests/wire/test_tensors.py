@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expertmesh.v1 import tensor_pb2
+from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, encode
+
+DTYPES = {
+    tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,
+    tensor_pb2.DATA_TYPE_FLOAT16: torch.float16,
+    tensor_pb2.DATA_TYPE_BFLOAT16: torch.bfloat16,
+    tensor_pb2.DATA_TYPE_INT32: torch.int32,
+}
+SHAPES = st.lists(st.integers(0, 5), max_size=MAX_DIMS).map(tuple)
+
+
+def test_every_data_type_of_the_proto_has_a_codec():
+    assert {tensor_pb2.DATA_TYPE_UNSPECIFIED, *DTYPES} == set(tensor_pb2.DataType.values())
+
+
+@pytest.mark.parametrize("wire_dtype", DTYPES)
+def test_bytes_are_little_endian_rows(wire_dtype):
+    dtype = DTYPES[wire_dtype]
+    message = encode(torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=dtype).T)
+    assert (message.dtype, list(message.shape)) == (wire_dtype, [3, 2])
+    one = {
+        torch.float32: "0000803f",
+        torch.float16: "003c",
+        torch.bfloat16: "803f",
+        torch.int32: "01000000",
+    }
+    assert message.data.startswith(bytes.fromhex(one[dtype]))
+    assert torch.equal(decode(message), torch.tensor([[1, 4], [2, 5], [3, 6]], dtype=dtype))
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, dtype=st.sampled_from(list(DTYPES.values())), seed=st.integers(0, 2**31))
+def test_round_trip_keeps_every_bit(shape, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    raw = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8, generator=generator)  # NaN patterns included
+    tensor = raw.view(dtype).view(shape)
+    received = decode(tensor_pb2.Tensor.FromString(encode(tensor).SerializeToString()))
+    assert (received.dtype, received.shape) == (dtype, tensor.shape)
+    assert torch.equal(received.flatten().view(torch.uint8), raw)
+
+
+def test_a_decoded_tensor_outlives_its_message():
+    message = encode(torch.arange(1000, dtype=torch.int32))
+    tensor = decode(message)
+    del message
+    assert torch.equal(tensor, torch.arange(1000, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "words"),
+    [
+        ([2, 3], bytes(20), "20 bytes instead of 24"),
+        ([2, 3], b"", "0 bytes instead of 24"),
+        ([2**32 - 1, 2**32 - 1], bytes(4), "bytes instead of 7378"),
+        ([0, 2**32 - 1, 2**32 - 1, 2**32 - 1], b"", "beyond any size"),
+        ([1] * 5, bytes(4), "5 dimensions"),
+    ],
+)
+def test_shape_and_bytes_must_agree(shape, data, words):
+    with pytest.raises(WireError, match=words):
+        decode(tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=shape, data=data))
+
+
+@pytest.mark.parametrize("dtype", [0, 99])
+def test_an_unknown_dtype_is_named(dtype):
+    with pytest.raises(WireError, match=f"tensor dtype {dtype} is unknown; one of float32, float16, bfloat16, int32"):
+        decode(tensor_pb2.Tensor(dtype=dtype, shape=[1], data=bytes(4)))
+
+
+def test_a_dtype_without_a_place_on_the_wire_is_named():
+    with pytest.raises(WireError, match=r"torch\.int64 cannot be sent"):
+        encode(torch.zeros(1, dtype=torch.int64))
