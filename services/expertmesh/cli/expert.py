@@ -1,0 +1,63 @@
+"""``expertmesh expert``: flags of an expert server process."""
+
+from typing import Annotated
+
+import typer
+
+from expertmesh.cli import options
+from expertmesh.cli.logs import configure_logging
+from expertmesh.cli.parent import end_with_parent
+from expertmesh.cli.progress import progress_bar
+from expertmesh.cli.ranges import parse_ranges
+
+
+def expert(
+    model: options.Model,
+    experts: Annotated[
+        str,
+        typer.Option(
+            envvar="EXPERTMESH_EXPERTS",
+            help="Experts to host, for example 0,3-5.",
+            rich_help_panel=options.MODEL_PANEL,
+            show_default=False,
+        ),
+    ],
+    listen: options.Listen = "127.0.0.1:50052",
+    backend: options.Backend = "auto",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    max_queue_rows: Annotated[
+        int,
+        typer.Option(
+            envvar="EXPERTMESH_MAX_QUEUE_ROWS",
+            min=1,
+            help="Rows that may wait; more are answered BUSY.",
+            rich_help_panel=options.LIMITS_PANEL,
+        ),
+    ] = 16384,
+    drain_seconds: options.DrainSeconds = 30.0,
+    log_level: options.LogLevel = "info",
+    with_parent: options.WithParent = False,
+) -> None:
+    """Serve some experts of a checkpoint; only their tensors are read."""
+    configure_logging(log_level)
+    if with_parent:
+        end_with_parent()
+    hosted = parse_ranges(experts)
+
+    from expertmesh.cli.runtime import run_process
+    from expertmesh.expert.server import ExpertServerConfig, serve
+
+    config = ExpertServerConfig(
+        model=model,
+        experts=hosted,
+        listen=listen,
+        backend=backend,
+        device=device,
+        max_queue_rows=max_queue_rows,
+        drain_seconds=drain_seconds,
+    )
+    with progress_bar(f"loading experts {experts}") as report:
+        run_process(
+            serve(config, report, lambda address: typer.echo(f"ready: experts {experts} on {address}")), threads
+        )

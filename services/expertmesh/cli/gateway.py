@@ -1,0 +1,76 @@
+"""``expertmesh gateway``: flags of a gateway process."""
+
+from typing import Annotated
+
+import typer
+
+from expertmesh.cli import options
+from expertmesh.cli.logs import configure_logging
+from expertmesh.cli.parent import end_with_parent
+from expertmesh.cli.progress import progress_bar
+from expertmesh.errors import ConfigError
+
+
+def gateway(
+    model: options.Model,
+    experts: Annotated[
+        str,
+        typer.Option(
+            envvar="EXPERTMESH_EXPERT_ENDPOINTS",
+            help="Expert servers, host:port,host:port,... Each says itself which experts it hosts.",
+            rich_help_panel=options.NETWORK_PANEL,
+            show_default=False,
+        ),
+    ] = "",
+    local_experts: Annotated[
+        bool,
+        typer.Option(
+            "--local-experts",
+            envvar="EXPERTMESH_LOCAL_EXPERTS",
+            help="Run all experts in this process instead.",
+            rich_help_panel=options.NETWORK_PANEL,
+        ),
+    ] = False,
+    listen: options.Listen = options.DEFAULT_GATEWAY,
+    backend: options.Backend = "auto",
+    device: options.Device = "cpu",
+    dtype: options.DType = "auto",
+    threads: options.Threads = 0,
+    max_model_len: options.MaxModelLen = None,
+    kv_cache_gib: options.KVCacheGiB = 1.0,
+    max_num_seqs: options.MaxNumSeqs = 64,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 512,
+    wait_seconds: options.WaitSeconds = 120.0,
+    drain_seconds: options.DrainSeconds = 30.0,
+    log_level: options.LogLevel = "info",
+    with_parent: options.WithParent = False,
+) -> None:
+    """Serve the public API: text, attention, KV cache, gate and sampling; experts are asked over gRPC."""
+    configure_logging(log_level)
+    if with_parent:
+        end_with_parent()
+    if local_experts == bool(experts):
+        raise ConfigError("give either --experts with the endpoints of expert servers or --local-experts")
+
+    from expertmesh.cli.runtime import run_process
+    from expertmesh.discovery.endpoints import parse_endpoints
+    from expertmesh.gateway.dispatcher import DispatchConfig
+    from expertmesh.gateway.loading import GatewayConfig
+    from expertmesh.gateway.scheduler import SchedulerConfig
+    from expertmesh.gateway.server import serve
+
+    config = GatewayConfig(
+        model=model,
+        listen=listen,
+        endpoints=None if local_experts else parse_endpoints(experts),
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        kv_cache_bytes=int(kv_cache_gib * 2**30),
+        scheduler=SchedulerConfig(max_num_batched_tokens, max_num_seqs),
+        dispatch=DispatchConfig(wait_seconds=wait_seconds),
+        drain_seconds=drain_seconds,
+    )
+    with progress_bar("loading the gateway") as report:
+        run_process(serve(config, report, lambda address: typer.echo(f"ready: gateway on {address}")), threads)

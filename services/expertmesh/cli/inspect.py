@@ -1,0 +1,49 @@
+"""``expertmesh inspect``: what a checkpoint holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def inspect(
+    directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
+) -> None:
+    """Show architecture, format and bytes of a checkpoint, per expert and for the gateway."""
+    from expertmesh.checkpoint.fingerprint import fingerprint
+    from expertmesh.checkpoint.reader import Checkpoint
+    from expertmesh.checkpoint.summary import summarize
+    from expertmesh.model.config import ModelConfig
+
+    checkpoint = Checkpoint.open(directory)
+    config = ModelConfig.from_dict(checkpoint.config)
+    summary = summarize(checkpoint)
+    facts = {
+        "architecture": config.architecture,
+        "format": summary.weight_format,
+        "fingerprint": fingerprint(checkpoint),
+        "layers": config.num_layers,
+        "hidden, FFN": f"{config.hidden_size}, {config.intermediate_size}",
+        "heads": f"{config.num_heads} query, {config.num_kv_heads} key-value, width {config.head_dim}",
+        "experts": f"{config.num_experts}, {config.num_experts_per_token} chosen per token",
+        "vocabulary": config.vocab_size,
+        "context": f"{config.max_position_embeddings} tokens",
+        "tensors": summary.num_tensors,
+        "all weights": _format_bytes(summary.total_bytes),
+        "gateway": _format_bytes(summary.gateway_bytes),
+        **{f"expert {expert}": _format_bytes(size) for expert, size in enumerate(summary.expert_bytes)},
+    }
+    table = Table(title=str(directory), show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _format_bytes(count: int) -> str:
+    size, units = float(count), ["B", "KB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.4g} {units[0]}"

@@ -1,0 +1,116 @@
+"""Child processes that are started together, restarted when they die and stopped together. Knows no expertmesh."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MIN_RESTART_SECONDS = 0.2
+MAX_RESTART_SECONDS = 10.0
+# A child that lived this long was not dead on arrival: its next restart waits the shortest time again.
+HEALTHY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command line under a name that stands before each line of its output."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+class ChildFailedError(Exception):
+    """A program ended before it was ready, so that starting it again would not help."""
+
+
+class Supervisor:
+    """Keeps programs running. Each prints a line that starts with ``ready`` once it serves.
+
+    All are started at once; they are stopped stage by stage, the last stage first.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[Program]], show: Callable[[str, str], None]) -> None:
+        self._stages = stages
+        self._programs = [program for stage in stages for program in stage]
+        self._show = show
+        self._processes: dict[Program, asyncio.subprocess.Process] = {}
+        self._ready: dict[Program, asyncio.Event] = {program: asyncio.Event() for program in self._programs}
+        self._is_stopping = False
+
+    def pid(self, program: Program) -> int:
+        """Process id of the running instance of ``program``."""
+        return self._processes[program].pid
+
+    async def run(self) -> None:
+        """Start every program and start it again when it ends, until cancelled; then stop them all.
+
+        Raises ChildFailedError when a program ends before it has ever been ready.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for program in self._programs:
+                    group.create_task(self._keep(program), name=program.name)
+        except* ChildFailedError as errors:
+            raise errors.exceptions[0] from None
+
+    async def wait_ready(self, program: Program) -> None:
+        """Return once the program has been ready for the first time."""
+        await self._ready[program].wait()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Ask programs to end, the last stage first, and kill what is left of a stage after ``grace_seconds``."""
+        self._is_stopping = True
+        for stage in reversed(self._stages):
+            await asyncio.gather(*(self._stop(program, grace_seconds) for program in stage))
+
+    async def _keep(self, program: Program) -> None:
+        pause = MIN_RESTART_SECONDS
+        while not self._is_stopping:
+            started = time.monotonic()
+            code = await self._run_once(program)
+            if self._is_stopping:
+                return
+            if not self._ready[program].is_set():
+                raise ChildFailedError(f"{program.name} ended with exit code {code} before it was ready")
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                pause = MIN_RESTART_SECONDS
+            self._show(program.name, f"ended with exit code {code}; starting it again in {pause:g} s")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_RESTART_SECONDS)
+
+    async def _run_once(self, program: Program) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *program.argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # Ctrl-C reaches the whole foreground group; children must wait for the supervisor to stop them in order.
+            start_new_session=True,
+        )
+        self._processes[program] = process
+        try:
+            await self._relay(program, process)
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    async def _relay(self, program: Program, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            self._show(program.name, line)
+            if line.startswith("ready"):
+                self._ready[program].set()
+
+    async def _stop(self, program: Program, grace_seconds: float) -> None:
+        process = self._processes.get(program)
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await process.wait()
+        except TimeoutError:
+            process.kill()

@@ -1,0 +1,127 @@
+"""``expertmesh up``: a whole mesh on this machine, one process per server."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from expertmesh.cli import options
+from expertmesh.cli.layout import free_port, parse_replicas, place_experts
+from expertmesh.cli.logs import configure_logging
+from expertmesh.cli.ranges import format_ranges
+from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
+from expertmesh.errors import CheckpointError, ExpertmeshError
+from expertmesh.rpc.signals import wait_for_shutdown
+
+MODULE = "expertmesh.cli.main"
+
+
+def up(
+    model: options.Model,
+    expert_servers: Annotated[
+        int,
+        typer.Option(
+            envvar="EXPERTMESH_EXPERT_SERVERS",
+            min=1,
+            help="Expert processes to spread the experts over.",
+            rich_help_panel=options.MODEL_PANEL,
+        ),
+    ] = 4,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="EXPERT=COUNT: so many processes host this expert; may be repeated.",
+            rich_help_panel=options.MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    listen: options.Listen = options.DEFAULT_GATEWAY,
+    backend: options.Backend = "auto",
+    device: options.Device = "cpu",
+    dtype: options.DType = "auto",
+    threads: Annotated[
+        int,
+        typer.Option(
+            envvar="EXPERTMESH_THREADS",
+            min=0,
+            help="CPU threads of each process; 0 = the cores divided by the expert processes.",
+            rich_help_panel=options.COMPUTE_PANEL,
+        ),
+    ] = 0,
+    max_model_len: options.MaxModelLen = None,
+    kv_cache_gib: options.KVCacheGiB = 1.0,
+    max_num_seqs: options.MaxNumSeqs = 64,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 512,
+    wait_seconds: options.WaitSeconds = 120.0,
+    drain_seconds: options.DrainSeconds = 30.0,
+    log_level: options.LogLevel = "warning",
+) -> None:
+    """Serve a model on this machine: a gateway and expert servers, each in a process of its own.
+
+    An expert process that dies is started again, and requests wait for it. Ctrl-C stops everything in order.
+    """
+    configure_logging(log_level)
+    servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
+    endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
+    shared = {
+        "model": model,
+        "backend": backend,
+        "device": device,
+        "threads": threads or max(1, (os.cpu_count() or 1) // len(servers)),
+        "drain-seconds": drain_seconds,
+        "log-level": log_level,
+    }
+    experts = [
+        _program(f"experts {format_ranges(hosted)}", "expert", experts=format_ranges(hosted), listen=endpoint, **shared)
+        for hosted, endpoint in zip(servers, endpoints, strict=True)
+    ]
+    limits = {
+        "dtype": dtype,
+        "kv-cache-gib": kv_cache_gib,
+        "max-num-seqs": max_num_seqs,
+        "max-num-batched-tokens": max_num_batched_tokens,
+        "wait-seconds": wait_seconds,
+        **({"max-model-len": max_model_len} if max_model_len else {}),
+    }
+    gateway = _program("gateway", "gateway", experts=",".join(endpoints), listen=listen, **shared, **limits)
+    asyncio.run(_supervise(experts, gateway, drain_seconds))
+
+
+def _read_num_experts(model: Path) -> int:
+    """Read just this number: the processes check the rest, and they have torch."""
+    from expertmesh.checkpoint.jsonfile import read_json
+
+    config = read_json(model / "config.json")
+    num_experts = config.get("num_local_experts")
+    if not isinstance(num_experts, int):
+        raise CheckpointError(f"{model / 'config.json'}: num_local_experts is {num_experts!r}; a number would be right")
+    return num_experts
+
+
+def _program(name: str, command: str, **flags: object) -> Program:
+    arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
+    return Program(name, (sys.executable, "-m", MODULE, command, "--with-parent", *arguments))
+
+
+async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:
+    supervisor = Supervisor([experts, [gateway]], _show)
+    running = asyncio.create_task(supervisor.run())
+    shutdown = asyncio.create_task(wait_for_shutdown())
+    _show("up", f"starting a gateway and {len(experts)} expert servers ...")
+    try:
+        await asyncio.wait((running, shutdown), return_when=asyncio.FIRST_COMPLETED)
+        if shutdown.done():
+            _show("up", "stopping ...")
+            await supervisor.stop(drain_seconds + 5)
+        await running
+    except ChildFailedError as error:
+        raise ExpertmeshError(str(error)) from None
+    finally:
+        shutdown.cancel()
+
+
+def _show(name: str, line: str) -> None:
+    print(f"[{name}] {line}", flush=True)

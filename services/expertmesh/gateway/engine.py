@@ -1,0 +1,121 @@
+"""Continuous batching: requests join and leave at every step. Knows token streams, not text or transport."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+from expertmesh.errors import ExpertmeshError
+from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
+from expertmesh.gateway.runner import ModelRunner
+from expertmesh.gateway.scheduler import Chunk, Scheduler
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TokenDelta:
+    """The next token of a sequence; ``finish_reason`` is set with the last one."""
+
+    token_id: int
+    finish_reason: FinishReason | None
+
+
+class EngineError(ExpertmeshError):
+    """A step failed for a reason that nobody foresaw; the log has the details."""
+
+
+class Engine:
+    """Runs steps while there is work; ``generate`` is the only door."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, limits: Limits, eos_ids: frozenset[int]) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._limits = limits
+        self._eos_ids = eos_ids
+        self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
+        self._has_work = asyncio.Event()
+
+    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta]:
+        """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
+
+        Raises InvalidRequestError before anything is computed, or the error of the step that failed. Leaving the
+        iterator early frees everything that the request held.
+        """
+        self._limits.check(request)
+        sequence = self._start(request)
+        stream = self._streams[sequence]
+        try:
+            while True:
+                delta = await stream.get()
+                if isinstance(delta, ExpertmeshError):
+                    raise delta
+                yield delta
+                if delta.finish_reason is not None:
+                    return
+        finally:
+            self._end(sequence)
+
+    async def run(self) -> None:
+        """Run steps until cancelled. A step that fails ends the requests in it; the others go on."""
+        while True:
+            await self._has_work.wait()
+            chunks = self._scheduler.schedule()
+            try:
+                self._postprocess(chunks, await self._runner.run(chunks))
+            except ExpertmeshError as error:
+                self._fail(chunks, error)
+            except Exception as error:
+                _log.exception("a step failed")
+                self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
+            # Steps on local experts never wait for anything: let clients read their tokens in between.
+            await asyncio.sleep(0)
+
+    def _start(self, request: Request) -> Sequence:
+        sampling = request.sampling
+        room = self._limits.max_model_len - len(request.prompt_ids)
+        sequence = Sequence(
+            request,
+            max_tokens=room if sampling.max_tokens is None else min(sampling.max_tokens, room),
+            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
+        )
+        self._streams[sequence] = asyncio.Queue()
+        self._scheduler.add(sequence)
+        self._has_work.set()
+        return sequence
+
+    def _end(self, sequence: Sequence) -> None:
+        if self._streams.pop(sequence, None) is not None:
+            self._scheduler.remove(sequence)
+        if not self._scheduler.has_work:
+            self._has_work.clear()
+
+    def _postprocess(self, chunks: list[Chunk], tokens: Mapping[Sequence, int]) -> None:
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if sequence not in self._streams:
+                continue  # its client left during the step
+            sequence.num_computed += chunk.num_tokens
+            if sequence in tokens:
+                self._append(sequence, tokens[sequence])
+
+    def _append(self, sequence: Sequence, token_id: int) -> None:
+        sequence.tokens.append(token_id)
+        delta = TokenDelta(token_id, self._finish_reason(sequence, token_id))
+        self._streams[sequence].put_nowait(delta)
+        if delta.finish_reason is not None:
+            self._end(sequence)
+
+    def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
+        if token_id in self._eos_ids and not sequence.request.sampling.ignore_eos:
+            return FinishReason.STOP
+        if sequence.num_output_tokens >= sequence.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def _fail(self, chunks: list[Chunk], error: ExpertmeshError) -> None:
+        for chunk in chunks:
+            if stream := self._streams.get(chunk.sequence):
+                stream.put_nowait(error)
+                self._end(chunk.sequence)

@@ -1,0 +1,92 @@
+"""Reading what a gateway needs of a checkpoint. Knows files and weights, not clients or replicas."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.discovery.endpoints import Endpoints
+from expertmesh.errors import ConfigError
+from expertmesh.gateway.defaults import read_defaults, read_eos_ids
+from expertmesh.gateway.dispatcher import DispatchConfig
+from expertmesh.gateway.scheduler import SchedulerConfig
+from expertmesh.gateway.sizing import choose_dtype
+from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.backends import create_backend
+from expertmesh.model.config import ModelConfig
+from expertmesh.model.decoder import Decoder
+from expertmesh.model.experts import LocalExperts
+from expertmesh.model.sampling import SamplingParams
+from expertmesh.text.tokenizer import Tokenizer
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """What to serve, where, and within which bounds.
+
+    ``endpoints`` are those of expert servers, None runs all experts in this process. ``dtype`` is that of activations.
+    ``max_model_len`` None serves the longest sequence that the model and the KV cache allow.
+    """
+
+    model: Path
+    listen: str = "127.0.0.1:50051"
+    endpoints: Endpoints | None = None
+    backend: str = "auto"
+    device: str = "cpu"
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    kv_cache_bytes: int = 2**30
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    dispatch: DispatchConfig = field(default_factory=DispatchConfig)
+    drain_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, but for experts that live elsewhere (``local_experts`` None)."""
+
+    config: ModelConfig
+    name: str
+    fingerprint: str
+    weight_format: str
+    tokenizer: Tokenizer
+    defaults: SamplingParams
+    eos_ids: frozenset[int]
+    backend: Backend
+    dtype: torch.dtype
+    decoder: Decoder
+    local_experts: LocalExperts | None
+
+
+def load(config: GatewayConfig, report: Report) -> LoadedModel:
+    """Read the checkpoint; CheckpointError or ConfigError when it cannot be served."""
+    checkpoint = Checkpoint.open(config.model)
+    model = ModelConfig.from_dict(checkpoint.config)
+    tokenizer = Tokenizer.open(config.model)
+    backend = _create_backend(config)
+    dtype = choose_dtype(config.dtype, backend.device)
+    return LoadedModel(
+        config=model,
+        name=config.model.resolve().name,
+        fingerprint=fingerprint(checkpoint),
+        weight_format=checkpoint.weight_format,
+        tokenizer=tokenizer,
+        defaults=read_defaults(config.model),
+        eos_ids=frozenset(model.eos_token_ids) | read_eos_ids(config.model) or frozenset({tokenizer.eos_id}),
+        backend=backend,
+        dtype=dtype,
+        decoder=Decoder.load(model, checkpoint, backend, dtype, report),
+        local_experts=LocalExperts.load(model, checkpoint, backend, report) if config.endpoints is None else None,
+    )
+
+
+def _create_backend(config: GatewayConfig) -> Backend:
+    try:
+        return create_backend(config.backend, torch.device(config.device))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,75 @@
+"""What a client asked for and how far it has come. Knows token ids and counts, not tensors or text."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from expertmesh.errors import InvalidRequestError
+from expertmesh.model.sampling import SamplingParams
+
+
+class FinishReason(Enum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask of the served model."""
+
+    max_model_len: int
+    vocab_size: int
+
+    def check(self, request: Request) -> None:
+        """Raise InvalidRequestError if the request can never be served."""
+        num_prompt = len(request.prompt_ids)
+        if num_prompt == 0:
+            raise InvalidRequestError("the prompt has no tokens; give at least one")
+        if num_prompt >= self.max_model_len:
+            raise InvalidRequestError(
+                f"the prompt has {num_prompt} tokens; with room for one new token "
+                f"at most {self.max_model_len - 1} fit the context of {self.max_model_len}"
+            )
+        for token_id in request.prompt_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidRequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
+        request.sampling.validate()
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A token stream in the making: its tokens, how many of them are in the KV cache, and its blocks there."""
+
+    request: Request
+    max_tokens: int
+    seed: int
+    tokens: list[int] = field(init=False)
+    num_computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens produced so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that are not in the KV cache yet."""
+        return len(self.tokens) - self.num_computed

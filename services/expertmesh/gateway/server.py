@@ -1,0 +1,136 @@
+"""A gateway process from start to end: load, connect, serve, drain. Knows the order of things, not how each is done."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from expertmesh.discovery.endpoints import StaticDiscovery
+from expertmesh.gateway.api.generation import GenerationServicer, ModelInfo
+from expertmesh.gateway.api.load import LoadServicer
+from expertmesh.gateway.blocks import BlockPool
+from expertmesh.gateway.dispatcher import RemoteExperts
+from expertmesh.gateway.engine import Engine
+from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
+from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
+from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.gateway.request import Limits
+from expertmesh.gateway.runner import ModelRunner
+from expertmesh.gateway.scheduler import Scheduler
+from expertmesh.gateway.sizing import CachePlan, plan_cache
+from expertmesh.model.experts import Experts
+from expertmesh.model.kv_cache import KVCache
+from expertmesh.rpc.server import RpcServer
+from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+GENERATION = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
+LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
+
+
+async def serve(
+    config: GatewayConfig,
+    report: Report = lambda done, total: None,
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Load, wait for the experts, serve until SIGTERM or SIGINT, drain.
+
+    ``report`` follows the loading from another thread; ``on_ready`` gets the address once every expert has a replica.
+    """
+    model = await asyncio.to_thread(load, config, report)
+    async with running(config, model) as gateway:
+        shutdown = asyncio.create_task(wait_for_shutdown())
+        ready = asyncio.create_task(gateway.wait_ready())
+        await asyncio.wait((shutdown, ready), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            on_ready(gateway.server.address)
+        ready.cancel()
+        received = await shutdown
+        _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The running parts of a gateway."""
+
+    server: RpcServer
+    engine: Engine
+    scheduler: Scheduler
+    blocks: BlockPool
+    pool: ReplicaPool | None
+    num_experts: int
+
+    async def wait_ready(self) -> None:
+        """Wait until every expert has a replica, then say SERVING."""
+        if self.pool is not None:
+            pool = self.pool
+            await pool.wait_until(lambda: not pool.missing(self.num_experts))
+        await self.server.set_serving(True)
+
+
+@asynccontextmanager
+async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Gateway]:
+    """Serve ``model`` inside the ``async with``, which yields the gateway; then finish what is in flight and stop.
+
+    Health says NOT_SERVING until ``wait_ready``.
+    """
+    plan = plan_cache(
+        model.config, model.dtype, config.kv_cache_bytes, config.max_model_len, config.scheduler.max_num_seqs
+    )
+    load_counter = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
+    pool, experts = _connect(config, model)
+    blocks = BlockPool(plan.num_blocks, plan.block_size)
+    scheduler = Scheduler(config.scheduler, blocks)
+    runner = _make_runner(model, plan, CountedExperts(experts, load_counter))
+    engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
+    server = RpcServer(config.listen)
+    servicer = GenerationServicer(TextGenerator(model.tokenizer, engine), _describe(model, plan), model.defaults)
+    server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
+    server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(engine.run(), name="engine")]
+        if pool is not None:
+            tasks.append(group.create_task(pool.run(), name="replica pool"))
+        try:
+            await server.start(is_serving=False)
+            yield Gateway(server, engine, scheduler, blocks, pool, model.config.num_experts)
+        finally:
+            await server.drain(config.drain_seconds)
+            for task in tasks:
+                task.cancel()
+
+
+def _connect(config: GatewayConfig, model: LoadedModel) -> tuple[ReplicaPool | None, Experts]:
+    if model.local_experts is not None:
+        return None, model.local_experts
+    assert config.endpoints is not None
+    pool = ReplicaPool(StaticDiscovery(config.endpoints), model.fingerprint)
+    return pool, RemoteExperts(pool, config.dispatch)
+
+
+def _make_runner(model: LoadedModel, plan: CachePlan, experts: Experts) -> ModelRunner:
+    device = model.backend.device
+    cache = KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, device)
+    return ModelRunner(model.decoder, cache, experts, device)
+
+
+def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:
+    config = model.config
+    return ModelInfo(
+        name=model.name,
+        architecture=config.architecture,
+        fingerprint=model.fingerprint,
+        weight_format=model.weight_format,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        num_experts=config.num_experts,
+        num_experts_per_token=config.num_experts_per_token,
+        vocab_size=config.vocab_size,
+        max_model_len=plan.max_model_len,
+        version=version("expertmesh"),
+    )

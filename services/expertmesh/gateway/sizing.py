@@ -1,0 +1,59 @@
+"""How much of the device a gateway takes: dtype of activations, blocks of the KV cache. Knows bytes."""
+
+from dataclasses import dataclass
+
+import torch
+
+from expertmesh.errors import ConfigError
+from expertmesh.kernels.int4pack import has_fast_bfloat16
+from expertmesh.model.config import ModelConfig
+from expertmesh.model.kv_cache import bytes_per_token
+
+BLOCK_SIZE = 16
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """Blocks of the KV cache, and the longest sequence that may be served with them."""
+
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype called ``name``; "auto" is bfloat16 where ``device`` is fast at it, else float32.
+
+    ConfigError for another name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type != "cpu" or has_fast_bfloat16() else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def plan_cache(
+    config: ModelConfig, dtype: torch.dtype, cache_bytes: int, max_model_len: int | None, max_num_seqs: int
+) -> CachePlan:
+    """Fill ``cache_bytes`` with blocks, but with no more than ``max_num_seqs`` sequences can use.
+
+    Without a ``max_model_len`` the longest sequence is what the model was made for, or what fits. ConfigError when a
+    wanted length is beyond the model or does not fit the cache.
+    """
+    block_bytes = BLOCK_SIZE * bytes_per_token(config, dtype)
+    num_blocks = cache_bytes // block_bytes
+    if num_blocks < 1:
+        raise ConfigError(f"a KV cache of {cache_bytes} bytes holds no block; one takes {block_bytes} bytes")
+    num_tokens = num_blocks * BLOCK_SIZE
+    wanted = max_model_len or min(config.max_position_embeddings, num_tokens)
+    if wanted > config.max_position_embeddings:
+        raise ConfigError(f"max_model_len {wanted} is beyond the model's context of {config.max_position_embeddings}")
+    if wanted > num_tokens:
+        raise ConfigError(
+            f"a sequence of max_model_len {wanted} does not fit a KV cache of {num_tokens} tokens; "
+            f"it needs {wanted * bytes_per_token(config, dtype) / 2**30:.2f} GiB"
+        )
+    usable = max_num_seqs * -(-wanted // BLOCK_SIZE)
+    return CachePlan(min(num_blocks, usable), BLOCK_SIZE, wanted)

@@ -1,0 +1,29 @@
+import pytest
+
+from expertmesh.cli.layout import parse_replicas, place_experts
+from expertmesh.errors import ConfigError
+
+
+def test_experts_are_spread_evenly_and_replicas_get_servers_of_their_own():
+    assert place_experts(8, 4, {}) == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert place_experts(8, 3, {0: 2, 5: 3}) == [(0, 1), (2, 3, 4), (5, 6, 7), (0,), (5,), (5,)]
+    assert place_experts(1, 1, {}) == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("servers", "replicas", "message"),
+    [(9, {}, "9 expert servers"), (4, {8: 2}, "expert 8"), (4, {0: 0}, "not 0")],
+)
+def test_impossible_layouts_are_refused(servers: int, replicas: dict[int, int], message: str):
+    with pytest.raises(ConfigError, match=message):
+        place_experts(8, servers, replicas)
+
+
+@pytest.mark.parametrize("entry", ["0", "0=", "=2", "a=2", "0=-1"])
+def test_wrong_replica_entry_is_named(entry: str):
+    with pytest.raises(ConfigError, match=repr(entry)):
+        parse_replicas([entry])
+
+
+def test_replica_entries_are_read():
+    assert parse_replicas(["0=2", "7=3"]) == {0: 2, 7: 3}
