@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.gateway.api.generation import GenerationServicer, ModelInfo
@@ -46,12 +47,19 @@ async def serve(
     async with running(config, model) as gateway:
         shutdown = asyncio.create_task(wait_for_shutdown())
         ready = asyncio.create_task(gateway.wait_ready())
-        await asyncio.wait((shutdown, ready), return_when=asyncio.FIRST_COMPLETED)
+        await _first_of(shutdown, ready, *gateway.tasks)
         if ready.done():
             on_ready(gateway.server.address)
         ready.cancel()
-        received = await shutdown
-        _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
+        await _first_of(shutdown, *gateway.tasks)
+        _log.info("draining for at most %g s", config.drain_seconds)
+
+
+async def _first_of(*tasks: asyncio.Task[Any]) -> None:
+    """Wait for the first task to end, and raise its error if it ended with one."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Gateway:
     blocks: BlockPool
     pool: ReplicaPool | None
     num_experts: int
+    tasks: tuple[asyncio.Task[None], ...]
 
     async def wait_ready(self) -> None:
         """Wait until every expert has a replica, then say SERVING."""
@@ -92,17 +101,24 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     servicer = GenerationServicer(TextGenerator(model.tokenizer, engine), _describe(model, plan), model.defaults)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(engine.run(), name="engine")]
-        if pool is not None:
-            tasks.append(group.create_task(pool.run(), name="replica pool"))
+    async with _background(engine.run(), *([pool.run()] if pool else [])) as tasks:
         try:
             await server.start(is_serving=False)
-            yield Gateway(server, engine, scheduler, blocks, pool, model.config.num_experts)
+            yield Gateway(server, engine, scheduler, blocks, pool, model.config.num_experts, tasks)
         finally:
             await server.drain(config.drain_seconds)
-            for task in tasks:
-                task.cancel()
+
+
+@asynccontextmanager
+async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[tuple[asyncio.Task[None], ...]]:
+    """Run coroutines beside the body and cancel them after it."""
+    tasks = tuple(asyncio.create_task(coroutine) for coroutine in coroutines)
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _connect(config: GatewayConfig, model: LoadedModel) -> tuple[ReplicaPool | None, Experts]:

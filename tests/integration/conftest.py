@@ -1,0 +1,7 @@
+import pytest
+
+
+@pytest.fixture
+def prompts() -> list[list[int]]:
+    """Sixteen prompts of ids below 512 and of different lengths."""
+    return [[1, *((7 * i + 13 * j) % 500 + 3 for j in range(3 + 2 * i))] for i in range(16)]

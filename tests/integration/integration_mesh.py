@@ -1,0 +1,68 @@
+"""A mesh in this process: real expert servers and a real gateway on free ports, with gRPC between them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.expert import server as expert_server
+from expertmesh.expert.server import ExpertServerConfig
+from expertmesh.gateway import server as gateway_server
+from expertmesh.gateway.loading import GatewayConfig, load
+from expertmesh.gateway.server import Gateway
+
+QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+@dataclass
+class Mesh:
+    """A running gateway, a client of it, and a way to stop each expert server."""
+
+    gateway: Gateway
+    client: GatewayClient
+    experts: list[AsyncExitStack]
+
+    async def ids(self, prompt: Sequence[int], **sampling: Any) -> list[int]:
+        """Generate from token ids and return the new ids."""
+        pieces = self.client.generate(prompt, Sampling(**sampling))
+        return [token_id async for piece in pieces for token_id in piece.token_ids]
+
+
+async def start_expert(
+    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0"
+) -> tuple[AsyncExitStack, str]:
+    """Start an expert server; returns what stops it, and its address."""
+    settings = ExpertServerConfig(directory, listen, tuple(experts), backend="reference", drain_seconds=0.2)
+    store, info = expert_server.load(settings, silent)
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(expert_server.running(settings, store, info))
+    return stack, running.address
+
+
+@asynccontextmanager
+async def run_mesh(
+    directory: Path, hosts: Sequence[Sequence[int]] | None = QUARTERS, extra: Sequence[str] = (), **config: Any
+) -> AsyncIterator[Mesh]:
+    """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None."""
+    async with AsyncExitStack() as stack:
+        experts = [await start_expert(directory, hosted) for hosted in hosts or ()]
+        for stop, _ in experts:
+            stack.push_async_callback(stop.aclose)
+        settings = GatewayConfig(
+            model=directory,
+            listen="127.0.0.1:0",
+            endpoints=None if hosts is None else frozenset([address for _, address in experts] + list(extra)),
+            **{"backend": "reference", "drain_seconds": 1.0, **config},
+        )
+        gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent)))
+        async with asyncio.timeout(20):
+            await gateway.wait_ready()
+        client = await stack.enter_async_context(GatewayClient(gateway.server.address))
+        yield Mesh(gateway, client, [stop for stop, _ in experts])
