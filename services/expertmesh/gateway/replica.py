@@ -85,12 +85,15 @@ class Replica:
         while True:
             try:
                 await self._serve_connection()
+                _log.warning("replica %s ended the connection", self.endpoint)
                 backoff = MIN_BACKOFF_SECONDS
             except FingerprintMismatchError as error:
                 _log.error("refusing replica: %s", error)
                 backoff = MAX_BACKOFF_SECONDS
             except grpc.aio.AioRpcError as error:
-                _log.debug("replica %s: %s", self.endpoint, error.details())
+                # A replica that was there is worth a warning, one that is not there yet is not.
+                level = logging.WARNING if self.experts else logging.DEBUG
+                _log.log(level, "replica %s: %s", self.endpoint, error.details())
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
 
@@ -156,7 +159,6 @@ class Replica:
 
     def _disconnect(self) -> None:
         self._stream = None
-        _log.warning("replica %s is gone", self.endpoint)
         lost = ReplicaLostError(f"replica {self.endpoint} went away before it answered")
         for answer in self._waiting.values():
             if not answer.done():
