@@ -1,5 +1,6 @@
 """Rows with their chosen experts in, sums of expert outputs out. Knows the order of rows, not what an expert does."""
 
+import numpy as np
 import torch
 
 from expertmesh.kernels.backend import GroupedFFN
@@ -14,11 +15,13 @@ def run_chosen(
     that is answered elsewhere; ``topk_weights`` [T, A] float32. Returns [T, D] float32. Terms of a row are added in the
     order of their slots, so the result does not depend on who else is in the batch.
     """
-    slots = topk_slots.flatten()
-    order = torch.argsort(slots, stable=True)
-    order = order[(slots < 0).sum() :]
-    rows = order // topk_slots.shape[1]
-    num_rows = torch.bincount(slots[order], minlength=num_slots).tolist()
+    # Index arithmetic in numpy, on the CPU: on a row or two its calls cost a fraction of torch's.
+    slots = topk_slots.cpu().numpy().ravel()
+    order = np.argsort(slots, kind="stable")
+    order = order[np.count_nonzero(slots < 0) :]
+    rows = torch.from_numpy(order // topk_slots.shape[1]).to(hidden.device)
+    num_rows = np.bincount(slots[order], minlength=num_slots).tolist()
+    row_weights = topk_weights.flatten().index_select(0, torch.from_numpy(order).to(hidden.device))
     # index_select takes a tenth of the time of hidden[rows] for 512 rows of Mixtral in bfloat16.
-    outputs = ffn(hidden.index_select(0, rows), num_rows, topk_weights.flatten()[order])
+    outputs = ffn(hidden.index_select(0, rows), num_rows, row_weights)
     return torch.zeros_like(hidden, dtype=torch.float32).index_add_(0, rows, outputs)

@@ -12,7 +12,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> Quanti
     """Quantize ``weight`` [N, K] with a scale and a zero point per group of ``group_size`` input features.
 
     The range of each group is widened to contain 0, so that 0 stays 0. Scales are float16. Raises ValueError when K is
-    no multiple of ``group_size`` or a value is not finite.
+    no multiple of ``group_size``, a value is not finite or a group spans more than a float16 scale covers.
     """
     num_out, num_in = weight.shape
     if num_in % group_size:
@@ -23,6 +23,9 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> Quanti
     groups = weight.float().view(num_out, -1, group_size)  # [N, G, group_size]
     low = groups.amin(-1, keepdim=True).clamp(max=0)
     high = groups.amax(-1, keepdim=True).clamp(min=0)
+    widest, limit = (high - low).max().item(), torch.finfo(torch.float16).max * top
+    if widest > limit:
+        raise ValueError(f"a group spans {widest:g}; float16 scales of {bits}-bit codes reach {limit:g}")
     # The smallest normal float16: a group of zeros needs a scale too.
     scales = ((high - low) / top).clamp(min=2.0**-14).half().float()
     zeros = (-low / scales).round().clamp(0, top)

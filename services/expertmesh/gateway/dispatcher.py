@@ -7,17 +7,16 @@ U rows of one call, D hidden width.
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from expertmesh.discovery.picker import pick_less_loaded
 from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
 from expertmesh.gateway.pool import ReplicaPool
-from expertmesh.gateway.replica import Replica, ReplicaLostError, split_call
+from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket, split_call
 from expertmesh.wire.calls import ExpertCall
 from expertmesh.wire.failures import CallFailure, FailureCode
 
@@ -41,11 +40,20 @@ class DispatchConfig:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """What some experts of one replica add to ``rows`` [U] of the step: ``values`` [U, D] float32."""
+class Attempt:
+    """What one replica was sent: the ``rows`` [U] of the step that chose ``experts``, None = all of them, in order."""
 
-    first_expert: int
-    rows: torch.Tensor
+    replica: Replica
+    experts: tuple[int, ...]
+    rows: torch.Tensor | None
+    tickets: list[Ticket]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What the experts of one attempt add to their rows: ``values`` [U, D] float32."""
+
+    attempt: Attempt
     values: torch.Tensor
 
 
@@ -66,30 +74,22 @@ class RemoteExperts:
         replica is waited for. Raises ExpertUnavailableError when that takes longer than the configuration allows, and
         ComputeError when a kernel fails.
         """
-        step = ExpertCall(layer, hidden.cpu(), topk_ids.cpu(), topk_weights.cpu())
-        partials = await self._collect(step, time.monotonic() + self._config.wait_seconds)
-        return _combine(partials, hidden)
+        step = ExpertCall(layer, hidden.cpu(), topk_ids.cpu(), topk_weights.cpu(), self._config.call_timeout_seconds)
+        return _combine(await self._collect(step), hidden)
 
-    async def _collect(self, step: ExpertCall, deadline: float) -> list[Partial]:
+    async def _collect(self, step: ExpertCall) -> list[Partial]:
         """Ask until every chosen expert has answered."""
-        choices = step.topk_ids.numpy()
-        missing = set(np.unique(choices).tolist())
+        missing = set(step.topk_ids.flatten().tolist())
+        deadline = time.monotonic() + self._config.wait_seconds
         avoid: set[Replica] = set()
         partials: list[Partial] = []
         pause = FIRST_RETRY_SECONDS
         while True:
             assignment = await self._assign(missing, avoid, deadline)
-            answers = await asyncio.gather(*(self._ask(*pair, step, choices) for pair in assignment.items()))
-            failure = None
-            for (replica, experts), answer in zip(assignment.items(), answers, strict=True):
-                if isinstance(answer, Partial):
-                    partials.append(answer)
-                    missing.difference_update(experts)
-                else:
-                    avoid.add(replica)
-                    failure = answer
+            failure = await self._ask(assignment, step, partials, avoid)
             if failure is None:
                 return partials
+            missing.difference_update(*(partial.attempt.experts for partial in partials))
             if time.monotonic() + pause > deadline:
                 raise ExpertUnavailableError(
                     f"experts {sorted(missing)} of layer {step.layer} did not answer within "
@@ -98,21 +98,37 @@ class RemoteExperts:
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
+    async def _ask(
+        self, assignment: Mapping[Replica, list[int]], step: ExpertCall, partials: list[Partial], avoid: set[Replica]
+    ) -> ExpertmeshError | None:
+        """Send every replica its rows, then wait for all; adds to ``partials`` and ``avoid``, returns a failure."""
+        attempts = [self._send(replica, tuple(experts), step) for replica, experts in assignment.items()]
+        failure = None
+        try:
+            for attempt in attempts:
+                try:
+                    partials.append(Partial(attempt, await self._receive(attempt)))
+                except (ReplicaLostError, CallFailure) as error:
+                    failure = _retryable(error, step.layer, attempt.replica)
+                    avoid.add(attempt.replica)
+        finally:
+            for attempt in attempts:
+                for ticket in attempt.tickets:
+                    attempt.replica.settle(ticket)
+        return failure
+
     async def _assign(
         self, experts: Iterable[int], avoid: set[Replica], deadline: float
     ) -> Mapping[Replica, list[int]]:
         """Choose a replica for each expert, waiting for one where there is none; ``avoid`` is used as a last resort."""
         assignment: dict[Replica, list[int]] = {}
         for expert in sorted(experts):
-            await self._wait_for(expert, deadline)
-            ready = self._pool.ready(expert)
-            candidates = [replica for replica in ready if replica not in avoid] or ready
-            assignment.setdefault(pick_less_loaded(candidates, self._rng), []).append(expert)
+            ready = self._pool.ready(expert) or await self._wait_for(expert, deadline)
+            candidates = [replica for replica in ready if replica not in avoid] if avoid else ready
+            assignment.setdefault(pick_less_loaded(candidates or ready, self._rng), []).append(expert)
         return assignment
 
-    async def _wait_for(self, expert: int, deadline: float) -> None:
-        if self._pool.ready(expert):
-            return
+    async def _wait_for(self, expert: int, deadline: float) -> Sequence[Replica]:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._pool.wait_until(lambda: bool(self._pool.ready(expert)))
@@ -120,40 +136,57 @@ class RemoteExperts:
             raise ExpertUnavailableError(
                 f"no replica hosts expert {expert}; waited {self._config.wait_seconds:g} s for one"
             ) from None
+        return self._pool.ready(expert)
 
-    async def _ask(
-        self, replica: Replica, experts: list[int], step: ExpertCall, choices: NDArray[np.int64]
-    ) -> Partial | ExpertmeshError:
-        """Send one replica the rows of its experts; a failure that may pass is returned, any other is raised."""
-        rows, call = _select(step, choices, experts, self._config.call_timeout_seconds)
+    def _send(self, replica: Replica, experts: tuple[int, ...], step: ExpertCall) -> Attempt:
+        rows, call = _select(step, experts)
+        tickets = [replica.send(part) for part in split_call(call, self._config.max_message_bytes)]
+        return Attempt(replica, experts, rows, tickets)
+
+    async def _receive(self, attempt: Attempt) -> torch.Tensor:
+        """Return the partial rows [U, D] of an attempt; ReplicaLostError also when they do not come in time."""
         try:
             async with asyncio.timeout(self._config.call_timeout_seconds):
-                results = await asyncio.gather(*map(replica.call, split_call(call, self._config.max_message_bytes)))
+                parts = [(await ticket.answer).partial for ticket in attempt.tickets]
         except TimeoutError:
-            return ReplicaLostError(f"{replica.endpoint} did not answer within {self._config.call_timeout_seconds:g} s")
-        except ReplicaLostError as error:
-            return error
-        except CallFailure as failure:
-            if failure.code in RETRYABLE:
-                return failure
-            raise ComputeError(f"layer {step.layer} on {replica.endpoint}: {failure}") from failure
-        return Partial(experts[0], rows, torch.cat([result.partial for result in results]))
+            raise ReplicaLostError(
+                f"{attempt.replica.endpoint} did not answer within {self._config.call_timeout_seconds:g} s"
+            ) from None
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _select(
-    step: ExpertCall, choices: NDArray[np.int64], experts: list[int], timeout_seconds: float
-) -> tuple[torch.Tensor, ExpertCall]:
+def _retryable(error: ReplicaLostError | CallFailure, layer: int, replica: Replica) -> ExpertmeshError:
+    """Return an error that may pass; raise ComputeError for one that will not."""
+    if isinstance(error, CallFailure) and error.code not in RETRYABLE:
+        raise ComputeError(f"layer {layer} on {replica.endpoint}: {error}") from error
+    return error
+
+
+def _select(step: ExpertCall, experts: tuple[int, ...]) -> tuple[torch.Tensor | None, ExpertCall]:
     """Pick the rows that chose any of ``experts``, with every other choice masked out."""
-    chosen = np.isin(choices, experts)  # [T, A]
+    # numpy: on a row or two its calls cost a fraction of torch's.
+    choices = step.topk_ids.numpy()
+    chosen = (choices[..., None] == experts).any(axis=-1)  # [T, A]
+    if chosen.all():
+        return None, step
+    topk_ids = torch.from_numpy(np.where(chosen, choices, -1))
     rows = torch.from_numpy(np.flatnonzero(chosen.any(axis=1)))  # [U]
-    topk_ids = torch.from_numpy(np.where(chosen, choices, -1))  # [T, A]
-    call = ExpertCall(step.layer, step.hidden[rows], topk_ids[rows], step.topk_weights[rows], timeout_seconds)
-    return rows, call
+    return rows, ExpertCall(
+        step.layer,
+        step.hidden.index_select(0, rows),
+        topk_ids.index_select(0, rows),
+        step.topk_weights.index_select(0, rows),
+        step.timeout_seconds,
+    )
 
 
 def _combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:
     """Add the partial rows in the order of their experts, whatever the order of arrival."""
+    ordered = sorted(partials, key=lambda partial: partial.attempt.experts)
+    if len(ordered) == 1 and ordered[0].attempt.rows is None:
+        return ordered[0].values.to(hidden.device)
     total = torch.zeros(hidden.shape, dtype=torch.float32)  # [T, D]
-    for partial in sorted(partials, key=lambda partial: partial.first_expert):
-        total.index_add_(0, partial.rows, partial.values)
+    for partial in ordered:
+        rows = torch.arange(len(total)) if partial.attempt.rows is None else partial.attempt.rows
+        total.index_add_(0, rows, partial.values)
     return total.to(hidden.device)

@@ -14,6 +14,7 @@ class ReplicaPool:
         self._discovery = discovery
         self._fingerprint = fingerprint
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._ready: dict[int, list[Replica]] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -21,9 +22,9 @@ class ReplicaPool:
         """Every known replica, ready or not, ordered by endpoint."""
         return sorted(self._tasks, key=lambda replica: replica.endpoint)
 
-    def ready(self, expert: int) -> list[Replica]:
+    def ready(self, expert: int) -> Sequence[Replica]:
         """Replicas that host ``expert`` and can be called now."""
-        return [replica for replica in self._tasks if replica.is_ready and expert in replica.experts]
+        return self._ready.get(expert, [])
 
     def missing(self, num_experts: int) -> list[int]:
         """Experts below ``num_experts`` that no ready replica hosts."""
@@ -54,6 +55,10 @@ class ReplicaPool:
         await asyncio.gather(*gone.values(), return_exceptions=True)
 
     def _announce(self) -> None:
+        self._ready = {}
+        for replica in self._tasks:
+            for expert in replica.experts if replica.is_ready else ():
+                self._ready.setdefault(expert, []).append(replica)
         # Waiters hold the old event; a new one serves the next change.
         self._changed.set()
         self._changed = asyncio.Event()

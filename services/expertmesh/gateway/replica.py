@@ -10,10 +10,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import grpc
+import torch
 
 from expertmesh.errors import ExpertmeshError, FingerprintMismatchError
 from expertmesh.rpc.channels import open_channel
@@ -59,8 +60,21 @@ class ReplicaStats:
         return median(self._latencies) if self._latencies else 0.0
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """A call that was sent: ``answer`` gets its result, a CallFailure, or ReplicaLostError when the connection ends."""
+
+    request_id: int
+    num_rows: int
+    sent: float
+    answer: asyncio.Future[ExpertResult]
+
+
 class Replica:
-    """An expert server at one endpoint: kept connected by ``run``, asked by ``call``."""
+    """An expert server at one endpoint: kept connected by ``run``, asked by ``send``.
+
+    Sending is not awaited and makes no task: at a row or two per call, tasks would cost more than the transport.
+    """
 
     def __init__(self, endpoint: str, fingerprint: str, on_change: Callable[[], None]) -> None:
         self.endpoint = endpoint
@@ -69,18 +83,19 @@ class Replica:
         self.stats = ReplicaStats()
         self._fingerprint = fingerprint
         self._on_change = on_change
-        self._stream: Stream | None = None
-        self._write_lock = asyncio.Lock()
+        self._is_connected = False
         self._ids = itertools.count()
-        self._waiting: dict[int, asyncio.Future[ExpertResult]] = {}
+        self._owed: dict[int, Ticket] = {}
+        self._unsent: deque[expert_pb2.DispatchRequest] = deque()
+        self._has_unsent = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
         """Whether a call sent now would reach the server."""
-        return self._stream is not None
+        return self._is_connected
 
     async def run(self) -> None:
-        """Connect, read answers until the connection ends, and connect again; until cancelled."""
+        """Connect, exchange messages until the connection ends, and connect again; until cancelled."""
         backoff = MIN_BACKOFF_SECONDS
         while True:
             try:
@@ -90,46 +105,34 @@ class Replica:
             except FingerprintMismatchError as error:
                 _log.error("refusing replica: %s", error)
                 backoff = MAX_BACKOFF_SECONDS
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, ReplicaLostError) as error:
                 # A replica that was there is worth a warning, one that is not there yet is not.
                 level = logging.WARNING if self.experts else logging.DEBUG
-                _log.log(level, "replica %s: %s", self.endpoint, error.details())
+                reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+                _log.log(level, "replica %s: %s", self.endpoint, reason)
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
 
-    async def call(self, call: ExpertCall) -> ExpertResult:
-        """Send one call and wait for its answer.
-
-        Raises CallFailure with the server's reason, or ReplicaLostError when there is no connection or it breaks.
-        """
-        num_rows = call.hidden.shape[0]
-        self.inflight_rows += num_rows
-        sent = time.perf_counter()
-        try:
-            result = await self._exchange(call)
-        except ExpertmeshError:
-            self.stats.num_failed_calls += 1
-            raise
-        finally:
-            self.inflight_rows -= num_rows
-        self.stats.record(time.perf_counter() - sent)
-        return result
-
-    async def _exchange(self, call: ExpertCall) -> ExpertResult:
-        stream = self._stream
-        if stream is None:
-            raise ReplicaLostError(f"replica {self.endpoint} is not connected")
-        request_id = next(self._ids)
+    def send(self, call: ExpertCall) -> Ticket:
+        """Send one call; hand the ticket to ``settle`` when its answer has come or nobody waits for it any more."""
         answer: asyncio.Future[ExpertResult] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = answer
-        try:
-            async with self._write_lock:
-                await stream.write(encode_request(request_id, call))
-            return await answer
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise ReplicaLostError(f"replica {self.endpoint} was lost while sending: {error}") from error
-        finally:
-            del self._waiting[request_id]
+        ticket = Ticket(next(self._ids), call.hidden.shape[0], time.perf_counter(), answer)
+        self._owed[ticket.request_id] = ticket
+        self.inflight_rows += ticket.num_rows
+        if self._is_connected:
+            self._unsent.append(encode_request(ticket.request_id, call))
+            self._has_unsent.set()
+        else:
+            answer.set_exception(ReplicaLostError(f"replica {self.endpoint} is not connected"))
+        return ticket
+
+    def settle(self, ticket: Ticket) -> None:
+        """Forget a call and count how it went."""
+        del self._owed[ticket.request_id]
+        self.inflight_rows -= ticket.num_rows
+        answer = ticket.answer
+        if not answer.done() or answer.cancelled() or answer.exception():
+            self.stats.num_failed_calls += 1
 
     async def _serve_connection(self) -> None:
         async with open_channel(self.endpoint) as channel:
@@ -137,12 +140,28 @@ class Replica:
             info = decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest(), timeout=GET_INFO_TIMEOUT_SECONDS))
             self._check(info)
             stream = stub.Dispatch(metadata=((FINGERPRINT_KEY, self._fingerprint),))
-            self._connect(stream, frozenset(info.experts))
+            self._connect(info)
+            writer = asyncio.create_task(self._write(stream))
             try:
-                async for response in stream:
-                    self._deliver(response)
+                await self._read(stream)
             finally:
+                writer.cancel()
                 self._disconnect()
+                await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, stream: Stream) -> None:
+        """Write what is unsent, one message at a time; a broken stream ends the reader, which says why."""
+        while True:
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
+            while self._unsent:
+                await stream.write(self._unsent.popleft())
+
+    async def _read(self, stream: Stream) -> None:
+        while isinstance(response := await stream.read(), expert_pb2.DispatchResponse):
+            self._deliver(response)
+        if await stream.code() != grpc.StatusCode.OK:
+            raise ReplicaLostError(f"{(await stream.code()).name}: {await stream.details()}")
 
     def _check(self, info: ServerInfo) -> None:
         if info.fingerprint != self._fingerprint:
@@ -151,44 +170,41 @@ class Replica:
                 "start both from the same checkpoint"
             )
 
-    def _connect(self, stream: Stream, experts: frozenset[int]) -> None:
-        self._stream = stream
-        self.experts = experts
-        _log.info("replica %s is ready with experts %s", self.endpoint, sorted(experts))
+    def _connect(self, info: ServerInfo) -> None:
+        self._is_connected = True
+        self.experts = frozenset(info.experts)
+        _log.info("replica %s is ready with experts %s", self.endpoint, list(info.experts))
         self._on_change()
 
     def _disconnect(self) -> None:
-        self._stream = None
-        lost = ReplicaLostError(f"replica {self.endpoint} went away before it answered")
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(lost)
+        self._is_connected = False
+        self._unsent.clear()
+        for ticket in self._owed.values():
+            if not ticket.answer.done():
+                lost = ReplicaLostError(f"replica {self.endpoint} went away before it answered")
+                ticket.answer.set_exception(lost)
         self._on_change()
 
     def _deliver(self, response: expert_pb2.DispatchResponse) -> None:
-        answer = self._waiting.get(response.request_id)
-        if answer is None or answer.done():
+        ticket = self._owed.get(response.request_id)
+        if ticket is None or ticket.answer.done():
             return
         try:
             outcome = decode_response(response)
         except WireError as error:
             outcome = CallFailure(FailureCode.UNSPECIFIED, f"{self.endpoint} answered with a damaged tensor: {error}")
         if isinstance(outcome, CallFailure):
-            answer.set_exception(outcome)
+            ticket.answer.set_exception(outcome)
         else:
-            answer.set_result(outcome)
+            ticket.answer.set_result(outcome)
+            self.stats.record(time.perf_counter() - ticket.sent)
 
 
 def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
     """Cut a call into calls of at most ``max_bytes`` of hidden states each; rows keep their order."""
     num_rows, width = call.hidden.shape
     step = max(1, max_bytes // (width * call.hidden.element_size()))
-    return [
-        replace(
-            call,
-            hidden=call.hidden[start : start + step],
-            topk_ids=call.topk_ids[start : start + step],
-            topk_weights=call.topk_weights[start : start + step],
-        )
-        for start in range(0, num_rows, step)
-    ]
+    if num_rows <= step:
+        return [call]
+    parts = zip(*(torch.split(t, step) for t in (call.hidden, call.topk_ids, call.topk_weights)), strict=True)
+    return [ExpertCall(call.layer, hidden, ids, weights, call.timeout_seconds) for hidden, ids, weights in parts]
