@@ -15,6 +15,9 @@ from safetensors.torch import save_file
 from expertmesh.kernels import awq
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 
+# Small models gain nothing from more, and threads that spin at barriers make tests crawl on a busy machine.
+torch.set_num_threads(1)
+
 TOKENIZER_FILE = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
 
 CONFIG: dict[str, Any] = {

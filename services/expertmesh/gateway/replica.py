@@ -10,7 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import grpc
@@ -32,32 +32,39 @@ Stream = grpc.aio.StreamStreamCall[expert_pb2.DispatchRequest, expert_pb2.Dispat
 GET_INFO_TIMEOUT_SECONDS = 5.0
 MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
-NUM_LATENCIES = 512
+NUM_RECENT_CALLS = 512
 
 
 class ReplicaLostError(ExpertmeshError):
     """The connection ended before the answer came."""
 
 
+@dataclass(frozen=True)
+class CallTimes:
+    """Where the time of one answered call went: from sending to answer, and of that in queue and kernels there."""
+
+    latency_seconds: float
+    queue_seconds: float
+    compute_seconds: float
+
+
 @dataclass
 class ReplicaStats:
-    """What a replica has done since the gateway knows it."""
+    """What a replica has done since the gateway knows it; ``recent`` are its last answered calls, oldest first."""
 
     num_calls: int = 0
     num_failed_calls: int = 0
+    recent: deque[CallTimes] = field(default_factory=lambda: deque(maxlen=NUM_RECENT_CALLS))
 
-    def __post_init__(self) -> None:
-        self._latencies: deque[float] = deque(maxlen=NUM_LATENCIES)
-
-    def record(self, latency_seconds: float) -> None:
+    def record(self, times: CallTimes) -> None:
         """Count an answered call."""
         self.num_calls += 1
-        self._latencies.append(latency_seconds)
+        self.recent.append(times)
 
     @property
     def latency_p50_seconds(self) -> float:
-        """Median over the last calls, from sending to answer; 0 before the first."""
-        return median(self._latencies) if self._latencies else 0.0
+        """Median over the recent calls; 0 before the first."""
+        return median(times.latency_seconds for times in self.recent) if self.recent else 0.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,8 @@ class Replica:
             ticket.answer.set_exception(outcome)
         else:
             ticket.answer.set_result(outcome)
-            self.stats.record(time.perf_counter() - ticket.sent)
+            latency_seconds = time.perf_counter() - ticket.sent
+            self.stats.record(CallTimes(latency_seconds, outcome.queue_seconds, outcome.compute_seconds))
 
 
 def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:

@@ -1,0 +1,168 @@
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.errors import CheckpointError
+from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+
+EXPERT = "model.layers.1.block_sparse_moe.experts.5"
+
+
+@pytest.fixture(scope="module")
+def plain(make_mixtral):
+    return make_mixtral(dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def packed(make_mixtral):
+    return make_mixtral(group_size=32)
+
+
+@pytest.fixture
+def broken(packed, tmp_path):
+    """A copy of the AWQ checkpoint to damage: call it with a function that changes its tensors in place."""
+
+    def damage(change):
+        shutil.copytree(packed.directory, tmp_path, dirs_exist_ok=True)
+        tensors = load_file(tmp_path / "model.safetensors")
+        change(tensors)
+        save_file(tensors, tmp_path / "model.safetensors")
+        return Checkpoint.open(tmp_path)
+
+    return damage
+
+
+def test_every_tensor_of_a_plain_checkpoint_is_read_as_written(plain):
+    checkpoint = Checkpoint.open(plain.directory)
+    assert set(checkpoint.files.entries) == set(plain.dense)
+    for name, tensor in plain.dense.items():
+        assert checkpoint.tensor(name, tuple(tensor.shape)).equal(tensor)
+    assert checkpoint.weight_format == "bfloat16"
+    assert checkpoint.config == plain.config
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128, -1])
+def test_an_awq_checkpoint_means_the_weights_it_was_made_of(make_mixtral, group_size):
+    made = make_mixtral(group_size=128 if group_size == -1 else group_size, intermediate_size=128)
+    config = json.loads((made.directory / "config.json").read_text())
+    config["quantization_config"]["group_size"] = group_size
+    (made.directory / "config.json").write_text(json.dumps(config))
+    checkpoint = Checkpoint.open(made.directory)
+    expert = checkpoint.expert(1, 5, 128, 128)
+    for weight, name in ((expert.w_gate, "w1"), (expert.w_up, "w3"), (expert.w_down, "w2")):
+        assert isinstance(weight, QuantizedWeight)
+        assert dequantize(weight).equal(made.dense[f"{EXPERT}.{name}.weight"])
+    query = checkpoint.weight("model.layers.0.self_attn.q_proj", (128, 128))
+    assert dequantize(query).equal(made.dense["model.layers.0.self_attn.q_proj.weight"])
+    assert isinstance(checkpoint.weight("model.layers.0.block_sparse_moe.gate", (8, 128)), DenseWeight)
+    assert isinstance(checkpoint.weight("lm_head", (512, 128)), DenseWeight)
+    assert checkpoint.weight_format == ("awq 4-bit no groups" if group_size == -1 else f"awq 4-bit g{group_size}")
+
+
+def test_shards_hold_the_same_tensors_as_one_file(make_mixtral):
+    whole = make_mixtral(group_size=32)
+    shards = Checkpoint.open(make_mixtral(group_size=32, shards=3).directory)
+    assert len({entry.file for entry in shards.files.entries.values()}) == 3
+    expected = load_file(whole.directory / "model.safetensors")
+    assert set(shards.files.entries) == set(expected)
+    assert all(shards.files.read(name).equal(tensor) for name, tensor in expected.items())
+
+
+def test_a_missing_tensor_is_named(plain):
+    with pytest.raises(CheckpointError, match=r"tensor model.norm.bias is in none of model.safetensors"):
+        Checkpoint.open(plain.directory).tensor("model.norm.bias", (128,))
+    with pytest.raises(CheckpointError, match=r"tensor model.layers.2\S+experts.0.w1.weight is in none of"):
+        Checkpoint.open(plain.directory).expert(2, 0, 128, 256)
+
+
+def test_a_tensor_of_another_shape_names_file_found_and_expected(plain, packed):
+    where = r"model.safetensors: model.norm.weight is \[128\]; \[64\] would be right"
+    with pytest.raises(CheckpointError, match=where):
+        Checkpoint.open(plain.directory).tensor("model.norm.weight", (64,))
+    with pytest.raises(CheckpointError, match=r"w1.weight is \[256, 128\]; \[512, 128\] would be right"):
+        Checkpoint.open(plain.directory).expert(1, 5, 128, 512)
+    with pytest.raises(CheckpointError, match=r"w1 is \[256, 128\] \(outputs, inputs\); \[512, 128\] would be right"):
+        Checkpoint.open(packed.directory).expert(1, 5, 128, 512)
+
+
+def test_integers_are_no_weights(broken):
+    checkpoint = broken(lambda tensors: tensors.update({"model.norm.weight": torch.ones(128, dtype=torch.int64)}))
+    with pytest.raises(CheckpointError, match=r"model.norm.weight is I64; F32, F16 or BF16 would be right"):
+        checkpoint.tensor("model.norm.weight", (128,))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scales_that_are_not_finite_are_found_when_read(broken, value):
+    def change(tensors):
+        tensors[f"{EXPERT}.w2.scales"][3, 7] = value
+
+    checkpoint = broken(change)
+    with pytest.raises(CheckpointError, match=f"{EXPERT}.w2.scales holds NaN or Inf"):
+        checkpoint.expert(1, 5, 128, 256)
+    checkpoint.expert(1, 4, 128, 256)
+
+
+@pytest.mark.parametrize(
+    ("part", "replacement", "message"),
+    [
+        ("qzeros", torch.zeros(4, 16, dtype=torch.int32), r"qzeros is \[4, 16\]; \[4, 32\] would be right"),
+        ("qzeros", torch.zeros(4, 32, dtype=torch.int64), "qzeros is torch.int64"),
+        ("scales", torch.ones(2, 256).half(), r"scales is torch.float16 \[2, 256\]; floating point \[4, 256\]"),
+        ("qweight", torch.zeros(64, 32, dtype=torch.int32), r"is \[256, 64\] \(outputs, inputs\); \[256, 128\]"),
+    ],
+)
+def test_packed_tensors_that_do_not_fit_are_named(broken, part, replacement, message):
+    checkpoint = broken(lambda tensors: tensors.update({f"{EXPERT}.w1.{part}": replacement}))
+    with pytest.raises(CheckpointError, match=f"{EXPERT}.w1.*{message}"):
+        checkpoint.expert(1, 5, 128, 256)
+
+
+def test_a_missing_part_of_a_packed_matrix_is_named(broken):
+    checkpoint = broken(lambda tensors: tensors.pop(f"{EXPERT}.w1.qzeros"))
+    with pytest.raises(CheckpointError, match=f"tensor {EXPERT}.w1.qzeros is in none of model.safetensors"):
+        checkpoint.expert(1, 5, 128, 256)
+
+
+def test_groups_of_another_size_than_configured_are_refused(packed, tmp_path):
+    shutil.copytree(packed.directory, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["group_size"] = 64
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="w1 has groups of 32; the configuration says 64"):
+        Checkpoint.open(tmp_path).expert(1, 5, 128, 256)
+    del config["quantization_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"w1.qweight is there but config.json names no quantization"):
+        Checkpoint.open(tmp_path).expert(1, 5, 128, 256)
+
+
+def test_a_directory_without_config_is_refused(plain, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere is not a directory; give the directory that holds config.json"):
+        Checkpoint.open(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"config.json is not a directory"):
+        Checkpoint.open(plain.directory / "config.json")
+    with pytest.raises(CheckpointError, match=r"config.json is missing"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("[1]", "holds list; a JSON object would be right"),
+        ("\ud800", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+    ],
+    ids=["cut off", "empty", "list", "not UTF-8", "deep"],
+)
+def test_a_config_that_is_no_json_object_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(CheckpointError, match=f"config.json {message}"):
+        Checkpoint.open(tmp_path)

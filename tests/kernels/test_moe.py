@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from expertmesh.kernels.moe import run_chosen
+from expertmesh.kernels.reference import ReferenceBackend
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights
+
+NUM_SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def ffn():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((12, 8), (12, 8), (8, 12))
+    experts = [
+        ExpertWeights(*(DenseWeight(torch.randn(shape, generator=generator) / 4) for shape in shapes))
+        for _ in range(NUM_SLOTS)
+    ]
+    return ReferenceBackend(torch.device("cpu")).experts(experts)
+
+
+def run_one_by_one(ffn, hidden, topk_slots, topk_weights) -> torch.Tensor:
+    """Add up (row, choice) by (row, choice)."""
+    output = torch.zeros_like(hidden)
+    for row, (slots, weights) in enumerate(zip(topk_slots.tolist(), topk_weights, strict=True)):
+        for slot, weight in zip(slots, weights, strict=True):
+            if slot >= 0:
+                counts = [int(slot == other) for other in range(NUM_SLOTS)]
+                output[row] += ffn(hidden[row : row + 1], counts, weight[None])[0]
+    return output
+
+
+@pytest.mark.parametrize(
+    "topk_slots",
+    [[[0, 1]], [[3, 0], [1, 3], [0, 3], [3, 2]], [[-1, 2], [2, -1], [-1, -1]], [[-1, -1]], torch.empty(0, 2).tolist()],
+    ids=str,
+)
+def test_equals_adding_up_one_by_one(ffn, topk_slots):
+    slots = torch.tensor(topk_slots, dtype=torch.int64).view(-1, 2)
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(len(slots), 8, generator=generator)
+    weights = torch.rand(slots.shape, generator=generator)
+    expected = run_one_by_one(ffn, hidden, slots, weights)
+    torch.testing.assert_close(run_chosen(ffn, NUM_SLOTS, hidden, slots, weights), expected)
+
+
+def test_the_order_of_choices_does_not_change_a_bit(ffn):
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(6, 8, generator=generator)
+    slots = torch.tensor([[0, 1], [1, 2], [3, 0], [2, 3], [1, 0], [3, 1]])
+    weights = torch.rand(slots.shape, generator=generator)
+    output = run_chosen(ffn, NUM_SLOTS, hidden, slots, weights)
+    assert run_chosen(ffn, NUM_SLOTS, hidden, slots.flip(1), weights.flip(1)).equal(output)
