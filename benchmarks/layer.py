@@ -8,33 +8,36 @@ slowest replica counts: its kernels, the rest of its call (transport, codec, que
 """
 
 import argparse
-import asyncio
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 import uvloop
 from report import Row, parse_arguments, show
+from servers import connected_pool, serve_layer, server_process
 
-from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.expert.server import ExpertServerConfig, running
-from expertmesh.expert.store import ExpertStore
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
 from expertmesh.rpc.memory import keep_freed_memory
-from expertmesh.wire.info import ServerInfo
 
 HIDDEN, FFN, GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 4096, 14336, 128, 8, 2
 PLACEMENT = ((0, 1), (2, 3), (4, 5), (6, 7))
 CASES = {1: 60, 8: 30, 32: 12, 128: 6}  # rows, repetitions
-FINGERPRINT = "benchmark"
+WARMUP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of one step: in all, in the kernels of its slowest call, in the rest of that call, and in the gateway."""
+
+    total: float
+    kernels: float
+    transport: float
+    gateway: float
 
 
 def random_weight(num_out: int, num_in: int, generator: torch.Generator) -> QuantizedWeight:
@@ -59,41 +62,32 @@ def random_expert(seed: int) -> ExpertWeights:
     )
 
 
-async def serve_experts(experts: tuple[int, ...]) -> None:
-    """Run a real expert server with random experts."""
-    backend = CpuBackend()
-    layer = backend.experts([random_expert(expert) for expert in experts])
-    store = ExpertStore([layer], experts, NUM_EXPERTS, HIDDEN, backend.device)
-    info = ServerInfo(FINGERPRINT, experts, NUM_EXPERTS, 1, HIDDEN, "random 4-bit g128", "cpu", "cpu", 0, "0")
-    async with running(ExpertServerConfig(Path(), "127.0.0.1:0"), store, info) as server:
-        print(server.address, flush=True)
-        await asyncio.Event().wait()
-
-
 async def measure(endpoints: frozenset[str]) -> list[Row]:
     """Time steps of each size."""
-    pool = ReplicaPool(StaticDiscovery(endpoints), FINGERPRINT)
-    task = asyncio.create_task(pool.run())
-    await pool.wait_until(lambda: not pool.missing(NUM_EXPERTS))
-    remote = RemoteExperts(pool, DispatchConfig())
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for num_rows, repetitions in CASES.items():
-        steps = [await time_step(pool, remote, num_rows, generator) for _ in range(repetitions + 2)][2:]
-        total = statistics.median(step[0] for step in steps)
-        rows.append(Row(f"{num_rows} rows", "p50_seconds", total, "s"))
-        for name, part in (("kernels", 1), ("transport", 2), ("gateway", 3)):
-            share = sum(step[part] for step in steps) / sum(step[0] for step in steps)
-            rows.append(Row(f"{num_rows} rows", f"{name}_share", share, ""))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with connected_pool(endpoints, NUM_EXPERTS) as pool:
+        remote = RemoteExperts(pool, DispatchConfig())
+        for num_rows, repetitions in CASES.items():
+            steps = [await time_step(pool, remote, num_rows, generator) for _ in range(repetitions + WARMUP_STEPS)]
+            rows += summarize(f"{num_rows} rows", steps[WARMUP_STEPS:])
     return rows
 
 
-async def time_step(
-    pool: ReplicaPool, remote: RemoteExperts, num_rows: int, generator: torch.Generator
-) -> tuple[float, float, float, float]:
-    """Run one step; returns seconds in all, in kernels, in the rest of the slowest call, and in the gateway."""
+def summarize(case: str, steps: list[StepTimes]) -> list[Row]:
+    """Turn the times of steps into their median and the shares of their sum."""
+    whole = sum(step.total for step in steps)
+    shares = {
+        "kernels_share": sum(step.kernels for step in steps) / whole,
+        "transport_share": sum(step.transport for step in steps) / whole,
+        "gateway_share": sum(step.gateway for step in steps) / whole,
+    }
+    median = Row(case, "p50_seconds", statistics.median(step.total for step in steps), "s")
+    return [median, *(Row(case, metric, share, "") for metric, share in shares.items())]
+
+
+async def time_step(pool: ReplicaPool, remote: RemoteExperts, num_rows: int, generator: torch.Generator) -> StepTimes:
+    """Run one step on random rows and choices."""
     hidden = torch.randn(num_rows, HIDDEN, generator=generator).to(torch.bfloat16)
     topk_ids = torch.rand(num_rows, NUM_EXPERTS, generator=generator).topk(NUM_CHOSEN).indices
     topk_weights = torch.rand(num_rows, NUM_CHOSEN, generator=generator).softmax(-1)
@@ -103,20 +97,12 @@ async def time_step(
     await remote(0, hidden, topk_ids, topk_weights)
     total = time.perf_counter() - started
     slowest = max((times for r in pool.replicas for times in r.stats.recent), key=lambda times: times.latency_seconds)
-    transport = slowest.latency_seconds - slowest.compute_seconds
-    return total, slowest.compute_seconds, transport, total - slowest.latency_seconds
-
-
-@contextmanager
-def server_process(experts: tuple[int, ...]) -> Iterator[str]:
-    """Run this file as an expert server; yields its address."""
-    command = [sys.executable, __file__, "--serve", *map(str, experts)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    return StepTimes(
+        total=total,
+        kernels=slowest.compute_seconds,
+        transport=slowest.latency_seconds - slowest.compute_seconds,
+        gateway=total - slowest.latency_seconds,
+    )
 
 
 def main() -> None:
@@ -127,10 +113,12 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     if arguments.serve:
-        uvloop.run(serve_experts(tuple(arguments.serve)))
+        layer = CpuBackend().experts([random_expert(expert) for expert in arguments.serve])
+        uvloop.run(serve_layer(layer, arguments.serve, NUM_EXPERTS, HIDDEN))
         return
     with ExitStack() as stack:
-        endpoints = frozenset(stack.enter_context(server_process(experts)) for experts in PLACEMENT)
+        servers = [server_process(__file__, "--serve", *experts) for experts in PLACEMENT]
+        endpoints = frozenset(stack.enter_context(server) for server in servers)
         rows = uvloop.run(measure(endpoints))
     show("one Mixtral-sized expert layer, four expert servers", rows, arguments.json)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,4 +51,4 @@ def describe_machine() -> str:
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{name} ({capability}), {torch.get_num_threads()} cores, torch {torch.__version__}"
+    return f"{name} ({capability}), {os.cpu_count()} cores, torch {torch.__version__}"

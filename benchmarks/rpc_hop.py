@@ -8,34 +8,27 @@ process that answers each message with as many bytes as the expert server does (
 """
 
 import argparse
-import asyncio
 import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc.aio
 import torch
 import uvloop
 from report import Row, parse_arguments, show
+from servers import connected_pool, serve_layer, server_process
 
-from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.expert.server import ExpertServerConfig, running
-from expertmesh.expert.store import ExpertStore
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
 from expertmesh.rpc.memory import keep_freed_memory
-from expertmesh.wire.info import ServerInfo
 
 HIDDEN = 4096
+NUM_EXPERTS = 2
 CASES = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}  # rows, repetitions
-FINGERPRINT = "benchmark"
 ECHO = "/benchmark.Echo/Echo"
+
+Call = Callable[[], Awaitable[None]]
 
 
 class ReturnRows:
@@ -46,15 +39,6 @@ class ReturnRows:
     def __call__(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
         """See ``GroupedFFN``."""
         return x.float().mul_(row_weights[:, None])
-
-
-async def serve_experts() -> None:
-    """Run a real expert server with two experts that return their rows."""
-    store = ExpertStore([ReturnRows()], [0, 1], num_experts=2, hidden_size=HIDDEN, device=torch.device("cpu"))
-    info = ServerInfo(FINGERPRINT, (0, 1), 2, 1, HIDDEN, "none", "none", "cpu", 0, "0")
-    async with running(ExpertServerConfig(Path(), "127.0.0.1:0"), store, info) as server:
-        print(server.address, flush=True)
-        await asyncio.Event().wait()
 
 
 async def serve_echo() -> None:
@@ -75,38 +59,42 @@ async def serve_echo() -> None:
 
 async def measure(experts: str, echo: str) -> list[Row]:
     """Time both ways for each size, in turns."""
-    pool = ReplicaPool(StaticDiscovery(frozenset({experts})), FINGERPRINT)
-    task = asyncio.create_task(pool.run())
-    await pool.wait_until(lambda: not pool.missing(2))
-    remote = RemoteExperts(pool, DispatchConfig())
     rows = []
-    async with open_channel(echo) as channel:
+    async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
+        remote = RemoteExperts(pool, DispatchConfig())
         stream = channel.stream_stream(ECHO)()
         for case, (num_rows, repetitions) in CASES.items():
-            hidden = torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16)
-            topk_ids = torch.tensor([[0, 1]]).expand(num_rows, 2).contiguous()
-            topk_weights = torch.full((num_rows, 2), 0.5)
-            message = os.urandom(hidden.nbytes)
-
-            async def hop(hidden=hidden, ids=topk_ids, weights=topk_weights) -> None:
-                await remote(0, hidden, ids, weights)
-
-            async def bare(message=message) -> None:
-                await stream.write(message)
-                await stream.read()
-
-            hop_times, echo_times = await in_turns(hop, bare, repetitions)
-            for metric, pick in (("p50_seconds", 50), ("p99_seconds", 99)):
-                value, peer_value = percentile(hop_times, pick), percentile(echo_times, pick)
+            hop_times, echo_times = await in_turns(make_hop(remote, num_rows), make_echo(stream, num_rows), repetitions)
+            for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
+                value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
                 rows.append(Row(case, metric, value, "s", "grpc.aio echo", peer_value))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
     return rows
 
 
-async def in_turns(
-    first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]], repetitions: int
-) -> tuple[list[float], list[float]]:
+def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
+    """Make a call that dispatches rows to both experts and combines the answer."""
+    hidden = torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16)
+    topk_ids = torch.tensor([[0, 1]]).repeat(num_rows, 1)
+    topk_weights = torch.full((num_rows, 2), 0.5)
+
+    async def hop() -> None:
+        await remote(0, hidden, topk_ids, topk_weights)
+
+    return hop
+
+
+def make_echo(stream: "grpc.aio.StreamStreamCall[bytes, bytes]", num_rows: int) -> Call:
+    """Make a call that sends as many bytes as the hidden states of these rows."""
+    message = os.urandom(num_rows * HIDDEN * torch.bfloat16.itemsize)
+
+    async def echo() -> None:
+        await stream.write(message)
+        await stream.read()
+
+    return echo
+
+
+async def in_turns(first: Call, second: Call, repetitions: int) -> tuple[list[float], list[float]]:
     """Time two calls alternately, so that a busy moment of the machine meets both."""
     times: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions + repetitions // 5):
@@ -123,18 +111,6 @@ def percentile(times: list[float], percent: int) -> float:
     return statistics.quantiles(times, n=100)[percent - 1]
 
 
-@contextmanager
-def server_process(kind: str) -> Iterator[str]:
-    """Run this file as a server; yields its address."""
-    command = [sys.executable, str(Path(__file__)), "--serve", kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
 def main() -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
@@ -143,9 +119,13 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     if arguments.serve:
-        uvloop.run(serve_experts() if arguments.serve == "experts" else serve_echo())
-        return
-    with server_process("experts") as experts, server_process("echo") as echo:
+        if arguments.serve == "echo":
+            uvloop.run(serve_echo())
+        uvloop.run(serve_layer(ReturnRows(), range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
+    with (
+        server_process(__file__, "--serve", "experts") as experts,
+        server_process(__file__, "--serve", "echo") as echo,
+    ):
         rows = uvloop.run(measure(experts, echo))
     show("dispatch to combine, without kernels", rows, arguments.json)
 

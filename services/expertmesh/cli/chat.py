@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -20,7 +20,10 @@ def chat(
     system: Annotated[
         str | None,
         typer.Option(
-            help="Text that stands before the first message.", rich_help_panel=options.MODEL_PANEL, show_default=False
+            envvar="EXPERTMESH_SYSTEM",
+            help="Text that stands before the first message.",
+            rich_help_panel=options.MODEL_PANEL,
+            show_default=False,
         ),
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
@@ -34,6 +37,7 @@ def chat(
     """Talk to a gateway; the conversation is kept and sent with every message."""
     sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed)
     opening = [("system", system)] if system else []
+    _enable_line_editing()
     # The loop runs only while an answer comes: at the prompt Ctrl-C is an ordinary KeyboardInterrupt.
     with asyncio.Runner() as runner, _open_client(runner, endpoint) as client:
         name = runner.run(client.model_info()).name
@@ -72,6 +76,12 @@ def _take_turn(
         print(" (stopped)", file=sys.stderr)
         return history
     return [*asked, ("assistant", answer)]
+
+
+def _enable_line_editing() -> None:
+    """Give ``input`` arrow keys and a history, where Python was built with readline."""
+    with suppress(ImportError):
+        import readline  # noqa: F401
 
 
 def _read_line() -> str | None:

@@ -79,7 +79,7 @@ MaxModelLen = Annotated[
     typer.Option(
         envvar="EXPERTMESH_MAX_MODEL_LEN",
         min=2,
-        help="Longest sequence, prompt and output together. [default: what the model and --kv-cache-gib allow]",
+        help="Longest sequence, prompt and output together. Default: what the model and --kv-cache-gib allow.",
         rich_help_panel=LIMITS_PANEL,
         show_default=False,
     ),
@@ -116,7 +116,7 @@ MaxTokens = Annotated[
     int | None,
     typer.Option(
         envvar="EXPERTMESH_MAX_TOKENS",
-        help="Tokens to produce at most. [default: what is left of the context]",
+        help="Tokens to produce at most. Default: what is left of the context.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),
@@ -125,7 +125,7 @@ Temperature = Annotated[
     float | None,
     typer.Option(
         envvar="EXPERTMESH_TEMPERATURE",
-        help="0 = always the most probable token. [default: the model's, else 0]",
+        help="0 = always the most probable token. Default: the model's, else 0.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),
@@ -134,7 +134,7 @@ TopK = Annotated[
     int | None,
     typer.Option(
         envvar="EXPERTMESH_TOP_K",
-        help="Keep the k most probable tokens; 0 = all. [default: the model's, else 0]",
+        help="Keep the k most probable tokens; 0 = all. Default: the model's, else 0.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),
@@ -143,7 +143,7 @@ TopP = Annotated[
     float | None,
     typer.Option(
         envvar="EXPERTMESH_TOP_P",
-        help="Keep the most probable tokens that add up to p. [default: the model's, else 1]",
+        help="Keep the most probable tokens that add up to p. Default: the model's, else 1.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),
@@ -152,7 +152,7 @@ RepetitionPenalty = Annotated[
     float | None,
     typer.Option(
         envvar="EXPERTMESH_REPETITION_PENALTY",
-        help="Above 1: avoid tokens already seen. [default: the model's, else 1]",
+        help="Above 1: avoid tokens already seen. Default: the model's, else 1.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),
@@ -161,7 +161,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         envvar="EXPERTMESH_SEED",
-        help="Makes sampling repeatable. [default: random]",
+        help="Makes sampling repeatable. Default: random.",
         rich_help_panel=SAMPLING_PANEL,
         show_default=False,
     ),

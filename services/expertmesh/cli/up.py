@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from expertmesh.cli import options
 from expertmesh.cli.layout import free_port, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
+from expertmesh.cli.progress import progress_bar
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import CheckpointError, ExpertmeshError
@@ -33,6 +35,7 @@ def up(
     replicas: Annotated[
         list[str] | None,
         typer.Option(
+            envvar="EXPERTMESH_REPLICAS",
             help="EXPERT=COUNT: so many processes host this expert; may be repeated.",
             rich_help_panel=options.MODEL_PANEL,
             show_default=False,
@@ -107,21 +110,38 @@ def _program(name: str, command: str, **flags: object) -> Program:
 
 
 async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:
-    supervisor = Supervisor([experts, [gateway]], _show)
-    running = asyncio.create_task(supervisor.run())
-    shutdown = asyncio.create_task(wait_for_shutdown())
-    _show("up", f"starting a gateway and {len(experts)} expert servers ...")
-    try:
-        await asyncio.wait((running, shutdown), return_when=asyncio.FIRST_COMPLETED)
-        if shutdown.done():
-            _show("up", "stopping ...")
-            await supervisor.stop(drain_seconds + 5)
-        await running
-    except ChildFailedError as error:
-        raise ExpertmeshError(str(error)) from None
-    finally:
-        shutdown.cancel()
+    with ExitStack() as starting:
+        output = _Output(len(experts) + 1, starting)
+        output.show("up", f"starting a gateway and {len(experts)} expert servers ...")
+        supervisor = Supervisor([experts, [gateway]], output.show)
+        running = asyncio.create_task(supervisor.run())
+        shutdown = asyncio.create_task(wait_for_shutdown())
+        try:
+            await asyncio.wait((running, shutdown), return_when=asyncio.FIRST_COMPLETED)
+            if shutdown.done():
+                output.show("up", "stopping ...")
+                await supervisor.stop(drain_seconds + 5)
+            await running
+        except ChildFailedError as error:
+            raise ExpertmeshError(str(error)) from None
+        finally:
+            shutdown.cancel()
 
 
-def _show(name: str, line: str) -> None:
-    print(f"[{name}] {line}", flush=True)
+class _Output:
+    """Prints the lines of all processes, with a progress bar below them until every process is ready."""
+
+    def __init__(self, num_programs: int, starting: ExitStack) -> None:
+        self._num_programs = num_programs
+        self._ready: set[str] = set()
+        self._starting = starting
+        self._report = starting.enter_context(progress_bar("starting"))
+
+    def show(self, name: str, line: str) -> None:
+        """Print a line of the program ``name``."""
+        print(f"[{name}] {line}", flush=True)
+        if line.startswith("ready"):
+            self._ready.add(line)
+            self._report(len(self._ready), self._num_programs)
+            if len(self._ready) == self._num_programs:
+                self._starting.close()
