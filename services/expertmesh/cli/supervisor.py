@@ -95,6 +95,7 @@ class Supervisor:
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
 
     async def _relay(self, program: Program, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

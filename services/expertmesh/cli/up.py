@@ -136,6 +136,7 @@ class _Output:
         self._ready: set[str] = set()
         self._starting = starting
         self._report = starting.enter_context(progress_bar("starting"))
+        self._report(0, num_programs)
 
     def show(self, name: str, line: str) -> None:
         """Print a line of the program ``name``."""

@@ -1,0 +1,77 @@
+"""The command as a shell sees it: output, exit codes, and no torch where none is needed."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "expertmesh.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"COLUMNS": "200"})
+
+
+def test_version():
+    assert run("--version").stdout.startswith("expertmesh 0.")
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from expertmesh.cli.main import app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["up", "gateway", "expert", "generate", "chat"])
+def test_every_flag_shows_its_environment_variable(command: str):
+    text = run(command, "--help").stdout
+    assert "Exit codes:" in text
+    flags = text.count("--") - text.count("--help") - text.count("--kv-cache-gib allow")
+    assert flags <= text.count("EXPERTMESH_") + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["expert", "--model", "/nowhere", "--experts", "0-x"], 2, "'0-x'"),
+        (["gateway", "--model", "/nowhere"], 2, "either --experts"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--experts", "a:1"], 2, "either --experts"),
+        (["gateway", "--model", "/nowhere", "--experts", "nohost"], 2, "'nohost'"),
+        (["expert", "--model", "/nowhere", "--experts", "0", "--log-level", "loud"], 2, "'loud'"),
+        (["expert", "--model", "/nowhere", "--experts", "0"], 3, "/nowhere is not a directory"),
+        (["inspect", "/nowhere"], 3, "/nowhere is not a directory"),
+        (["up", "--model", "/nowhere"], 3, "/nowhere/config.json is missing"),
+        (["generate", "hi", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
+        (["chat", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
+        (["generate"], 2, "Missing argument"),
+    ],
+)
+def test_errors_name_the_value_and_have_an_exit_code(arguments: list[str], code: int, message: str):
+    result = run(*arguments)
+    assert (result.returncode, message in result.stderr) == (code, True), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["expert", "gateway"])
+def test_a_port_in_use_is_named(make_mixtral, command: str):
+    directory = make_mixtral(vocab_size=32000).directory
+    experts = ["--experts", "0"] if command == "expert" else ["--local-experts"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = run(command, "--model", str(directory), *experts, "--listen", address)
+    assert result.returncode == 2
+    assert address in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_expert_that_the_model_does_not_have_is_named(make_mixtral):
+    result = run("expert", "--model", str(make_mixtral().directory), "--experts", "7-8")
+    assert result.returncode == 2
+    assert "ids from 0 to 7" in result.stderr
+
+
+def test_inspect_shows_the_numbers(make_mixtral):
+    checkpoint = make_mixtral(group_size=64)
+    result = run("inspect", str(checkpoint.directory))
+    assert result.returncode == 0
+    for text in ("MixtralForCausalLM", "awq 4-bit g64", "expert 7"):
+        assert text in result.stdout

@@ -1,0 +1,86 @@
+import asyncio
+import os
+import sys
+import time
+
+import pytest
+
+from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
+
+SERVE = "import time; print('ready', flush=True); time.sleep(60)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
+
+
+def program(name: str, code: str) -> Program:
+    return Program(name, (sys.executable, "-c", code))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def supervise(stages, use, grace_seconds: float = 10):
+    """Run ``use(supervisor, lines)`` once every program is ready, then stop; returns the lines shown."""
+    lines: list[tuple[str, str]] = []
+
+    async def run():
+        supervisor = Supervisor(stages, lambda name, line: lines.append((name, line)))
+        running = asyncio.create_task(supervisor.run())
+        await asyncio.gather(*(supervisor.wait_ready(one) for stage in stages for one in stage))
+        await use(supervisor, lines)
+        await supervisor.stop(grace_seconds)
+        async with asyncio.timeout(10):
+            await running
+
+    asyncio.run(run())
+    return lines
+
+
+def test_a_program_that_dies_is_started_again():
+    one = program("one", SERVE)
+
+    async def use(supervisor, lines):
+        first = supervisor.pid(one)
+        os.kill(first, 9)
+        while lines.count(("one", "ready")) < 2:
+            await asyncio.sleep(0.02)
+        assert supervisor.pid(one) != first
+
+    assert ("one", "ended with exit code -9; starting it again in 0.2 s") in supervise([[one]], use)
+
+
+def test_a_program_that_never_gets_ready_is_not_started_again():
+    supervisor = Supervisor([[program("broken", "raise SystemExit(3)")], [program("fine", SERVE)]], lambda *_: None)
+    with pytest.raises(ChildFailedError, match="broken ended with exit code 3 before it was ready"):
+        asyncio.run(supervisor.run())
+
+
+def test_the_last_stage_is_stopped_first_and_nothing_is_left():
+    say_goodbye = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); "
+    serve = "print('ready', flush=True); time.sleep(60)"
+    first, second = program("first", say_goodbye + serve), program("second", say_goodbye + serve)
+    pids = []
+
+    async def use(supervisor, lines):
+        pids.extend((supervisor.pid(first), supervisor.pid(second)))
+
+    lines = supervise([[first], [second]], use)
+    assert lines.index(("second", "bye")) < lines.index(("first", "bye"))
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_program_that_does_not_end_is_killed_after_the_grace():
+    stubborn = program("stubborn", STUBBORN)
+    pids = []
+
+    async def use(supervisor, lines):
+        pids.append(supervisor.pid(stubborn))
+
+    started = time.monotonic()
+    supervise([[stubborn]], use, grace_seconds=0.3)
+    assert time.monotonic() - started < 30
+    assert not is_alive(pids[0])

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from expertmesh.errors import ConfigError
+from expertmesh.gateway.sizing import choose_dtype, plan_cache
+from expertmesh.model.config import ModelConfig
+
+# 2 layers x 2 heads x width 4, keys and values in float32: 128 bytes a token, 2048 bytes a block of 16.
+CONFIG = ModelConfig("MixtralForCausalLM", 10, 16, 32, 2, 4, 2, 4, 8, 2, 1e-5, 1e6, 100, False, (2,))
+BLOCK_BYTES = 2048
+
+
+def plan(cache_bytes, max_model_len=None, max_num_seqs=64):
+    return plan_cache(CONFIG, torch.float32, cache_bytes, max_model_len, max_num_seqs)
+
+
+def test_the_context_is_what_the_model_or_the_cache_allows():
+    assert plan(1000 * BLOCK_BYTES).max_model_len == 100
+    assert plan(3 * BLOCK_BYTES + 5).max_model_len == 48
+    assert plan(3 * BLOCK_BYTES, max_model_len=40).max_model_len == 40
+
+
+def test_no_more_blocks_than_the_sequences_can_fill():
+    assert plan(1000 * BLOCK_BYTES, max_num_seqs=2).num_blocks == 2 * 7
+    assert plan(9 * BLOCK_BYTES).num_blocks == 9
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "max_model_len", "message"),
+    [
+        (100, None, "100 bytes holds no block"),
+        (BLOCK_BYTES * 100, 101, "101 is beyond the model's context of 100"),
+        (BLOCK_BYTES * 2, 33, "33 does not fit a KV cache of 32 tokens"),
+    ],
+)
+def test_what_does_not_fit_is_named(cache_bytes, max_model_len, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(cache_bytes, max_model_len)
+
+
+def test_dtype_by_name():
+    assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    with pytest.raises(ConfigError, match="'int8'"):
+        choose_dtype("int8", torch.device("cpu"))
