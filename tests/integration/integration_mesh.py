@@ -36,10 +36,10 @@ class Mesh:
 
 
 async def start_expert(
-    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0"
+    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0", backend: str = "reference"
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
-    settings = ExpertServerConfig(directory, listen, tuple(experts), backend="reference", drain_seconds=0.2)
+    settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2)
     store, info = expert_server.load(settings, silent)
     stack = AsyncExitStack()
     running = await stack.enter_async_context(expert_server.running(settings, store, info))
@@ -48,18 +48,24 @@ async def start_expert(
 
 @asynccontextmanager
 async def run_mesh(
-    directory: Path, hosts: Sequence[Sequence[int]] | None = QUARTERS, extra: Sequence[str] = (), **config: Any
+    directory: Path,
+    hosts: Sequence[Sequence[int]] | None = QUARTERS,
+    extra: Sequence[str] = (),
+    backend: str = "reference",
+    **config: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None."""
     async with AsyncExitStack() as stack:
-        experts = [await start_expert(directory, hosted) for hosted in hosts or ()]
+        experts = [await start_expert(directory, hosted, backend=backend) for hosted in hosts or ()]
         for stop, _ in experts:
             stack.push_async_callback(stop.aclose)
         settings = GatewayConfig(
             model=directory,
             listen="127.0.0.1:0",
             endpoints=None if hosts is None else frozenset([address for _, address in experts] + list(extra)),
-            **{"backend": "reference", "drain_seconds": 1.0, **config},
+            backend=backend,
+            drain_seconds=1.0,
+            **config,
         )
         gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent)))
         async with asyncio.timeout(20):

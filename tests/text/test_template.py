@@ -6,6 +6,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from expertmesh.errors import InvalidRequestError
+from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 
@@ -70,13 +71,17 @@ def conversation(rng: random.Random) -> list[Message]:
     return [*messages, Message("user", rng.choice((text(), text(), "")))]
 
 
-def test_ids_equal_those_of_mistral_common_on_a_thousand_conversations(tokenizer: Tokenizer):
+def test_ids_equal_those_of_mistral_common_and_stream_back_on_a_thousand_conversations(tokenizer: Tokenizer):
     oracle = MistralTokenizer.v1()
     rng = random.Random(0)
     for _ in range(1200):
         messages = conversation(rng)
         request = ChatCompletionRequest(messages=[MESSAGES[m.role](content=m.content) for m in messages])
-        assert encode_chat(tokenizer, messages) == oracle.encode_chat_completion(request).tokens, messages
+        ids = encode_chat(tokenizer, messages)
+        assert ids == oracle.encode_chat_completion(request).tokens, messages
+        detokenizer = Detokenizer(tokenizer)
+        streamed = "".join(detokenizer.push([token_id]) for token_id in ids) + detokenizer.flush()
+        assert streamed == tokenizer.decode(ids), messages
 
 
 def test_published_ids(tokenizer: Tokenizer):

@@ -1,10 +1,12 @@
 """The door between a decoder layer and its experts, and the experts that live in this process."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
+from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, GroupedFFN
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.kernels.weights import ExpertWeights
@@ -61,5 +63,10 @@ class LocalExperts:
     async def __call__(
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
-        """Run the layer's experts here."""
-        return run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)
+        """Run the layer's experts here; ComputeError when what they produce is not finite."""
+        total = run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)
+        if not math.isfinite(total.sum().item()):
+            bad_rows = ~total.isfinite().all(dim=1)  # [T]
+            experts = sorted(set(topk_ids[bad_rows].flatten().tolist()))
+            raise ComputeError(f"layer {layer}, experts {experts}: values that are not finite")
+        return total
