@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
-import typer
-
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream
 from expertmesh.client.gateway import GatewayClient, Sampling
@@ -19,12 +17,7 @@ HELP = "Type a message; /reset forgets the conversation, /exit or Ctrl-D ends it
 def chat(
     system: Annotated[
         str | None,
-        typer.Option(
-            envvar="EXPERTMESH_SYSTEM",
-            help="Text that stands before the first message.",
-            rich_help_panel=options.MODEL_PANEL,
-            show_default=False,
-        ),
+        options.flag(options.MODEL, "SYSTEM", "Text that stands before the first message.", show_default=False),
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     max_tokens: options.MaxTokens = None,

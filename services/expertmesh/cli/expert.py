@@ -15,12 +15,7 @@ def expert(
     model: options.Model,
     experts: Annotated[
         str,
-        typer.Option(
-            envvar="EXPERTMESH_EXPERTS",
-            help="Experts to host, for example 0,3-5.",
-            rich_help_panel=options.MODEL_PANEL,
-            show_default=False,
-        ),
+        options.flag(options.MODEL, "EXPERTS", "Experts to host, for example 0,3-5.", show_default=False),
     ],
     listen: options.Listen = "127.0.0.1:50052",
     backend: options.Backend = "auto",
@@ -28,12 +23,7 @@ def expert(
     threads: options.Threads = 0,
     max_queue_rows: Annotated[
         int,
-        typer.Option(
-            envvar="EXPERTMESH_MAX_QUEUE_ROWS",
-            min=1,
-            help="Rows that may wait; more are answered BUSY.",
-            rich_help_panel=options.LIMITS_PANEL,
-        ),
+        options.flag(options.LIMITS, "MAX_QUEUE_ROWS", "Rows that may wait; more are answered BUSY.", min=1),
     ] = 16384,
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "info",

@@ -15,21 +15,16 @@ def gateway(
     model: options.Model,
     experts: Annotated[
         str,
-        typer.Option(
-            envvar="EXPERTMESH_EXPERT_ENDPOINTS",
-            help="Expert servers, host:port,host:port,... Each says itself which experts it hosts.",
-            rich_help_panel=options.NETWORK_PANEL,
+        options.flag(
+            options.NETWORK,
+            "EXPERT_ENDPOINTS",
+            "Expert servers, host:port,host:port,... Each says itself which experts it hosts.",
             show_default=False,
         ),
     ] = "",
     local_experts: Annotated[
         bool,
-        typer.Option(
-            "--local-experts",
-            envvar="EXPERTMESH_LOCAL_EXPERTS",
-            help="Run all experts in this process instead.",
-            rich_help_panel=options.NETWORK_PANEL,
-        ),
+        options.flag(options.NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", "--local-experts"),
     ] = False,
     listen: options.Listen = options.DEFAULT_GATEWAY,
     backend: options.Backend = "auto",

@@ -15,11 +15,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.", show_default=False)],
     raw: Annotated[
         bool,
-        typer.Option(
-            "--raw",
-            help="Continue the text as it is, without the [INST] template.",
-            rich_help_panel=options.MODEL_PANEL,
-        ),
+        options.flag(options.MODEL, "RAW", "Continue the text as it is, without the [INST] template.", "--raw"),
     ] = False,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     max_tokens: options.MaxTokens = None,

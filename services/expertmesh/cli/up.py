@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from expertmesh.cli import options
 from expertmesh.cli.layout import free_port, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
@@ -25,19 +23,14 @@ def up(
     model: options.Model,
     expert_servers: Annotated[
         int,
-        typer.Option(
-            envvar="EXPERTMESH_EXPERT_SERVERS",
-            min=1,
-            help="Expert processes to spread the experts over.",
-            rich_help_panel=options.MODEL_PANEL,
-        ),
+        options.flag(options.MODEL, "EXPERT_SERVERS", "Expert processes to spread the experts over.", min=1),
     ] = 4,
     replicas: Annotated[
         list[str] | None,
-        typer.Option(
-            envvar="EXPERTMESH_REPLICAS",
-            help="EXPERT=COUNT: so many processes host this expert; may be repeated.",
-            rich_help_panel=options.MODEL_PANEL,
+        options.flag(
+            options.MODEL,
+            "REPLICAS",
+            "EXPERT=COUNT: so many processes host this expert; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -47,11 +40,11 @@ def up(
     dtype: options.DType = "auto",
     threads: Annotated[
         int,
-        typer.Option(
-            envvar="EXPERTMESH_THREADS",
+        options.flag(
+            options.COMPUTE,
+            "THREADS",
+            "CPU threads of each process; 0 = the cores divided by the expert processes.",
             min=0,
-            help="CPU threads of each process; 0 = the cores divided by the expert processes.",
-            rich_help_panel=options.COMPUTE_PANEL,
         ),
     ] = 0,
     max_model_len: options.MaxModelLen = None,
