@@ -91,6 +91,7 @@ class Replica:
         self._fingerprint = fingerprint
         self._on_change = on_change
         self._is_connected = False
+        self._backoff = MIN_BACKOFF_SECONDS
         self._ids = itertools.count()
         self._owed: dict[int, Ticket] = {}
         self._unsent: deque[expert_pb2.DispatchRequest] = deque()
@@ -103,22 +104,19 @@ class Replica:
 
     async def run(self) -> None:
         """Connect, exchange messages until the connection ends, and connect again; until cancelled."""
-        backoff = MIN_BACKOFF_SECONDS
         while True:
             try:
                 await self._serve_connection()
-                _log.warning("replica %s ended the connection", self.endpoint)
-                backoff = MIN_BACKOFF_SECONDS
             except FingerprintMismatchError as error:
                 _log.error("refusing replica: %s", error)
-                backoff = MAX_BACKOFF_SECONDS
-            except (grpc.aio.AioRpcError, ReplicaLostError) as error:
+                self._backoff = MAX_BACKOFF_SECONDS
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, ReplicaLostError) as error:
                 # A replica that was there is worth a warning, one that is not there yet is not.
                 level = logging.WARNING if self.experts else logging.DEBUG
                 reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
                 _log.log(level, "replica %s: %s", self.endpoint, reason)
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-            backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
+            await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))
+            self._backoff = min(2 * self._backoff, MAX_BACKOFF_SECONDS)
 
     def send(self, call: ExpertCall) -> Ticket:
         """Send one call; hand the ticket to ``settle`` when its answer has come or nobody waits for it any more."""
@@ -148,16 +146,18 @@ class Replica:
             self._check(info)
             stream = stub.Dispatch(metadata=((FINGERPRINT_KEY, self._fingerprint),))
             self._connect(info)
-            writer = asyncio.create_task(self._write(stream))
+            exchange = [asyncio.create_task(part) for part in (self._read(stream), self._write(stream))]
             try:
-                await self._read(stream)
+                await asyncio.wait(exchange, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                writer.cancel()
+                for task in exchange:
+                    task.cancel()
                 self._disconnect()
-                await asyncio.gather(writer, return_exceptions=True)
+                ends = await asyncio.gather(*exchange, return_exceptions=True)
+            raise next((end for end in ends if isinstance(end, Exception)), ReplicaLostError("the stream ended"))
 
     async def _write(self, stream: Stream) -> None:
-        """Write what is unsent, one message at a time; a broken stream ends the reader, which says why."""
+        """Write what is unsent, one message at a time."""
         while True:
             await self._has_unsent.wait()
             self._has_unsent.clear()
@@ -167,8 +167,6 @@ class Replica:
     async def _read(self, stream: Stream) -> None:
         while isinstance(response := await stream.read(), expert_pb2.DispatchResponse):
             self._deliver(response)
-        if await stream.code() != grpc.StatusCode.OK:
-            raise ReplicaLostError(f"{(await stream.code()).name}: {await stream.details()}")
 
     def _check(self, info: ServerInfo) -> None:
         if info.fingerprint != self._fingerprint:
@@ -179,6 +177,7 @@ class Replica:
 
     def _connect(self, info: ServerInfo) -> None:
         self._is_connected = True
+        self._backoff = MIN_BACKOFF_SECONDS
         self.experts = frozenset(info.experts)
         _log.info("replica %s is ready with experts %s", self.endpoint, list(info.experts))
         self._on_change()

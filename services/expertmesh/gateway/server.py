@@ -78,6 +78,7 @@ class Gateway:
         """Wait until every expert has a replica, then say SERVING."""
         if self.pool is not None:
             pool = self.pool
+            _log.info("waiting for replicas of experts %s", pool.missing(self.num_experts))
             await pool.wait_until(lambda: not pool.missing(self.num_experts))
         await self.server.set_serving(True)
 

@@ -32,14 +32,13 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         )
 
     def _expert_load(self, expert: int, tokens: int, share: float) -> pb.ExpertLoad:
-        ready = self._pool.ready(expert) if self._pool else []
         return pb.ExpertLoad(
             expert=expert,
             tokens=tokens,
             tokens_by_layer=self._load.by_layer(expert),
             share=share,
             inflight_rows=self._load.inflight_rows(expert),
-            ready_replicas=len(ready),
+            ready_replicas=len(self._pool.ready(expert)) if self._pool else 1,
         )
 
 
