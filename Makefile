@@ -60,7 +60,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/rpc_hop.py
 	@$(BIN)/python benchmarks/layer.py
 
-model: $(VENV)/.installed-dev ## Train the demo model anew (about an hour on two cores)
+model: $(VENV)/.installed-dev ## Train the demo model anew (60 to 90 minutes on two cores)
 	@$(BIN)/python examples/tiny-mixtral/train.py
 
 clean: ## Remove .venv and caches

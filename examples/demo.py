@@ -19,7 +19,7 @@ from expertmesh.cli.layout import free_port
 from expertmesh.client.gateway import GatewayClient, Sampling
 from expertmesh.v1 import load_pb2
 
-MODEL = Path("/tmp/w/tinyout/awq")
+MODEL = Path(__file__).parent / "tiny-mixtral" / "awq"
 NUM_EXPERT_SERVERS = 4
 START_SECONDS = 120
 BAR_WIDTH = 18

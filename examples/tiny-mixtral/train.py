@@ -47,6 +47,7 @@ def main() -> None:
     tokenizer = SentencePieceProcessor(model_file=str(arguments.out / "tokenizer.model"))
     model = train(tokenizer, arguments.steps, arguments.out / "training.pt")
     export(arguments.out, model)
+    (arguments.out / "training.pt").unlink(missing_ok=True)
 
 
 def write_held_out(path: Path) -> None:

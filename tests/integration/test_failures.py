@@ -8,7 +8,7 @@ from expertmesh.gateway.dispatcher import DispatchConfig
 
 
 def generate(mesh, prompt):
-    return mesh.ids(prompt, max_tokens=200, ignore_eos=True)
+    return mesh.ids(prompt, max_tokens=400, ignore_eos=True)
 
 
 async def after_some_tokens(mesh) -> None:
