@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
@@ -17,8 +15,7 @@ from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.executor import CallJob, Executor
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
-from expertmesh.kernels.backend import Backend
-from expertmesh.kernels.backends import create_backend
+from expertmesh.model.backends import open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
@@ -85,7 +82,7 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
     checkpoint = Checkpoint.open(config.model)
     model = ModelConfig.from_dict(checkpoint.config)
-    backend = _make_backend(config)
+    backend = open_backend(config.backend, config.device)
     experts = range(model.num_experts) if config.experts is None else config.experts
     try:
         store = ExpertStore.load(checkpoint, model, experts, backend, on_layer)
@@ -104,13 +101,6 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
         version=version("expertmesh"),
     )
     return store, info
-
-
-def _make_backend(config: ExpertServerConfig) -> Backend:
-    try:
-        return create_backend(config.backend, torch.device(config.device))
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"cannot run backend {config.backend!r} on device {config.device!r}: {error}") from error
 
 
 @asynccontextmanager

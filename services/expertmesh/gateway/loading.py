@@ -9,13 +9,12 @@ import torch
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import Endpoints
-from expertmesh.errors import ConfigError
 from expertmesh.gateway.defaults import read_defaults, read_eos_ids
 from expertmesh.gateway.dispatcher import DispatchConfig
 from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.gateway.sizing import choose_dtype
 from expertmesh.kernels.backend import Backend
-from expertmesh.kernels.backends import create_backend
+from expertmesh.model.backends import open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
@@ -68,7 +67,7 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
     checkpoint = Checkpoint.open(config.model)
     model = ModelConfig.from_dict(checkpoint.config)
     tokenizer = Tokenizer.open(config.model)
-    backend = _create_backend(config)
+    backend = open_backend(config.backend, config.device)
     dtype = choose_dtype(config.dtype, backend.device)
     return LoadedModel(
         config=model,
@@ -83,10 +82,3 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
         decoder=Decoder.load(model, checkpoint, backend, dtype, report),
         local_experts=LocalExperts.load(model, checkpoint, backend, report) if config.endpoints is None else None,
     )
-
-
-def _create_backend(config: GatewayConfig) -> Backend:
-    try:
-        return create_backend(config.backend, torch.device(config.device))
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(str(error)) from None
