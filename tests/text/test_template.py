@@ -1,4 +1,5 @@
 import random
+from itertools import product
 
 import pytest
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
@@ -71,17 +72,31 @@ def conversation(rng: random.Random) -> list[Message]:
     return [*messages, Message("user", rng.choice((text(), text(), "")))]
 
 
+def mistral_ids(oracle: MistralTokenizer, messages: list[Message]) -> list[int]:
+    request = ChatCompletionRequest(messages=[MESSAGES[m.role](content=m.content) for m in messages])
+    return oracle.encode_chat_completion(request).tokens
+
+
 def test_ids_equal_those_of_mistral_common_and_stream_back_on_a_thousand_conversations(tokenizer: Tokenizer):
     oracle = MistralTokenizer.v1()
     rng = random.Random(0)
     for _ in range(1200):
         messages = conversation(rng)
-        request = ChatCompletionRequest(messages=[MESSAGES[m.role](content=m.content) for m in messages])
         ids = encode_chat(tokenizer, messages)
-        assert ids == oracle.encode_chat_completion(request).tokens, messages
+        assert ids == mistral_ids(oracle, messages), messages
         detokenizer = Detokenizer(tokenizer)
         streamed = "".join(detokenizer.push([token_id]) for token_id in ids) + detokenizer.flush()
         assert streamed == tokenizer.decode(ids), messages
+
+
+@pytest.mark.parametrize("roles", ["su", "ssu", "uu", "suu", "uuu", "suau", "uaau"])
+def test_empty_texts_vanish_as_in_mistral_common(tokenizer: Tokenizer, roles: str):
+    oracle = MistralTokenizer.v1()
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    choices = [("answer",) if role == "a" else ("", " ", "text") for role in roles]
+    for texts in product(*choices):
+        messages = [Message(names[role], text) for role, text in zip(roles, texts, strict=True)]
+        assert encode_chat(tokenizer, messages) == mistral_ids(oracle, messages), messages
 
 
 def test_published_ids(tokenizer: Tokenizer):

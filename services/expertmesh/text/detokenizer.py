@@ -56,9 +56,9 @@ class Detokenizer:
                 text += self._bytes.decode()
                 self._bytes.clear()
             except UnicodeDecodeError as error:
-                if error.reason == "unexpected end of data" and error.start == 0:
+                if error.reason == "unexpected end of data":
                     break
-                cut = error.start or 1
-                text += self._bytes[: error.start].decode() or REPLACEMENT
-                del self._bytes[:cut]
+                # Only the start of one character ever waits here, so what is wrong is wrong from the first byte on.
+                text += REPLACEMENT
+                del self._bytes[0]
         return text
