@@ -5,6 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
+from typer.core import TyperOption
+
+from expertmesh.cli.main import app
+
+COMMANDS = typer.main.get_group(app).commands
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,12 +27,16 @@ def test_help_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["up", "gateway", "expert", "generate", "chat"])
-def test_every_flag_shows_its_environment_variable(command: str):
-    text = run(command, "--help").stdout
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_shows_every_flag_with_its_default_and_environment_variable(name: str):
+    text = run(name, "--help").stdout
     assert "Exit codes:" in text
-    flags = text.count("--") - text.count("--help") - text.count("--kv-cache-gib allow")
-    assert flags <= text.count("EXPERTMESH_") + 1
+    for flag in (param for param in COMMANDS[name].params if isinstance(param, TyperOption) and not param.hidden):
+        assert flag.opts[0] in text
+        assert f"[env var: {flag.envvar}]" in text
+        assert str(flag.envvar).startswith("EXPERTMESH_")
+        if flag.show_default and flag.default not in (None, False):
+            assert f"[default: {flag.default}]" in text
 
 
 @pytest.mark.parametrize(
@@ -36,12 +46,17 @@ def test_every_flag_shows_its_environment_variable(command: str):
         (["gateway", "--model", "/nowhere"], 2, "either --experts"),
         (["gateway", "--model", "/nowhere", "--local-experts", "--experts", "a:1"], 2, "either --experts"),
         (["gateway", "--model", "/nowhere", "--experts", "nohost"], 2, "'nohost'"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--kv-cache-gib", "inf"], 2, "--kv-cache-gib"),
+        (["up", "--model", "/nowhere", "--kv-cache-gib", "nan"], 2, "--kv-cache-gib"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--wait-seconds", "nan"], 2, "--wait-seconds"),
         (["expert", "--model", "/nowhere", "--experts", "0", "--log-level", "loud"], 2, "'loud'"),
         (["expert", "--model", "/nowhere", "--experts", "0"], 3, "/nowhere is not a directory"),
         (["inspect", "/nowhere"], 3, "/nowhere is not a directory"),
         (["up", "--model", "/nowhere"], 3, "/nowhere/config.json is missing"),
         (["generate", "hi", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
         (["chat", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--max-num-seqs", "0"], 2, "--max-num-seqs"),
+        (["up", "--model", "/nowhere", "--expert-servers", "0"], 2, "--expert-servers"),
         (["generate"], 2, "Missing argument"),
     ],
 )

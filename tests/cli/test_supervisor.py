@@ -84,3 +84,17 @@ def test_a_program_that_does_not_end_is_killed_after_the_grace():
     supervise([[stubborn]], use, grace_seconds=0.3)
     assert time.monotonic() - started < 30
     assert not is_alive(pids[0])
+
+
+@pytest.mark.parametrize("num_ticks", range(4))
+def test_stopping_while_programs_start_leaves_nothing_running(num_ticks: int):
+    async def run():
+        supervisor = Supervisor([[program("one", SERVE)], [program("two", SERVE)]], lambda *_: None)
+        running = asyncio.create_task(supervisor.run())
+        for _ in range(num_ticks):
+            await asyncio.sleep(0)
+        await supervisor.stop(5)
+        async with asyncio.timeout(5):
+            await running
+
+    asyncio.run(run())

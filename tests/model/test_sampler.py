@@ -81,6 +81,43 @@ def test_repetition_penalty_is_that_of_transformers():
         assert draw(row[0], SamplingParams(repetition_penalty=penalty), 0, seen) == expected
 
 
+def test_without_tokens_seen_there_is_nothing_to_penalise():
+    row = logits(2)[0]
+    assert draw(row, SamplingParams(repetition_penalty=1.3), 0, ()) == row.argmax()
+
+
+@pytest.mark.parametrize("temperature", [1e-20, 1e-38, 1e-46, 5e-324])
+def test_the_smallest_temperatures_are_greedy(temperature: float):
+    row = logits(6)[0]
+    row[3] = row[8] = row.max() + 1
+    for params in (SamplingParams(temperature=temperature), SamplingParams(temperature=temperature, top_p=0.999)):
+        assert {draw(row, params, seed) for seed in range(40)} == {3, 8}
+
+
+def test_the_greatest_values_keep_the_best_tokens():
+    row = logits(7)[0]
+    params = SamplingParams(temperature=1e300, top_k=3)
+    assert {draw(row, params, seed) for seed in range(60)} == set(row.topk(3).indices.tolist())
+    params = SamplingParams(temperature=1e-3, top_k=2**70)
+    assert draw(row, params, 0) == row.argmax()
+
+
+def test_equal_logits_are_drawn_equally_often_and_greedily_the_first_is_taken():
+    rows = torch.zeros(NUM_DRAWS, 4)
+    shared = generator(0)
+    tokens = sample(rows, [SamplingParams(temperature=1.0)] * NUM_DRAWS, [()] * NUM_DRAWS, [shared] * NUM_DRAWS)
+    assert (torch.bincount(tokens, minlength=4) / NUM_DRAWS - 0.25).abs().max() < 0.02
+    assert draw(rows[0], SamplingParams(), 0) == 0
+
+
+def test_a_seed_is_reproducible_and_seeds_differ():
+    row = logits(8, vocab=300)[0] / 4
+    params = SamplingParams(temperature=1.0)
+    first, again = ([draw(row, params, seed) for seed in range(30)] for _ in range(2))
+    assert first == again
+    assert len(set(first)) > 10
+
+
 def test_a_row_does_not_depend_on_its_neighbours():
     rows = logits(4, rows=16, vocab=300)
     params = [

@@ -47,7 +47,8 @@ MaxModelLen = Annotated[
         show_default=False,
     ),
 ]
-KVCacheGiB = Annotated[float, flag(LIMITS, "KV_CACHE_GIB", "Memory of the KV cache, GiB.")]
+# The upper bound keeps inf out, which is no number of bytes.
+KVCacheGiB = Annotated[float, flag(LIMITS, "KV_CACHE_GIB", "Memory of the KV cache, GiB.", min=0, max=2**20)]
 MaxNumSeqs = Annotated[int, flag(LIMITS, "MAX_NUM_SEQS", "Sequences computed at once.", min=1)]
 MaxNumBatchedTokens = Annotated[
     int,

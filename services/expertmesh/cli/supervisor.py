@@ -90,6 +90,8 @@ class Supervisor:
         )
         self._processes[program] = process
         try:
+            if self._is_stopping:  # ``stop`` came while this one was being started, and did not see it
+                process.kill()
             await self._relay(program, process)
             return await process.wait()
         finally:

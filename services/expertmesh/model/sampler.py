@@ -40,7 +40,7 @@ def _penalise_repetition(
         return logits
     logits = logits.clone()
     for row in rows:
-        ids = torch.tensor(sorted(set(seen[row])), device=logits.device)
+        ids = torch.tensor(sorted(set(seen[row])), dtype=torch.int64, device=logits.device)
         values = logits[row, ids]
         penalty = params[row].repetition_penalty
         logits[row, ids] = torch.where(values > 0, values / penalty, values * penalty)
@@ -50,7 +50,8 @@ def _penalise_repetition(
 def _draw(
     logits: torch.Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    temperatures = torch.tensor([param.temperature for param in params], device=logits.device)
+    # Within these bounds no quotient overflows; beyond them a draw is greedy or uniform all the same.
+    temperatures = torch.tensor([min(max(p.temperature, 1e-30), 1e30) for p in params], device=logits.device)
     logits = _truncate(logits / temperatures.unsqueeze(1), params)
     noise = torch.stack([_exponential(logits.shape[1], generator) for generator in generators])  # [S, V]
     # argmax(p / Exp(1)) is a draw from p: the exponential race, one noise per row whatever the batch.
@@ -64,7 +65,7 @@ def _exponential(size: int, generator: torch.Generator) -> torch.Tensor:
 def _truncate(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
     """Keep the top_k tokens, then of these the most probable ones that reach top_p; the rest become -inf."""
     vocab_size = logits.shape[1]
-    top_k = torch.tensor([param.top_k or vocab_size for param in params], device=logits.device).unsqueeze(1)
+    top_k = torch.tensor([min(p.top_k or vocab_size, vocab_size) for p in params], device=logits.device).unsqueeze(1)
     top_p = torch.tensor([param.top_p for param in params], device=logits.device).unsqueeze(1)
     if (top_k >= vocab_size).all() and (top_p >= 1).all():
         return logits

@@ -2,7 +2,7 @@
 
 The ids are those of mistral-common's first tokenizer version, which Mixtral-8x7B-Instruct was trained with. It is more
 lenient in two places: it puts an empty user turn before an assistant that speaks first or behind lone system texts, and
-moves a system message that follows a user's in front of it. Both are refused here.
+moves a system message that follows a user's to the first user text. Both are refused here.
 """
 
 from collections.abc import Iterable, Sequence
