@@ -19,7 +19,7 @@ from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.weights import ExpertWeights
 from expertmesh.rpc.channels import open_channel
 from expertmesh.v1 import expert_pb2
-from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_result, encode_call, encode_request
+from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_result, encode_request
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import decode_info
 
@@ -35,7 +35,7 @@ async def until(condition):
 
 
 async def forward(client, call, **options):
-    response = await client.stub.Forward(expert_pb2.ForwardRequest(call=encode_call(call)), **options)
+    response = await client.stub.Forward(expert_pb2.ForwardRequest(call=encode_request(1, call).call), **options)
     return decode_result(response.result)
 
 

@@ -7,13 +7,12 @@ from expertmesh.wire.calls import (
     ExpertResult,
     decode_call,
     decode_response,
-    encode_call,
     encode_request,
     encode_response,
 )
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, decode_info, encode_info
-from expertmesh.wire.tensors import WireError, encode
+from expertmesh.wire.tensors import WireError, write
 
 
 def make_call(timeout_seconds=None):
@@ -35,12 +34,12 @@ def test_a_call_arrives_as_it_was_sent():
     ("sent", "received"), [(None, None), (float("inf"), None), (2.0, 2.0), (0.0, 1e-9), (-3.0, 1e-9)]
 )
 def test_a_time_that_is_over_is_not_the_same_as_no_limit(sent, received):
-    assert decode_call(encode_call(make_call(sent))).timeout_seconds == received
+    assert decode_call(encode_request(1, make_call(sent)).call).timeout_seconds == received
 
 
 def test_ids_of_another_dtype_are_refused():
-    message = encode_call(make_call())
-    message.topk_ids.CopyFrom(encode(torch.zeros(2, 2)))
+    message = encode_request(1, make_call()).call
+    write(torch.zeros(2, 2), message.topk_ids)
     with pytest.raises(WireError, match=r"topk_ids are torch\.float32; int32"):
         decode_call(message)
 

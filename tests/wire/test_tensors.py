@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expertmesh.v1 import tensor_pb2
-from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, encode
+from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, write
 
 DTYPES = {
     tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,
@@ -15,6 +15,12 @@ DTYPES = {
     tensor_pb2.DATA_TYPE_INT32: torch.int32,
 }
 SHAPES = st.lists(st.integers(0, 5), max_size=MAX_DIMS).map(tuple)
+
+
+def encode(tensor):
+    message = tensor_pb2.Tensor()
+    write(tensor, message)
+    return message
 
 
 def test_every_data_type_of_the_proto_has_a_codec():

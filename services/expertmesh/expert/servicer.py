@@ -15,7 +15,7 @@ from expertmesh.expert.stream import DispatchStream
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
-from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_call, encode_result
+from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_call, write_result
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, encode_info
 
@@ -53,7 +53,9 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         """Run one call."""
         async with report_errors(context):
             call = _within(decode_call(request.call), context.time_remaining())
-            return expert_pb2.ForwardResponse(result=encode_result(await self._run(call)))
+            response = expert_pb2.ForwardResponse()
+            write_result(await self._run(call), response.result)
+            return response
 
     async def GetInfo(self, request: expert_pb2.GetInfoRequest, context: GetInfoContext) -> expert_pb2.GetInfoResponse:
         """State model and hosted experts; refused while draining, so that nobody starts to rely on this server."""

@@ -10,7 +10,7 @@ import torch
 
 from expertmesh.v1 import expert_pb2
 from expertmesh.wire.failures import CallFailure, FailureCode, decode_failure, encode_failure
-from expertmesh.wire.tensors import WireError, decode, encode
+from expertmesh.wire.tensors import WireError, decode, write
 
 _NS_PER_SECOND = 1_000_000_000
 
@@ -39,15 +39,13 @@ class ExpertResult:
     compute_seconds: float
 
 
-def encode_call(call: ExpertCall) -> expert_pb2.ExpertCall:
-    """Turn a call into its message; WireError when a dtype cannot be sent."""
-    return expert_pb2.ExpertCall(
-        layer=call.layer,
-        hidden=encode(call.hidden),
-        topk_ids=encode(call.topk_ids.to(torch.int32)),
-        topk_weights=encode(call.topk_weights),
-        timeout_ns=_encode_timeout(call.timeout_seconds),
-    )
+def write_call(call: ExpertCall, message: expert_pb2.ExpertCall) -> None:
+    """Fill a message with a call; WireError when a dtype cannot be sent."""
+    message.layer = call.layer
+    message.timeout_ns = _encode_timeout(call.timeout_seconds)
+    write(call.hidden, message.hidden)
+    write(call.topk_ids.to(torch.int32), message.topk_ids)
+    write(call.topk_weights, message.topk_weights)
 
 
 def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
@@ -64,13 +62,11 @@ def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
     )
 
 
-def encode_result(result: ExpertResult) -> expert_pb2.ExpertResult:
-    """Turn a result into its message."""
-    return expert_pb2.ExpertResult(
-        partial=encode(result.partial),
-        queue_ns=int(result.queue_seconds * _NS_PER_SECOND),
-        compute_ns=int(result.compute_seconds * _NS_PER_SECOND),
-    )
+def write_result(result: ExpertResult, message: expert_pb2.ExpertResult) -> None:
+    """Fill a message with a result."""
+    message.queue_ns = int(result.queue_seconds * _NS_PER_SECOND)
+    message.compute_ns = int(result.compute_seconds * _NS_PER_SECOND)
+    write(result.partial, message.partial)
 
 
 def decode_result(message: expert_pb2.ExpertResult) -> ExpertResult:
@@ -84,14 +80,18 @@ def decode_result(message: expert_pb2.ExpertResult) -> ExpertResult:
 
 def encode_request(request_id: int, call: ExpertCall) -> expert_pb2.DispatchRequest:
     """Put a call on a Dispatch stream."""
-    return expert_pb2.DispatchRequest(request_id=request_id, call=encode_call(call))
+    message = expert_pb2.DispatchRequest(request_id=request_id)
+    write_call(call, message.call)
+    return message
 
 
 def encode_response(request_id: int, outcome: ExpertResult | CallFailure) -> expert_pb2.DispatchResponse:
     """Answer a call of a Dispatch stream."""
     if isinstance(outcome, CallFailure):
         return expert_pb2.DispatchResponse(request_id=request_id, failure=encode_failure(outcome))
-    return expert_pb2.DispatchResponse(request_id=request_id, result=encode_result(outcome))
+    message = expert_pb2.DispatchResponse(request_id=request_id)
+    write_result(outcome, message.result)
+    return message
 
 
 def decode_response(message: expert_pb2.DispatchResponse) -> ExpertResult | CallFailure:

@@ -26,14 +26,18 @@ class WireError(ExpertmeshError, ValueError):
     """A message that cannot be encoded or decoded; it names dtype, shape or byte count."""
 
 
-def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
-    """Turn a tensor of any shape and device into its message; WireError for a dtype that has no place on the wire."""
+def write(tensor: torch.Tensor, message: tensor_pb2.Tensor) -> None:
+    """Fill a message with a tensor of any shape and device; WireError for a dtype that has no place on the wire.
+
+    Filling the message where it lies saves a copy of the data for each message around it.
+    """
     wire_dtype = _WIRE_DTYPES.get(tensor.dtype)
     if wire_dtype is None:
         raise WireError(f"dtype {tensor.dtype} cannot be sent; one of {_names(_WIRE_DTYPES)} can")
     bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    data = bits.detach().cpu().numpy().tobytes()  # row-major whatever the strides
-    return tensor_pb2.Tensor(dtype=wire_dtype, shape=tensor.shape, data=data)
+    message.dtype = wire_dtype
+    message.shape[:] = tensor.shape
+    message.data = bits.detach().cpu().numpy().tobytes()  # row-major whatever the strides
 
 
 def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
