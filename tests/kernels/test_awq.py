@@ -79,6 +79,8 @@ def words(*shape: int) -> torch.Tensor:
     [
         (AwqTensors(words(8, 2).long(), words(1, 2), torch.ones(1, 16)), r"qweight is torch.int64 \[8, 2\]"),
         (AwqTensors(words(8, 2, 1), words(1, 2), torch.ones(1, 16)), r"qweight is torch.int32 \[8, 2, 1\]"),
+        (AwqTensors(words(0, 2), words(1, 2), torch.ones(1, 16)), r"qweight is empty: \[0, 2\]"),
+        (AwqTensors(words(8, 0), words(1, 0), torch.ones(1, 0)), r"qweight is empty: \[8, 0\]"),
         (AwqTensors(words(8, 2), words(2), torch.ones(1, 16)), r"qzeros is torch.int32 \[2\]"),
         (AwqTensors(words(8, 2), words(3, 2), torch.ones(3, 16)), "qzeros has 3 groups"),
         (AwqTensors(words(8, 2), words(0, 2), torch.ones(0, 16)), "qzeros has 0 groups"),

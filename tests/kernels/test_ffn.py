@@ -32,6 +32,13 @@ def test_each_expert_runs_on_its_own_rows_and_weighs_them():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("num_rows", [[1, 1], [3, 1]])
+def test_counts_that_do_not_add_up_to_the_rows_are_refused(num_rows):
+    experts = BACKEND.experts([expert_of(random_matrices(seed)) for seed in range(2)])
+    with pytest.raises(ValueError, match="there are 3 rows"):
+        experts(torch.ones(3, 8), num_rows, torch.ones(3))
+
+
 def test_gate_and_up_of_different_storage_stay_apart():
     gate, up, down = random_matrices(0)
     quantized = round_to_nearest(up, 4, 8)

@@ -32,6 +32,12 @@ def test_both_ways_to_multiply_agree():
     assert ((packed.multiply(x) - whole).norm() / whole.norm()).item() < 0.01
 
 
+def test_input_may_be_a_slice():
+    packed = PackedInt4.pack(round_to_nearest(torch.randn(64, 64), 4, 32))
+    x = torch.randn(64, 6).bfloat16().T
+    assert packed.multiply(x).equal(packed.multiply(x.contiguous()))
+
+
 def test_outputs_that_fill_no_tile_are_not_dequantized_in_tiles():
     packed = PackedInt4.pack(round_to_nearest(torch.ones(48, 32), 4, 32))
     assert not packed.can_dequantize

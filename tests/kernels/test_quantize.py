@@ -44,6 +44,22 @@ def test_groups_of_one_value_keep_it(value):
     assert torch.allclose(dequantize(quantized), torch.full((2, 8), value), rtol=2**-10, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("shape", "bits", "group_size", "message"),
+    [
+        ((4, 8), 4, 0, "no multiple of the group size 0"),
+        ((4, 8), 4, -1, "no multiple of the group size -1"),
+        ((4, 8), 1, 8, "cannot quantize to 1 bits"),
+        ((4, 8), 9, 8, "cannot quantize to 9 bits"),
+        ((0, 8), 4, 8, r"the weight is empty: \[0, 8\]"),
+        ((4, 0), 4, 8, r"the weight is empty: \[4, 0\]"),
+    ],
+)
+def test_what_cannot_be_quantized_is_named(shape, bits, group_size, message):
+    with pytest.raises(ValueError, match=message):
+        round_to_nearest(torch.ones(shape), bits, group_size)
+
+
 def test_values_on_the_grid_survive():
     grid = QuantizedWeight(
         codes=torch.arange(16, dtype=torch.uint8).repeat(4, 1),

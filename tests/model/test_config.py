@@ -57,6 +57,7 @@ def test_head_dim_may_be_its_own():
         ({"rope_scaling": {"type": "yarn"}}, "'yarn'"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
+        ({"eos_token_id": True}, "eos_token_id is True"),
     ],
 )
 def test_what_cannot_be_served_is_named(change: dict[str, Any], message: str):

@@ -69,6 +69,8 @@ def _check(tensors: AwqTensors) -> None:
         if words.dtype != torch.int32 or words.dim() != 2:
             raise ValueError(f"{name} is {words.dtype} {list(words.shape)}; int32 with two dimensions would be right")
     num_in, num_words = tensors.qweight.shape
+    if not num_in or not num_words:
+        raise ValueError(f"qweight is empty: {[num_in, num_words]}")
     num_groups = tensors.qzeros.shape[0]
     if num_groups == 0 or num_in % num_groups:
         raise ValueError(f"qzeros has {num_groups} groups, which do not divide the {num_in} rows of qweight")

@@ -49,7 +49,9 @@ class GroupedSwiGLU:
         self.num_bytes = sum(expert.num_bytes for expert in experts)
 
     def __call__(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
-        """See ``GroupedFFN``."""
+        """See ``GroupedFFN``; ValueError when ``num_rows`` do not add up to R."""
+        if sum(num_rows) != len(x):
+            raise ValueError(f"num_rows {list(num_rows)} add up to {sum(num_rows)}; there are {len(x)} rows")
         outputs = torch.empty(x.shape, dtype=torch.float32, device=x.device)  # [R, D]
         start = 0
         for expert, count in zip(self._experts, num_rows, strict=True):

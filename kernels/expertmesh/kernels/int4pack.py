@@ -60,7 +60,9 @@ class PackedInt4:
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply ``x`` [M, K] bfloat16 by the packed codes; returns [M, N] bfloat16."""
-        y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.codes, self.group_size, self.scales_zeros)
+        y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.contiguous(), self.codes, self.group_size, self.scales_zeros
+        )
         return y
 
     def dequantize_and_multiply(self, x: torch.Tensor, block_outputs: int) -> torch.Tensor:

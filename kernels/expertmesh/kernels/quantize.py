@@ -11,11 +11,16 @@ from expertmesh.kernels.weights import QuantizedWeight
 def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> QuantizedWeight:
     """Quantize ``weight`` [N, K] with a scale and a zero point per group of ``group_size`` input features.
 
-    The range of each group is widened to contain 0, so that 0 stays 0. Scales are float16. Raises ValueError when K is
-    no multiple of ``group_size``, a value is not finite or a group spans more than a float16 scale covers.
+    The range of each group is widened to contain 0, so that 0 stays 0. Scales are float16. Raises ValueError when
+    ``bits`` is not from 2 to 8, the weight is empty, K is no multiple of ``group_size``, a value is not finite or a
+    group spans more than a float16 scale covers.
     """
     num_out, num_in = weight.shape
-    if num_in % group_size:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"cannot quantize to {bits} bits; 2 to 8 would be right")
+    if not weight.numel():
+        raise ValueError(f"the weight is empty: {list(weight.shape)}")
+    if group_size < 1 or num_in % group_size:
         raise ValueError(f"{num_in} input features are no multiple of the group size {group_size}")
     if not torch.isfinite(weight).all():
         raise ValueError("the weight holds NaN or Inf; only finite values can be quantized")

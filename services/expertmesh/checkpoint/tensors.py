@@ -87,7 +87,7 @@ def _read_index(path: Path) -> list[str]:
         raise CheckpointError(f"{path}: weight_map is missing or does not map tensors to file names")
     names = sorted(set(weight_map.values()))
     for name in names:
-        if Path(name).name != name:
+        if name in ("", "..") or Path(name).name != name or not name.isprintable():
             raise CheckpointError(f"{path}: shard {name!r} is not a file of this directory")
     return names
 

@@ -102,7 +102,7 @@ def _require_silu(config: Mapping[str, Any]) -> None:
 def _token_ids(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
     value = config.get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(token_id, int) for token_id in ids):
+    if not all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in ids):
         raise CheckpointError(f"config.json: {key} is {value!r}; an integer or a list of integers would be right")
     return tuple(ids)
 
