@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import torch
 
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, stack_outputs
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, fold_down_order, stack_outputs
 
 
 def test_matrices_of_one_storage_are_joined_along_their_outputs():
@@ -23,3 +25,35 @@ def test_matrices_of_different_storage_are_not():
     assert stack_outputs([DenseWeight(matrix), quantized]) is None
     assert stack_outputs([quantized, round_to_nearest(matrix, 4, 8)]) is None
     assert stack_outputs([quantized, round_to_nearest(matrix, 3, 4)]) is None
+
+
+def test_what_is_added_to_matrices_is_joined_too():
+    one, two = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    perm = torch.tensor([3, 1, 0, 2, 7, 6, 4, 5])
+    parts = [replace(round_to_nearest(matrix, 4, 4), perm=perm) for matrix in (one, two)]
+    joined = stack_outputs([replace(parts[0], bias=torch.ones(6)), parts[1]])
+    assert isinstance(joined, QuantizedWeight)
+    assert joined.bias is not None
+    assert joined.bias.tolist() == [1.0] * 6 + [0.0] * 6
+    assert dequantize(joined).equal(torch.cat([dequantize(part) for part in parts]))
+    assert stack_outputs([parts[0], replace(parts[1], perm=perm.flip(0))]) is None
+    assert stack_outputs([parts[0], replace(parts[1], perm=None)]) is None
+
+
+def test_the_order_of_the_down_projection_moves_into_gate_and_up():
+    generator = torch.Generator().manual_seed(0)
+    perm = torch.randperm(12, generator=generator)
+    gate, up = torch.randn(2, 12, 8, generator=generator)
+    down = replace(round_to_nearest(torch.randn(8, 12, generator=generator), 4, 4), perm=perm)
+    up_quantized = replace(round_to_nearest(up, 4, 4), bias=torch.arange(12.0))
+    folded = fold_down_order(ExpertWeights(DenseWeight(gate, torch.arange(12.0)), up_quantized, down))
+    assert isinstance(folded.w_gate, DenseWeight)
+    assert isinstance(folded.w_up, QuantizedWeight)
+    assert isinstance(folded.w_down, QuantizedWeight)
+    assert folded.w_gate.data.equal(gate[perm])
+    assert dequantize(folded.w_up).equal(dequantize(up_quantized)[perm])
+    assert folded.w_gate.bias is not None
+    assert folded.w_up.bias is not None
+    assert folded.w_gate.bias.equal(perm.float())
+    assert folded.w_up.bias.equal(perm.float())
+    assert dequantize(folded.w_down).equal(dequantize(down)[:, perm])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import linear
 
+from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
@@ -79,9 +80,10 @@ class CpuBackend:
         """Keep 4-bit codes packed where the op takes them; other codes become a bfloat16 matrix."""
         if isinstance(weight, QuantizedWeight):
             if _fits_int4pack(weight):
-                return Int4Linear(PackedInt4.pack(weight))
-            weight = DenseWeight(dequantize(weight, torch.bfloat16))
-        return Float32Linear(weight.data) if weight.data.dtype == torch.float32 else HalfLinear(weight.data)
+                return complete(Int4Linear(PackedInt4.pack(weight)), weight, self.device)
+            weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
+        is_wide = weight.data.dtype == torch.float32
+        return complete(Float32Linear(weight.data) if is_wide else HalfLinear(weight.data), weight, self.device)
 
     def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import silu
 
 from expertmesh.kernels.backend import Linear
-from expertmesh.kernels.weights import ExpertWeights, Weight, stack_outputs
+from expertmesh.kernels.weights import ExpertWeights, Weight, fold_down_order, stack_outputs
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class SwiGLU:
     @classmethod
     def build(cls, weights: ExpertWeights, linear: Callable[[Weight], Linear]) -> "SwiGLU":
         """Hand the matrices of an expert to a backend's ``linear``."""
+        weights = fold_down_order(weights)
         parts = (weights.w_gate, weights.w_up)
         joined = stack_outputs(parts)
         return cls(tuple(linear(weight) for weight in ((joined,) if joined else parts)), linear(weights.w_down))

@@ -45,8 +45,9 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> Quanti
 
 
 def dequantize(weight: QuantizedWeight, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return the values of ``weight`` [N, K]; computed in float32, then cast."""
+    """Return the values of ``weight`` [N, K], columns in the order of the input; computed in float32, then cast."""
     num_out, num_in = weight.shape
     codes = weight.codes.view(num_out, -1, weight.group_size).float()  # [N, G, group_size]
     values = (codes - weight.zeros.unsqueeze(-1).float()) * weight.scales.unsqueeze(-1).float()
-    return values.view(num_out, num_in).to(dtype)
+    values = values.view(num_out, num_in).to(dtype)
+    return values if weight.perm is None else values[:, weight.perm.argsort()]

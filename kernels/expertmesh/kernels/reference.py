@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 
 class ReferenceLinear:
@@ -33,7 +34,7 @@ class ReferenceBackend:
     def linear(self, weight: Weight) -> Linear:
         """Dequantize a matrix."""
         values = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data.float()
-        return ReferenceLinear(values.to(self.device))
+        return complete(ReferenceLinear(values.to(self.device)), DenseWeight(values, weight.bias), self.device)
 
     def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
         """Dequantize the experts of a layer."""

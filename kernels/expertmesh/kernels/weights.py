@@ -4,28 +4,35 @@ Alphabet: N output features, K input features, G = K / group_size groups.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 
 @dataclass(frozen=True)
 class DenseWeight:
-    """A matrix as it is: ``data`` [N, K], float32, float16 or bfloat16."""
+    """A matrix as it is: ``data`` [N, K], float32, float16 or bfloat16; ``bias`` [N] is added to its outputs."""
 
     data: torch.Tensor
+    bias: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Output and input features (N, K)."""
         return self.data.shape[0], self.data.shape[1]
 
+    def take_outputs(self, rows: torch.Tensor) -> "DenseWeight":
+        """Return the matrix with its output features in the order of ``rows`` [N] int64."""
+        return DenseWeight(self.data[rows], None if self.bias is None else self.bias[rows])
+
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """Integer codes with a scale and a zero point per group: ``w[n, k] = (codes[n, k] - zeros[n, g]) * scales[n, g]``.
+    """Integer codes with a scale and a zero point per group: ``w[n, j] = (codes[n, j] - zeros[n, g]) * scales[n, g]``.
 
-    ``codes`` [N, K] uint8 below 2**bits, ``scales`` [N, G] floating point, ``zeros`` [N, G] uint8; g = k // group_size.
+    ``codes`` [N, K] uint8 below 2**bits, ``scales`` [N, G] floating point, ``zeros`` [N, G] uint8; g = j // group_size.
+    Column j belongs to input feature ``perm[j]`` ([K] int64, GPTQ's act-order), or to feature j where ``perm`` is None.
+    ``bias`` [N] is added to the outputs.
     """
 
     codes: torch.Tensor
@@ -33,11 +40,23 @@ class QuantizedWeight:
     zeros: torch.Tensor
     bits: int
     group_size: int
+    perm: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Output and input features (N, K)."""
         return self.codes.shape[0], self.codes.shape[1]
+
+    def take_outputs(self, rows: torch.Tensor) -> "QuantizedWeight":
+        """Return the matrix with its output features in the order of ``rows`` [N] int64."""
+        return replace(
+            self,
+            codes=self.codes[rows],
+            scales=self.scales[rows],
+            zeros=self.zeros[rows],
+            bias=None if self.bias is None else self.bias[rows],
+        )
 
 
 Weight = DenseWeight | QuantizedWeight
@@ -56,14 +75,38 @@ def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
     """Join matrices over the same input along their outputs, or return None where their storage differs."""
     dense = [weight for weight in weights if isinstance(weight, DenseWeight)]
     if len(dense) == len(weights) and len({weight.data.dtype for weight in dense}) == 1:
-        return DenseWeight(torch.cat([weight.data for weight in dense]))
+        return DenseWeight(torch.cat([weight.data for weight in dense]), _stack_biases(dense))
     quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
-    if len(quantized) < len(weights) or len({(weight.bits, weight.group_size) for weight in quantized}) > 1:
+    if len(quantized) < len(weights) or not all(_is_stored_alike(weight, quantized[0]) for weight in quantized):
         return None
-    return QuantizedWeight(
+    return replace(
+        quantized[0],
         codes=torch.cat([weight.codes for weight in quantized]),
         scales=torch.cat([weight.scales for weight in quantized]),
         zeros=torch.cat([weight.zeros for weight in quantized]),
-        bits=quantized[0].bits,
-        group_size=quantized[0].group_size,
+        bias=_stack_biases(quantized),
     )
+
+
+def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
+    """Let gate and up produce the FFN features in the order in which ``w_down`` stores them, at no cost per row."""
+    down = expert.w_down
+    if not isinstance(down, QuantizedWeight) or down.perm is None:
+        return expert
+    return ExpertWeights(
+        expert.w_gate.take_outputs(down.perm), expert.w_up.take_outputs(down.perm), replace(down, perm=None)
+    )
+
+
+def _is_stored_alike(one: QuantizedWeight, other: QuantizedWeight) -> bool:
+    if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
+        return False
+    if one.perm is None or other.perm is None:
+        return one.perm is other.perm
+    return torch.equal(one.perm, other.perm)
+
+
+def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:
+    if all(weight.bias is None for weight in weights):
+        return None
+    return torch.cat([torch.zeros(weight.shape[0]) if weight.bias is None else weight.bias for weight in weights])
