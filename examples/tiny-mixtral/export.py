@@ -24,7 +24,7 @@ def export_awq(directory: Path, config: TinyConfig, state: dict[str, torch.Tenso
     for name, tensor in state.items():
         if "_proj." in name or ".experts." in name:
             packed = awq.pack(round_to_nearest(tensor, 4, config.group_size))
-            tensors |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in vars(packed).items()}
+            tensors |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in packed.as_dict().items()}
         else:
             tensors[name] = tensor.to(torch.bfloat16)
     quantization = {"quant_method": "awq", "bits": 4, "group_size": config.group_size, "zero_point": True}

@@ -52,10 +52,10 @@ def test_models_of_other_values_or_storage_differ(make_mixtral):
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_byte_of_a_sample_changes_it(copy, name, place):
     before = of(copy)
-    entry = Checkpoint.open(copy).files.entry(name)
-    sampled = min(SAMPLE_BYTES, entry.num_bytes)
-    start = entry.start + (entry.num_bytes - sampled) // 2
-    position = start if place == "first" else start + sampled - 1
+    files = Checkpoint.open(copy).files
+    entry, sample = files.entry(name), files.sample(name, SAMPLE_BYTES)
+    start = entry.file.read_bytes().index(sample)
+    position = start if place == "first" else start + len(sample) - 1
     with entry.file.open("r+b") as file:
         file.seek(position)
         byte = file.read(1)[0]

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from expertmesh.checkpoint.tensors import INDEX_FILE, SINGLE_FILE, TensorFiles
+from expertmesh.checkpoint.tensors import INDEX_FILES, SINGLE_FILES, TensorFiles
 from expertmesh.errors import CheckpointError
+
+INDEX_FILE, SINGLE_FILE = INDEX_FILES[0], SINGLE_FILES[0]
 
 
 @pytest.fixture
@@ -17,22 +19,24 @@ def single(tmp_path):
     return tmp_path
 
 
-def test_entries_say_where_the_bytes_lie(single):
+def test_entries_describe_what_is_read(single):
     files = TensorFiles.open(single)
-    raw = (single / SINGLE_FILE).read_bytes()
     assert set(files.entries) == {"a", "b", "none"}
     for name, tensor in load_file(single / SINGLE_FILE).items():
         entry = files.entry(name)
         assert entry.shape == tensor.shape
-        assert raw[entry.start : entry.stop] == tensor.numpy().tobytes()
         assert entry.num_bytes == tensor.nbytes
+        assert files.sample(name, 1000) == tensor.numpy().tobytes()
+        assert files.sample(name, 4) == tensor.numpy().tobytes()[(max(0, tensor.nbytes - 4)) // 2 :][:4]
         assert files.read(name).equal(tensor)
     assert "a" in files
     assert "c" not in files
 
 
 def test_a_directory_without_weights_says_what_it_looked_for(tmp_path):
-    with pytest.raises(CheckpointError, match=r"holds neither model.safetensors nor model.safetensors.index.json"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no weights: neither model.safetensors.index.json, model.safetensors,"
+    ):
         TensorFiles.open(tmp_path)
 
 
@@ -128,3 +132,41 @@ def test_files_may_be_links(single, tmp_path_factory):
     stored = shutil.copy(single / SINGLE_FILE, linked / "blob")
     (linked / SINGLE_FILE).symlink_to(stored)
     assert TensorFiles.open(linked).read("a").tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def write(directory, *names):
+    for i, name in enumerate(names):
+        save_file({f"t{i}": torch.full((2,), float(i))}, directory / name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("gptq_model-4bit-128g.safetensors",),
+        ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        ("consolidated.safetensors",),
+    ],
+)
+def test_files_are_found_without_an_index(tmp_path, names):
+    write(tmp_path, *names)
+    assert set(TensorFiles.open(tmp_path).entries) == {f"t{i}" for i in range(len(names))}
+
+
+def test_hf_files_go_before_others(tmp_path):
+    write(tmp_path, "consolidated.safetensors", "model.safetensors")
+    assert set(TensorFiles.open(tmp_path).entries) == {"t1"}
+
+
+def test_a_shard_that_is_missing_is_named_even_without_an_index(tmp_path):
+    write(tmp_path, "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors")
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00003.safetensors is missing"):
+        TensorFiles.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("a.safetensors", "b.safetensors"), ("a-00001-of-00001.safetensors", "b-00001-of-00001.safetensors")]
+)
+def test_files_that_may_not_belong_together_are_not_mixed(tmp_path, names):
+    write(tmp_path, *names)
+    with pytest.raises(CheckpointError, match=f"holds {', '.join(names)} and no model.safetensors.index.json"):
+        TensorFiles.open(tmp_path)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -77,18 +79,31 @@ def words(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (AwqTensors(words(8, 2).long(), words(1, 2), torch.ones(1, 16)), r"qweight is torch.int64 \[8, 2\]"),
-        (AwqTensors(words(8, 2, 1), words(1, 2), torch.ones(1, 16)), r"qweight is torch.int32 \[8, 2, 1\]"),
-        (AwqTensors(words(0, 2), words(1, 2), torch.ones(1, 16)), r"qweight is empty: \[0, 2\]"),
-        (AwqTensors(words(8, 0), words(1, 0), torch.ones(1, 0)), r"qweight is empty: \[8, 0\]"),
-        (AwqTensors(words(8, 2), words(2), torch.ones(1, 16)), r"qzeros is torch.int32 \[2\]"),
-        (AwqTensors(words(8, 2), words(3, 2), torch.ones(3, 16)), "qzeros has 3 groups"),
-        (AwqTensors(words(8, 2), words(0, 2), torch.ones(0, 16)), "qzeros has 0 groups"),
-        (AwqTensors(words(8, 2), words(1, 3), torch.ones(1, 16)), r"qzeros is \[1, 3\]; \[1, 2\] would be right"),
-        (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 15)), r"scales is torch.float32 \[1, 15\]"),
-        (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 16).int()), r"scales is torch.int32 \[1, 16\]"),
+        (AwqTensors(words(8, 2).long(), words(1, 2), torch.ones(1, 16)), r"qweight is int64 \[8, 2\]"),
+        (AwqTensors(words(8, 2, 1), words(1, 2), torch.ones(1, 16)), r"qweight is int32 \[8, 2, 1\]"),
+        (AwqTensors(words(0, 2), words(1, 2), torch.ones(1, 16)), r"qweight is int32 \[0, 2\]"),
+        (AwqTensors(words(8, 0), words(1, 0), torch.ones(1, 0)), r"qweight is int32 \[8, 0\]"),
+        (AwqTensors(words(8, 2), words(2), torch.ones(1, 16)), r"qzeros is int32 \[2\]"),
+        (AwqTensors(words(8, 2), words(1, 2).long(), torch.ones(1, 16)), r"qzeros is int64 \[1, 2\]"),
+        (AwqTensors(words(8, 2), words(1, 3), torch.ones(1, 16)), r"qzeros is int32 \[1, 3\]; int32 \[1, 2\] would"),
+        (AwqTensors(words(8, 2), words(3, 2), torch.ones(3, 16)), "scales has 3 groups"),
+        (AwqTensors(words(8, 2), words(0, 2), torch.ones(0, 16)), "scales has 0 groups"),
+        (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 15)), r"scales is float32 \[1, 15\]"),
+        (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 16).int()), r"scales is int32 \[1, 16\]"),
+        (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 16), torch.ones(3)), r"bias is float32 \[3\]"),
     ],
 )
 def test_unpack_names_the_tensor_that_does_not_fit(tensors, message):
     with pytest.raises(ValueError, match=message):
         unpack(tensors)
+
+
+def test_without_zero_points_every_one_is_in_the_middle():
+    weight = replace(random_weight(16, 2, 8), zeros=torch.full((16, 2), 8, dtype=torch.uint8))
+    assert unpack(replace(pack(weight), qzeros=None)).zeros.equal(weight.zeros)
+
+
+@pytest.mark.parametrize("bias", [torch.zeros(16), torch.arange(1.0, 17).half()])
+def test_a_bias_is_kept_unless_it_is_all_zero(bias):
+    again = unpack(replace(pack(random_weight(16, 2, 8)), bias=bias))
+    assert (again.bias is None) if not bias.any() else torch.equal(again.bias, bias)

@@ -90,7 +90,7 @@ def test_experts_are_close_to_the_reference(storage, num_rows):
 def test_packed_weights_take_hardly_more_than_in_the_file(group_size):
     weight = random_weight(f"g{group_size}", 512, 512)
     assert isinstance(weight, QuantizedWeight)
-    in_file = sum(tensor.nbytes for tensor in vars(awq.pack(weight)).values())
+    in_file = sum(tensor.nbytes for tensor in awq.pack(weight).as_dict().values())
     assert in_file <= CPU.linear(weight).num_bytes <= 1.15 * in_file
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from checkpoints import DENSE_MODEL
+from oracle import oracle
 
 ODD_CONFIGS = {
     "plain": {},
@@ -12,30 +13,6 @@ ODD_CONFIGS = {
     "odd vocabulary, tied": {"vocab_size": 301, "tie_word_embeddings": True},
     "other rope base": {"rope_theta": 10000.0},
 }
-
-
-def oracle(checkpoint) -> MixtralForCausalLM:
-    """The same weights in transformers, in float32."""
-    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
-    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
-    model = MixtralForCausalLM(MixtralConfig(**config, attn_implementation="eager")).eval()
-    dense = {name: tensor.float() for name, tensor in checkpoint.dense.items()}
-    model.load_state_dict(_fuse_experts(dense, checkpoint.config), strict=not checkpoint.config["tie_word_embeddings"])
-    return model
-
-
-def _fuse_experts(dense: dict[str, torch.Tensor], config: dict) -> dict[str, torch.Tensor]:
-    """Join the experts of a layer, as transformers holds them in memory since its version 5."""
-    fused = {name.replace("block_sparse_moe", "mlp"): t for name, t in dense.items() if ".experts." not in name}
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}.block_sparse_moe.experts"
-        experts = range(config["num_local_experts"])
-        gate_up = [torch.cat([dense[f"{prefix}.{e}.w1.weight"], dense[f"{prefix}.{e}.w3.weight"]]) for e in experts]
-        fused[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(gate_up)
-        fused[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(
-            [dense[f"{prefix}.{e}.w2.weight"] for e in experts]
-        )
-    return fused
 
 
 def prompts(vocab_size: int, count: int, length: int) -> list[list[int]]:
@@ -88,6 +65,25 @@ def test_chunked_equals_whole(make_mixtral, make_rig):
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         chunked = torch.cat([rig.step({0: tokens[s : s + n]}) for s, n in zip(starts, sizes, strict=True)])
         torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", [[30], [13, 17], [1] * 30, [10, 1, 1, 18]])
+def test_a_sliding_window_hides_what_is_too_far_back(make_mixtral, make_rig, sizes):
+    checkpoint = make_mixtral(**DENSE_MODEL, sliding_window=7)
+    tokens = prompts(512, 2, 30)
+    with torch.no_grad():
+        expected = oracle(checkpoint)(torch.tensor(tokens)).logits  # [2, 30, V]
+    rig = make_rig(checkpoint.directory)
+    rig.step({1: tokens[1][:3]})
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    steps = [
+        rig.step({0: tokens[0][s : s + n], 1: tokens[1][3 + i : 4 + i]})
+        for i, (s, n) in enumerate(zip(starts, sizes, strict=True))
+        if i < 20
+    ]
+    for i, logits in enumerate(steps):
+        assert (logits[:-1] - expected[0, starts[i] : starts[i] + sizes[i]]).abs().max() <= 1e-4
+        assert (logits[-1] - expected[1, 3 + i]).abs().max() <= 1e-4
 
 
 def test_batched_equals_single(make_mixtral, make_rig):

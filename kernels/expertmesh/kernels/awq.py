@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import QuantizedWeight, describe
 
 BITS = 4
 CODES_PER_WORD = 8
@@ -17,11 +17,20 @@ NIBBLE_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 
 @dataclass(frozen=True)
 class AwqTensors:
-    """The tensors that AWQ files hold: ``qweight`` [K, N/8] int32, ``qzeros`` [G, N/8] int32, ``scales`` [G, N]."""
+    """The tensors that AWQ files hold.
+
+    ``qweight`` [K, N/8] int32, ``qzeros`` [G, N/8] int32 (None = every zero point is 8), ``scales`` [G, N],
+    ``bias`` [N] or None.
+    """
 
     qweight: torch.Tensor
-    qzeros: torch.Tensor
+    qzeros: torch.Tensor | None
     scales: torch.Tensor
+    bias: torch.Tensor | None = None
+
+    def as_dict(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that there are by the names they have in files."""
+        return {part: tensor for part, tensor in vars(self).items() if tensor is not None}
 
 
 def pack(weight: QuantizedWeight) -> AwqTensors:
@@ -31,19 +40,25 @@ def pack(weight: QuantizedWeight) -> AwqTensors:
     if weight.shape[0] % CODES_PER_WORD:
         raise ValueError(f"AWQ packs output features by {CODES_PER_WORD}, {weight.shape[0]} is no multiple")
     return AwqTensors(
-        qweight=_pack_words(weight.codes.T), qzeros=_pack_words(weight.zeros.T), scales=weight.scales.T.contiguous()
+        qweight=_pack_words(weight.codes.T),
+        qzeros=_pack_words(weight.zeros.T),
+        scales=weight.scales.T.contiguous(),
+        bias=weight.bias,
     )
 
 
 def unpack(tensors: AwqTensors) -> QuantizedWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
     _check(tensors)
+    scales, bias = tensors.scales.T.contiguous(), tensors.bias  # [N, G]
+    middle = torch.full(scales.shape, 2 ** (BITS - 1), dtype=torch.uint8)
     return QuantizedWeight(
         codes=_unpack_words(tensors.qweight).T.contiguous(),
-        scales=tensors.scales.T.contiguous(),
-        zeros=_unpack_words(tensors.qzeros).T.contiguous(),
+        scales=scales,
+        zeros=middle if tensors.qzeros is None else _unpack_words(tensors.qzeros).T.contiguous(),
         bits=BITS,
-        group_size=tensors.qweight.shape[0] // tensors.qzeros.shape[0],
+        group_size=tensors.qweight.shape[0] // scales.shape[1],
+        bias=bias if bias is not None and bias.any() else None,
     )
 
 
@@ -64,20 +79,17 @@ def _unpack_words(words: torch.Tensor) -> torch.Tensor:
 
 
 def _check(tensors: AwqTensors) -> None:
-    for name in ("qweight", "qzeros"):
-        words = getattr(tensors, name)
-        if words.dtype != torch.int32 or words.dim() != 2:
-            raise ValueError(f"{name} is {words.dtype} {list(words.shape)}; int32 with two dimensions would be right")
-    num_in, num_words = tensors.qweight.shape
-    if not num_in or not num_words:
-        raise ValueError(f"qweight is empty: {[num_in, num_words]}")
-    num_groups = tensors.qzeros.shape[0]
-    if num_groups == 0 or num_in % num_groups:
-        raise ValueError(f"qzeros has {num_groups} groups, which do not divide the {num_in} rows of qweight")
-    if tensors.qzeros.shape[1] != num_words:
-        raise ValueError(f"qzeros is {list(tensors.qzeros.shape)}; [{num_groups}, {num_words}] would be right")
-    expected = (num_groups, num_words * CODES_PER_WORD)
-    if tensors.scales.shape != expected or not tensors.scales.is_floating_point():
-        raise ValueError(
-            f"scales is {tensors.scales.dtype} {list(tensors.scales.shape)}; floating point {list(expected)} is right"
-        )
+    qweight, qzeros, scales, bias = tensors.qweight, tensors.qzeros, tensors.scales, tensors.bias
+    if qweight.dtype != torch.int32 or qweight.dim() != 2 or not qweight.numel():
+        raise ValueError(f"qweight is {describe(qweight)}; int32 with two dimensions would be right")
+    num_in, num_words = qweight.shape
+    num_out = num_words * CODES_PER_WORD
+    if scales.dim() != 2 or scales.shape[1] != num_out or not scales.is_floating_point():
+        raise ValueError(f"scales is {describe(scales)}; floating point [groups, {num_out}] would be right")
+    num_groups = len(scales)
+    if not num_groups or num_in % num_groups:
+        raise ValueError(f"scales has {num_groups} groups, which do not divide the {num_in} rows of qweight")
+    if qzeros is not None and (qzeros.dtype != torch.int32 or qzeros.shape != (num_groups, num_words)):
+        raise ValueError(f"qzeros is {describe(qzeros)}; int32 {[num_groups, num_words]} would be right")
+    if bias is not None and (bias.shape != (num_out,) or not bias.is_floating_point()):
+        raise ValueError(f"bias is {describe(bias)}; floating point [{num_out}] would be right")

@@ -8,12 +8,13 @@ import torch
 from expertmesh.kernels.weights import QuantizedWeight
 
 
-def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> QuantizedWeight:
+def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int, is_symmetric: bool = False) -> QuantizedWeight:
     """Quantize ``weight`` [N, K] with a scale and a zero point per group of ``group_size`` input features.
 
-    The range of each group is widened to contain 0, so that 0 stays 0. Scales are float16. Raises ValueError when
-    ``bits`` is not from 2 to 8, the weight is empty, K is no multiple of ``group_size``, a value is not finite or a
-    group spans more than a float16 scale covers.
+    The range of each group is widened to contain 0, so that 0 stays 0; ``is_symmetric`` makes it symmetric around 0,
+    with the zero point 2**(bits - 1) everywhere. Scales are float16. Raises ValueError when ``bits`` is not from 2 to
+    8, the weight is empty, K is no multiple of ``group_size``, a value is not finite or a group spans more than a
+    float16 scale covers.
     """
     num_out, num_in = weight.shape
     if not 2 <= bits <= 8:
@@ -28,12 +29,15 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int) -> Quanti
     groups = weight.float().view(num_out, -1, group_size)  # [N, G, group_size]
     low = groups.amin(-1, keepdim=True).clamp(max=0)
     high = groups.amax(-1, keepdim=True).clamp(min=0)
+    if is_symmetric:
+        high = torch.maximum(-low, high)
+        low = -high
     widest, limit = (high - low).max().item(), torch.finfo(torch.float16).max * top
     if widest > limit:
         raise ValueError(f"a group spans {widest:g}; float16 scales of {bits}-bit codes reach {limit:g}")
     # The smallest normal float16: a group of zeros needs a scale too.
     scales = ((high - low) / top).clamp(min=2.0**-14).half().float()
-    zeros = (-low / scales).round().clamp(0, top)
+    zeros = torch.full_like(scales, 2 ** (bits - 1)) if is_symmetric else (-low / scales).round().clamp(0, top)
     codes = ((groups / scales).round() + zeros).clamp(0, top)
     return QuantizedWeight(
         codes=codes.to(torch.uint8).view(num_out, num_in),

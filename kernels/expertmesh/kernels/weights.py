@@ -98,6 +98,11 @@ def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
     )
 
 
+def describe(tensor: torch.Tensor) -> str:
+    """Name dtype and shape of a tensor, for messages."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
 def _is_stored_alike(one: QuantizedWeight, other: QuantizedWeight) -> bool:
     if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
         return False

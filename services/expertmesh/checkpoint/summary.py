@@ -1,12 +1,10 @@
 """What a checkpoint holds, in numbers. Knows bytes by name, prints nothing."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
+from expertmesh.checkpoint.names import owners
 from expertmesh.checkpoint.reader import Checkpoint
-
-EXPERT_NAME = re.compile(r"\.experts\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -20,14 +18,15 @@ class CheckpointSummary:
     expert_bytes: tuple[int, ...]
 
 
-def summarize(checkpoint: Checkpoint) -> CheckpointSummary:
-    """Add up the tensors of a checkpoint by who loads them."""
+def summarize(checkpoint: Checkpoint, num_experts: int) -> CheckpointSummary:
+    """Add up the tensors of a checkpoint by who loads them; shards that are missing are not counted."""
     by_expert: Counter[int] = Counter()
     gateway_bytes = 0
     for name, entry in checkpoint.files.entries.items():
-        if match := EXPERT_NAME.search(name):
-            by_expert[int(match[1])] += entry.num_bytes
-        else:
+        experts = owners(name, num_experts)
+        for expert in experts:
+            by_expert[expert] += entry.num_bytes // len(experts)
+        if not experts:
             gateway_bytes += entry.num_bytes
     return CheckpointSummary(
         weight_format=checkpoint.weight_format,

@@ -1,70 +1,71 @@
-"""Tensors by name from the safetensors files of a directory. Knows files, not what a tensor means."""
+"""Tensors by name from the weight files of a directory. Knows which files belong together, not what a tensor means."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from expertmesh.checkpoint.entry import Part, TensorEntry, TensorFile
 from expertmesh.checkpoint.jsonfile import read_json
+from expertmesh.checkpoint.pickle_file import PickleFile
+from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.errors import CheckpointError
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-HEADER_LENGTH_BYTES = 8
-# A header above this is no header: that of Mixtral's GPTQ files is under 1 MB.
-MAX_HEADER_BYTES = 100_000_000
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where a tensor lies: its file, dtype as safetensors names it, shape, and bytes [start, stop) of the file."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor."""
-        return self.stop - self.start
+# Safetensors before pickles, HF's names before those of others; an index before a file that it may name.
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLE_FILES = ("model.safetensors", "consolidated.safetensors", "pytorch_model.bin")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+# In the index that `expertmesh split` writes: what only it knows about the shards.
+SPLIT_KEY = "expertmesh"
 
 
 class TensorFiles:
-    """The tensors of one or several safetensors files; data is read when it is asked for."""
+    """The tensors of one or several files; data is read when it is asked for.
 
-    def __init__(self, entries: Mapping[str, TensorEntry]) -> None:
-        self.entries = entries
+    ``split`` is what `expertmesh split` noted about its shards, empty for any other directory.
+    """
+
+    def __init__(self, files: Iterable[TensorFile], missing: Mapping[str, Path], split: Mapping[str, Any]) -> None:
+        self._file_of = {name: file for file in files for name in file.entries}
+        self._missing = missing
+        self.split = split
+        self.entries = {name: file.entries[name] for name, file in self._file_of.items()}
 
     @classmethod
     def open(cls, directory: Path) -> "TensorFiles":
-        """Read the headers of a single file or of the shards that an index names.
+        """Read the headers of the weight files of a directory.
 
-        CheckpointError names the file that is missing, truncated or no safetensors file.
+        Of a split directory some shards may be missing, as a server needs only its own. CheckpointError names any other
+        file that is missing, and a file that is truncated or not what its name says.
         """
-        files = _list_files(directory)
-        entries = {name: entry for file in files for name, entry in _read_header(file)}
-        return cls(entries)
+        for index in (directory / name for name in INDEX_FILES):
+            if index.exists():
+                return _open_index(index)
+        return cls([_open(path) for path in _find_files(directory)], {}, {})
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor; CheckpointError when there is none of this name or its file is damaged."""
-        entry = self.entry(name)
-        try:
-            with safe_open(entry.file, framework="pt") as file:
-                tensor: torch.Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{entry.file}: tensor {name} cannot be read: {error}") from error
-        return tensor
+    @property
+    def names(self) -> Iterable[str]:
+        """Every tensor's name, those in missing shards included."""
+        return [*self.entries, *self._missing]
+
+    def read(self, name: str, part: Part = ()) -> torch.Tensor:
+        """Read a tensor or a part of it; CheckpointError when there is none of this name or its file is damaged."""
+        self.entry(name)
+        return self._file_of[name].read(name, part)
+
+    def sample(self, name: str, max_bytes: int) -> bytes:
+        """Return up to ``max_bytes`` bytes from the middle of a tensor."""
+        return self._file_of[name].sample(name, max_bytes)
 
     def entry(self, name: str) -> TensorEntry:
         """Return where a tensor lies; CheckpointError when there is none of this name."""
+        if name in self._missing:
+            raise CheckpointError(f"{self._missing[name]} is missing; it holds {name}")
         try:
             return self.entries[name]
         except KeyError:
@@ -72,41 +73,55 @@ class TensorFiles:
             raise CheckpointError(f"tensor {name} is in none of {', '.join(files)}") from None
 
 
-def _list_files(directory: Path) -> list[Path]:
-    index = directory / INDEX_FILE
-    if index.exists():
-        return [directory / name for name in _read_index(index)]
-    if (directory / SINGLE_FILE).exists():
-        return [directory / SINGLE_FILE]
-    raise CheckpointError(f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
+def _open(path: Path) -> TensorFile:
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else PickleFile(path)
 
 
-def _read_index(path: Path) -> list[str]:
-    weight_map = read_json(path).get("weight_map")
+def _open_index(index: Path) -> TensorFiles:
+    weight_map, split = _read_index(index)
+    paths = {name: index.parent / file for name, file in weight_map.items()}
+    missing = {name: path for name, path in paths.items() if split and not path.exists()}
+    present = sorted(set(paths.values()) - set(missing.values()))
+    return TensorFiles([_open(path) for path in present], missing, split)
+
+
+def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    index = read_json(path)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{path}: weight_map is missing or does not map tensors to file names")
-    names = sorted(set(weight_map.values()))
-    for name in names:
+    for name in sorted(set(weight_map.values())):
         if name in ("", "..") or Path(name).name != name or not name.isprintable():
             raise CheckpointError(f"{path}: shard {name!r} is not a file of this directory")
-    return names
+    metadata = index.get("metadata")
+    split = metadata.get(SPLIT_KEY, {}) if isinstance(metadata, dict) else {}
+    if not isinstance(split, dict):
+        raise CheckpointError(f"{path}: metadata.{SPLIT_KEY} is {split!r}; an object would be right")
+    return weight_map, split
 
 
-def _read_header(path: Path) -> Iterator[tuple[str, TensorEntry]]:
-    """Yield the entries of a file's header, checked against the size of the file."""
-    try:
-        # Opening checks that the entries are in order, do not overlap and end where the file ends.
-        with safe_open(path, framework="pt"):
-            pass
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little")
-            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    data = HEADER_LENGTH_BYTES + length
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = entry["data_offsets"]
-            yield name, TensorEntry(path, entry["dtype"], tuple(entry["shape"]), data + start, data + stop)
+def _find_files(directory: Path) -> list[Path]:
+    """Find the weight files of a directory without an index."""
+    for name in SINGLE_FILES:
+        if (directory / name).exists():
+            return [directory / name]
+    found = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("consolidated.*.pt"))
+    shards = [match for path in found if (match := SHARD.fullmatch(path.name))]
+    if len(found) == 1 and not shards:
+        return found
+    if found and len({(shard["stem"], shard["count"]) for shard in shards}) == 1 and len(shards) == len(found):
+        return _complete(directory, shards[0])
+    if found and found[0].suffix == ".pt":
+        return found
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(f"{directory} holds {names} and no {INDEX_FILES[0]} that says which belong together")
+    raise CheckpointError(
+        f"{directory} holds no weights: neither {', '.join((*INDEX_FILES[:1], *SINGLE_FILES))}, nor consolidated.*.pt"
+    )
+
+
+def _complete(directory: Path, shard: re.Match[str]) -> list[Path]:
+    """Name all shards of a set, those that are missing too."""
+    numbers = range(1, int(shard["count"]) + 1)
+    return [directory / f"{shard['stem']}-{number:05d}-of-{shard['count']}.safetensors" for number in numbers]

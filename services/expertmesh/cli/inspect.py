@@ -19,7 +19,7 @@ def inspect(
 
     checkpoint = Checkpoint.open(directory)
     config = ModelConfig.from_dict(checkpoint.config)
-    summary = summarize(checkpoint)
+    summary = summarize(checkpoint, config.num_experts)
     facts = {
         "architecture": config.architecture,
         "format": summary.weight_format,

@@ -40,14 +40,18 @@ class AttentionPlan:
     sin: torch.Tensor
 
 
-def plan_spans(batch: StepBatch, block_size: int) -> tuple[Span, ...]:
-    """Group the rows of a step: all sequences with one new token together, every other sequence by itself."""
+def plan_spans(batch: StepBatch, block_size: int, window: int | None = None) -> tuple[Span, ...]:
+    """Group the rows of a step: all sequences with one new token together, every other sequence by itself.
+
+    A token sees at most ``window`` tokens, itself included.
+    """
     starts = [sum(batch.query_lens[:i]) for i in range(len(batch.query_lens))]
     slots = _context_slots(batch.block_tables, block_size)  # [S, B * block_size]
     singles = [i for i, length in enumerate(batch.query_lens) if length == 1]
-    spans = [_prefill_span(batch, i, starts[i], slots[i]) for i, n in enumerate(batch.query_lens) if n > 1]
+    window = window or max(batch.context_lens)
+    spans = [_prefill_span(batch, i, starts[i], slots[i], window) for i, n in enumerate(batch.query_lens) if n > 1]
     if singles:
-        spans.append(_decode_span(batch, singles, [starts[i] for i in singles], slots[singles]))
+        spans.append(_decode_span(batch, singles, [starts[i] for i in singles], slots[singles], window))
     return tuple(spans)
 
 
@@ -56,25 +60,28 @@ def _context_slots(block_tables: torch.Tensor, block_size: int) -> torch.Tensor:
     return (block_tables.unsqueeze(-1) * block_size + offsets).flatten(1)  # [S, B * block_size]
 
 
-def _prefill_span(batch: StepBatch, index: int, start: int, slots: torch.Tensor) -> Span:
+def _prefill_span(batch: StepBatch, index: int, start: int, slots: torch.Tensor, window: int) -> Span:
     num_new, context = batch.query_lens[index], batch.context_lens[index]
     device = slots.device
+    first = max(0, context - num_new + 1 - window)
     mask = None
-    if context > num_new:
-        last_seen = torch.arange(context - num_new, context, device=device)  # [Q]
-        mask = (torch.arange(context, device=device) <= last_seen.unsqueeze(1))[None, None]  # [1, 1, Q, C]
+    if context > num_new or context > window:
+        query = torch.arange(context - num_new, context, device=device).unsqueeze(1)  # [Q, 1]
+        key = torch.arange(first, context, device=device)  # [C]
+        mask = ((key <= query) & (key > query - window))[None, None]  # [1, 1, Q, C]
     rows = torch.arange(start, start + num_new, device=device)
-    return Span(rows, slots[:context].unsqueeze(0), mask, (1, num_new))
+    return Span(rows, slots[first:context].unsqueeze(0), mask, (1, num_new))
 
 
-def _decode_span(batch: StepBatch, singles: list[int], rows: list[int], slots: torch.Tensor) -> Span:
+def _decode_span(batch: StepBatch, singles: list[int], rows: list[int], slots: torch.Tensor, window: int) -> Span:
     contexts = [batch.context_lens[i] for i in singles]
     longest = max(contexts)
     device = slots.device
     mask = None
-    if min(contexts) < longest:
-        lengths = torch.tensor(contexts, device=device)
-        mask = (torch.arange(longest, device=device) < lengths.unsqueeze(1))[:, None, None]  # [S, 1, 1, C]
+    if min(contexts) < longest or longest > window:
+        lengths = torch.tensor(contexts, device=device).unsqueeze(1)  # [S, 1]
+        key = torch.arange(longest, device=device)  # [C]
+        mask = ((key < lengths) & (key >= lengths - window))[:, None, None]  # [S, 1, 1, C]
     return Span(torch.tensor(rows, device=device), slots[:, :longest], mask, (len(singles), 1))
 
 

@@ -6,12 +6,17 @@ from typing import Any
 
 from expertmesh.errors import CheckpointError
 
-ARCHITECTURES = ("MixtralForCausalLM",)
+DENSE = "MistralForCausalLM"
+ARCHITECTURES = ("MixtralForCausalLM", DENSE)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Mixtral decoder. Widths are counts of features, ``eos_token_ids`` are the ids that end an answer."""
+    """A Mixtral decoder, or a Mistral one, whose only FFN counts as one expert.
+
+    Widths are counts of features; a token attends to itself and the ``sliding_window`` - 1 tokens before it, or to all
+    where that is None; ``eos_token_ids`` are the ids that end an answer.
+    """
 
     architecture: str
     vocab_size: int
@@ -28,14 +33,22 @@ class ModelConfig:
     max_position_embeddings: int
     is_embedding_tied: bool
     eos_token_ids: tuple[int, ...]
+    sliding_window: int | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every token goes to the only expert, without a gate."""
+        return self.architecture == DENSE
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":
         """Check and take over a config.json; CheckpointError names the key, its value and what would be right.
 
-        A ``sliding_window`` is ignored: old configurations of Mixtral carry one although it was trained without.
+        The ``sliding_window`` of a Mixtral is ignored: old configurations carry one although it was trained without.
         """
         architecture = _architecture(config)
+        is_dense = architecture == DENSE
+        has_window = is_dense and config.get("sliding_window") is not None
         hidden_size = _count(config, "hidden_size")
         num_heads = _count(config, "num_attention_heads")
         _require_silu(config)
@@ -49,13 +62,14 @@ class ModelConfig:
                 num_heads=num_heads,
                 num_kv_heads=_count(config, "num_key_value_heads", num_heads),
                 head_dim=_count(config, "head_dim", hidden_size // num_heads),
-                num_experts=_count(config, "num_local_experts"),
-                num_experts_per_token=_count(config, "num_experts_per_tok"),
+                num_experts=1 if is_dense else _count(config, "num_local_experts"),
+                num_experts_per_token=1 if is_dense else _count(config, "num_experts_per_tok"),
                 rms_norm_eps=_positive(config, "rms_norm_eps", 1e-5),
                 rope_theta=_rope_theta(config),
                 max_position_embeddings=_count(config, "max_position_embeddings"),
                 is_embedding_tied=bool(config.get("tie_word_embeddings", False)),
                 eos_token_ids=_token_ids(config, "eos_token_id"),
+                sliding_window=_count(config, "sliding_window") if has_window else None,
             )
         )
 

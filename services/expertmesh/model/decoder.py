@@ -17,32 +17,32 @@ from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.experts import Experts
-from expertmesh.model.gate import choose_experts
+from expertmesh.model.gate import choose_experts, choose_only_expert
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.norm import RMSNorm
 from expertmesh.model.rope import RotaryEmbedding
 
 
 class WeightSource(Protocol):
-    """Where tensors are read from by their HF names, for example a checkpoint."""
+    """Where tensors are read from by their HF names without ".weight", for example a checkpoint."""
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Read a tensor that must have ``shape``."""
         ...
 
-    def weight(self, prefix: str, shape: tuple[int, int]) -> Weight:
+    def weight(self, name: str, shape: tuple[int, int]) -> Weight:
         """Read a matrix, quantized or not, that must have ``shape`` (outputs, inputs)."""
         ...
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer without its experts; ``gate`` is [E, D]."""
+    """One decoder layer without its experts; ``gate`` is [E, D], None where a dense model has a single expert."""
 
     input_norm: RMSNorm
     attention: Attention
     expert_norm: RMSNorm
-    gate: torch.Tensor
+    gate: torch.Tensor | None
 
 
 class Decoder:
@@ -75,7 +75,7 @@ class Decoder:
     ) -> "Decoder":
         """Read the weights; activations will be ``dtype`` on the backend's device. ``report`` is told (layers, of)."""
         loader = _Loader(config, source, backend, dtype)
-        table = loader.dense("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
+        table = loader.dense("model.embed_tokens", (config.vocab_size, config.hidden_size))
         layers = []
         for index in range(config.num_layers):
             layers.append(loader.layer(index))
@@ -99,7 +99,8 @@ class Decoder:
     def _embed(self, batch: StepBatch, cache: KVCache) -> tuple[torch.Tensor, AttentionPlan]:
         hidden = embedding(batch.token_ids, self._embedding)
         cos, sin = self._rotary.at(batch.positions, hidden.dtype)
-        return hidden, AttentionPlan(batch.slot_mapping, plan_spans(batch, cache.block_size), cos, sin)
+        spans = plan_spans(batch, cache.block_size, self.config.sliding_window)
+        return hidden, AttentionPlan(batch.slot_mapping, spans, cos, sin)
 
     @torch.inference_mode()
     def _attend_and_choose(
@@ -108,6 +109,8 @@ class Decoder:
         """Return the hidden states after attention, the rows for the experts [T, D], and the gate's choice [T, A]."""
         hidden = hidden + layer.attention(layer.input_norm(hidden), index, plan, cache)
         rows = layer.expert_norm(hidden)
+        if layer.gate is None:
+            return hidden, rows, *choose_only_expert(rows)
         return hidden, rows, *choose_experts(linear(rows, layer.gate), self.config.num_experts_per_token)
 
     @torch.inference_mode()
@@ -129,22 +132,22 @@ class _Loader:
 
     def layer(self, index: int) -> Layer:
         config, prefix = self._config, f"model.layers.{index}"
-        gate = self.dense(f"{prefix}.block_sparse_moe.gate.weight", (config.num_experts, config.hidden_size))
+        gate_shape = (config.num_experts, config.hidden_size)
         return Layer(
             input_norm=self.norm(f"{prefix}.input_layernorm"),
             attention=self._attention(f"{prefix}.self_attn"),
             expert_norm=self.norm(f"{prefix}.post_attention_layernorm"),
-            gate=gate,
+            gate=None if config.is_dense else self.dense(f"{prefix}.block_sparse_moe.gate", gate_shape),
         )
 
     def dense(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         return self._source.tensor(name, shape).to(self._backend.device, self._dtype)
 
     def norm(self, prefix: str) -> RMSNorm:
-        return RMSNorm(self.dense(f"{prefix}.weight", (self._config.hidden_size,)), self._config.rms_norm_eps)
+        return RMSNorm(self.dense(prefix, (self._config.hidden_size,)), self._config.rms_norm_eps)
 
-    def weight(self, prefix: str, num_out: int, num_in: int) -> Weight:
-        return self._source.weight(prefix, (num_out, num_in))
+    def weight(self, name: str, num_out: int, num_in: int) -> Weight:
+        return self._source.weight(name, (num_out, num_in))
 
     def _attention(self, prefix: str) -> Attention:
         config = self._config

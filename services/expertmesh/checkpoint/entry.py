@@ -1,0 +1,38 @@
+"""What every kind of weight file offers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+# Which part of a tensor is wanted, as an index per leading dimension; () = all of it.
+Part = tuple[int | slice, ...]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of a file: its dtype as safetensors names it ("BF16"), its shape, its bytes."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+class TensorFile(Protocol):
+    """A file of named tensors, whose data is read when it is asked for."""
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """The tensors of the file by name."""
+        ...
+
+    def read(self, name: str, part: Part = ()) -> torch.Tensor:
+        """Read a tensor or a part of it; CheckpointError when the file is damaged."""
+        ...
+
+    def sample(self, name: str, max_bytes: int) -> bytes:
+        """Return up to ``max_bytes`` bytes from the middle of a tensor."""
+        ...

@@ -1,0 +1,146 @@
+"""Every kind of checkpoint through real expert servers: logits equal those of transformers on its plain weights."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import layouts
+import pytest
+import torch
+from checkpoints import DENSE_MODEL, awq_quantization, gptq_quantization, write_mixtral
+from integration_mesh import start_expert
+from oracle import oracle
+from torch.nn.functional import silu
+
+from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.discovery.endpoints import StaticDiscovery
+from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.kernels.reference import ReferenceBackend
+from expertmesh.model.batch import StepBatch
+from expertmesh.model.config import ModelConfig
+from expertmesh.model.decoder import Decoder
+from expertmesh.model.experts import Experts
+from expertmesh.model.kv_cache import KVCache
+
+SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
+NUM_TOKENS = 21
+TOKENS = torch.randint(0, 128, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0))
+
+
+async def with_servers(directory: Path, use) -> torch.Tensor:
+    """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model."""
+    checkpoint = Checkpoint.open(directory)
+    config = ModelConfig.from_dict(checkpoint.config)
+    half = (config.num_experts + 1) // 2
+    hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
+    async with AsyncExitStack() as stack:
+        servers = [await start_expert(directory, tuple(experts)) for experts in hosts]
+        for stop, _ in servers:
+            stack.push_async_callback(stop.aclose)
+        pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))
+        task = asyncio.create_task(pool.run())
+        try:
+            async with asyncio.timeout(10):
+                await pool.wait_until(lambda: not pool.missing(config.num_experts))
+            return await use(RemoteExperts(pool, DispatchConfig()), checkpoint, config)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
+    """Prefill TOKENS; returns [T, V]."""
+    backend = ReferenceBackend(torch.device("cpu"))
+    decoder = Decoder.load(config, checkpoint, backend, torch.float32)
+    cache = KVCache(config, 1, NUM_TOKENS, torch.float32, backend.device)
+    positions = torch.arange(NUM_TOKENS)
+    batch = StepBatch(TOKENS, positions, positions, (NUM_TOKENS,), (NUM_TOKENS,), torch.zeros(1, 1).long(), positions)
+    return await decoder.forward(batch, cache, experts)
+
+
+def assert_equals_transformers(made) -> None:
+    found = asyncio.run(with_servers(made.directory, logits))
+    with torch.no_grad():
+        expected = oracle(made)(TOKENS[None]).logits[0]
+    assert ((found - expected).norm() / expected.norm()).item() <= 1e-5
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group_size", [-1, 128, 64, 32])
+@pytest.mark.parametrize("desc_act", [False, True])
+@pytest.mark.parametrize(("sym", "is_v2"), [(True, False), (False, False), (False, True)])
+def test_gptq(tmp_path, bits, group_size, desc_act, sym, is_v2):
+    quantization = gptq_quantization(bits, group_size, desc_act, sym, is_v2)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, dtype=torch.float32, **SMALL))
+
+
+@pytest.mark.parametrize("scales", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("file", ["config.json", "quantize_config.json"])
+@pytest.mark.parametrize("biases", [None, torch.zeros])
+def test_gptq_as_different_tools_write_it(tmp_path, scales, file, biases):
+    quantization = gptq_quantization(4, 64, True, scales=scales, file=file, biases=biases)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+@pytest.mark.parametrize("group_size", [-1, 128, 64, 32])
+@pytest.mark.parametrize("zero_point", [True, False])
+@pytest.mark.parametrize("file", ["config.json", "quant_config.json"])
+def test_awq(tmp_path, group_size, zero_point, file):
+    quantization = awq_quantization(group_size, zero_point, file)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_plain(tmp_path, dtype, shards):
+    assert_equals_transformers(write_mixtral(tmp_path, dtype=dtype, shards=shards, **SMALL))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        layouts.newer_hf,
+        layouts.fused_hf,
+        layouts.mistral,
+        layouts.mistral_stacked,
+        layouts.paddle,
+        layouts.torch_bin,
+    ],
+)
+def test_layouts_of_other_tools(tmp_path, layout):
+    made = write_mixtral(tmp_path, dtype=torch.bfloat16, **SMALL)
+    layout(made)
+    assert_equals_transformers(made)
+
+
+@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(4, 32, desc_act=True)])
+@pytest.mark.parametrize("sliding_window", [None, 8, 21, 64])
+def test_dense_mistral(tmp_path, quantization, sliding_window):
+    overrides = {**SMALL, **DENSE_MODEL, "sliding_window": sliding_window}
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **overrides))
+
+
+def test_dense_mistral_as_it_was_released(tmp_path):
+    made = write_mixtral(tmp_path, dtype=torch.bfloat16, **{**SMALL, **DENSE_MODEL, "sliding_window": 8})
+    layouts.mistral(made)
+    assert_equals_transformers(made)
+
+
+def test_biases_that_are_not_zero_are_added(tmp_path):
+    quantization = gptq_quantization(4, 32, desc_act=True, biases=lambda num_out: torch.linspace(-1, 1, num_out))
+    made = write_mixtral(tmp_path, quantization=quantization, **SMALL)
+    x = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
+
+    async def dispatch(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
+        return await experts(1, x, torch.tensor([[0, 3]] * 5), torch.tensor([[0.25, 0.75]] * 5))
+
+    def expert(index: int) -> torch.Tensor:
+        prefix = f"model.layers.1.block_sparse_moe.experts.{index}"
+        w1, w2, w3 = (made.dense[f"{prefix}.w{i}.weight"] for i in (1, 2, 3))
+        b1, b2 = (torch.linspace(-1, 1, num_out).half().float() for num_out in (256, 128))
+        return (silu(x @ w1.T + b1) * (x @ w3.T + b1)) @ w2.T + b2
+
+    found = asyncio.run(with_servers(tmp_path, dispatch))
+    torch.testing.assert_close(found, 0.25 * expert(0) + 0.75 * expert(3), atol=1e-5, rtol=1e-5)

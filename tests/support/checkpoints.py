@@ -1,0 +1,197 @@
+"""Small random checkpoints in every layout, and the plain weights that they stand for."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mistral_common
+import torch
+from safetensors.torch import save_file
+
+from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
+from expertmesh.kernels.weights import QuantizedWeight
+
+TOKENIZER_FILE = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "max_position_embeddings": 512,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+DENSE_MODEL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_local_experts": 1}
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class RandomCheckpoint:
+    """A checkpoint on disk and the plain weights that it stands for (dequantized, HF's names for Mixtral)."""
+
+    directory: Path
+    config: dict[str, Any]
+    dense: Tensors
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How matrices are stored as codes: what the configuration says in ``file``, and how codes are made and packed."""
+
+    config: dict[str, Any]
+    quantize: Callable[[torch.Tensor], QuantizedWeight]
+    pack: Callable[[QuantizedWeight], Tensors]
+    file: str = "config.json"
+
+
+def awq_quantization(group_size: int, zero_point: bool = True, file: str = "config.json") -> Quantization:
+    """AWQ as its tools write it; without zero points, ``qzeros`` is left out."""
+    keys = {"bits": 4, "group_size": group_size} if file == "config.json" else {"w_bit": 4, "q_group_size": group_size}
+    return Quantization(
+        {"quant_method": "awq", "zero_point": zero_point, "version": "GEMM", **keys},
+        lambda matrix: round_to_nearest(matrix, 4, _groups_of(matrix, group_size), is_symmetric=not zero_point),
+        lambda weight: replace(awq.pack(weight), **({} if zero_point else {"qzeros": None})).as_dict(),
+        file,
+    )
+
+
+def gptq_quantization(
+    bits: int = 4,
+    group_size: int = 128,
+    desc_act: bool = False,
+    sym: bool = True,
+    is_v2: bool = False,
+    file: str = "quantize_config.json",
+    scales: torch.dtype = torch.float16,
+    biases: Callable[[int], torch.Tensor] | None = torch.zeros,
+) -> Quantization:
+    """GPTQ as its tools write it; ``biases`` makes what is stored as the bias of N outputs."""
+
+    def quantize(matrix: torch.Tensor) -> QuantizedWeight:
+        size = _groups_of(matrix, group_size)
+        weight = round_to_nearest(matrix, bits, size, is_symmetric=sym)
+        # Format v1 cannot store a zero point of 0; scales of another dtype are rounded to it before they mean anything.
+        zeros = weight.zeros if is_v2 else weight.zeros.clamp(min=1)
+        perm = torch.randperm(matrix.shape[1], generator=torch.Generator().manual_seed(matrix.shape[0]))
+        bias = None if biases is None else biases(matrix.shape[0]).half()
+        return replace(weight, scales=weight.scales.to(scales), zeros=zeros, perm=perm if desc_act else None, bias=bias)
+
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group_size, "desc_act": desc_act, "sym": sym}
+    return Quantization(
+        config | ({"checkpoint_format": "gptq_v2"} if is_v2 else {}),
+        quantize,
+        lambda weight: gptq.pack(weight, is_v2).as_dict(),
+        file,
+    )
+
+
+def write_mixtral(
+    directory: Path,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    quantization: Quantization | None = None,
+    shards: int = 1,
+    **overrides: Any,
+) -> RandomCheckpoint:
+    """Write a random checkpoint under HF's names for Mixtral, or for a dense Mistral with ``**DENSE_MODEL``."""
+    config = {**CONFIG, "torch_dtype": str(dtype).removeprefix("torch."), **overrides}
+    dense = random_weights(config, dtype, seed)
+    stored = dict(dense)
+    if quantization is not None:
+        _quantize(stored, dense, quantization)
+        if quantization.file == "config.json":
+            config["quantization_config"] = quantization.config
+        else:
+            (directory / quantization.file).write_text(json.dumps(quantization.config))
+    if config["architectures"] == DENSE_MODEL["architectures"]:
+        stored = {dense_name(name): tensor for name, tensor in stored.items() if ".gate." not in name}
+    (directory / "config.json").write_text(json.dumps(config))
+    save(directory, stored, shards)
+    shutil.copy(TOKENIZER_FILE, directory / "tokenizer.model")
+    return RandomCheckpoint(directory, config, dense)
+
+
+def random_weights(config: dict[str, Any], dtype: torch.dtype, seed: int) -> Tensors:
+    """Draw all weights of a model; the only FFN of a dense one is expert 0."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden // config["num_attention_heads"]
+    num_q, num_kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+
+    def matrix(rows: int, columns: int) -> torch.Tensor:
+        return (torch.randn(rows, columns, generator=generator) * columns**-0.5).to(dtype)
+
+    def norm() -> torch.Tensor:
+        return (1 + 0.1 * torch.randn(hidden, generator=generator)).to(dtype)
+
+    weights = {"model.embed_tokens.weight": torch.randn(config["vocab_size"], hidden, generator=generator).to(dtype)}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        weights[f"{prefix}.input_layernorm.weight"] = norm()
+        weights[f"{prefix}.post_attention_layernorm.weight"] = norm()
+        for name, rows, columns in (
+            ("q", num_q, hidden),
+            ("k", num_kv, hidden),
+            ("v", num_kv, hidden),
+            ("o", hidden, num_q),
+        ):
+            weights[f"{prefix}.self_attn.{name}_proj.weight"] = matrix(rows, columns)
+        weights[f"{prefix}.block_sparse_moe.gate.weight"] = matrix(config["num_local_experts"], hidden)
+        for expert in range(config["num_local_experts"]):
+            for name, rows, columns in (("w1", inner, hidden), ("w3", inner, hidden), ("w2", hidden, inner)):
+                weights[f"{prefix}.block_sparse_moe.experts.{expert}.{name}.weight"] = matrix(rows, columns)
+    weights["model.norm.weight"] = norm()
+    if not config["tie_word_embeddings"]:
+        weights["lm_head.weight"] = matrix(config["vocab_size"], hidden)
+    return weights
+
+
+def save(directory: Path, tensors: Tensors, shards: int = 1) -> None:
+    """Write tensors as one safetensors file, or as shards with an index."""
+    if shards == 1:
+        save_file(tensors, directory / "model.safetensors")
+        return
+    names = list(tensors)
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = names[shard::shards]
+        save_file({name: tensors[name] for name in part}, directory / file)
+        weight_map.update(dict.fromkeys(part, file))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def dense_name(name: str) -> str:
+    """Return the name that a dense model has for a tensor of expert 0."""
+    for ours, theirs in (("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")):
+        name = name.replace(f".block_sparse_moe.experts.0.{ours}.", f".mlp.{theirs}.")
+    return name
+
+
+def _quantize(stored: Tensors, dense: Tensors, quantization: Quantization) -> None:
+    """Replace the matrices that quantizers take by packed ones, and their plain values by what the packed ones mean."""
+    for name in [name for name in stored if "_proj." in name or ".experts." in name]:
+        weight = quantization.quantize(stored.pop(name))
+        prefix = name.removesuffix(".weight")
+        stored.update({f"{prefix}.{part}": tensor for part, tensor in quantization.pack(weight).items()})
+        dense[name] = dequantize(weight, dense[name].dtype)
+
+
+def _groups_of(matrix: torch.Tensor, group_size: int) -> int:
+    return group_size if group_size > 0 else matrix.shape[1]

@@ -1,0 +1,34 @@
+"""The same weights in transformers, in float32: what our logits must equal."""
+
+import torch
+from checkpoints import RandomCheckpoint, Tensors, dense_name
+from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM
+
+
+def oracle(checkpoint: RandomCheckpoint) -> MixtralForCausalLM | MistralForCausalLM:
+    """Load the plain weights of a checkpoint into transformers."""
+    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    tensors = {name: tensor.float() for name, tensor in checkpoint.dense.items()}
+    if config["model_type"] == "mistral":
+        model = MistralForCausalLM(MistralConfig(**config, attn_implementation="eager")).eval()
+        tensors = {dense_name(name): tensor for name, tensor in tensors.items() if ".gate." not in name}
+    else:
+        model = MixtralForCausalLM(MixtralConfig(**config, attn_implementation="eager")).eval()
+        tensors = _fuse_experts(tensors, checkpoint.config)
+    model.load_state_dict(tensors, strict=not checkpoint.config["tie_word_embeddings"])
+    return model
+
+
+def _fuse_experts(dense: Tensors, config: dict) -> Tensors:
+    """Join the experts of a layer, as transformers holds them in memory since its version 5."""
+    fused = {name.replace("block_sparse_moe", "mlp"): t for name, t in dense.items() if ".experts." not in name}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}.block_sparse_moe.experts"
+        experts = range(config["num_local_experts"])
+        gate_up = [torch.cat([dense[f"{prefix}.{e}.w1.weight"], dense[f"{prefix}.{e}.w3.weight"]]) for e in experts]
+        fused[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(gate_up)
+        fused[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(
+            [dense[f"{prefix}.{e}.w2.weight"] for e in experts]
+        )
+    return fused
