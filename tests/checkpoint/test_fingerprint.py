@@ -75,3 +75,10 @@ def test_what_tools_note_about_themselves_does_not(copy):
     before = of(copy)
     change_config(copy, transformers_version="4.36.0", _name_or_path="/somewhere", use_cache=False, dtype="bfloat16")
     assert of(copy) == before
+
+
+def test_rounding_while_loading_makes_another_model(make_mixtral):
+    directory = make_mixtral().directory
+    marks = {fingerprint(Checkpoint.open(directory, bits)) for bits in (None, 4, 8)}
+    assert len(marks) == 3
+    assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in marks)

@@ -2,13 +2,15 @@ import json
 import math
 import shutil
 
+import layouts
 import pytest
 import torch
+from checkpoints import write_mixtral
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.5"
@@ -166,3 +168,32 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, text, message):
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(CheckpointError, match=f"config.json {message}"):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("width", "group_size"), [(128, 128), (192, 64), (96, 32), (80, 80)])
+def test_plain_weights_are_rounded_while_loading(make_mixtral, bits, width, group_size):
+    made = make_mixtral(dtype=torch.bfloat16, intermediate_size=width)
+    checkpoint = Checkpoint.open(made.directory, round_to_bits=bits)
+    weight = checkpoint.expert(1, 5, 128, width).w_down
+    assert isinstance(weight, QuantizedWeight)
+    assert (weight.bits, weight.group_size) == (bits, group_size)
+    rounded = round_to_nearest(made.dense[f"{EXPERT}.w2.weight"], bits, group_size)
+    assert dequantize(weight).equal(dequantize(rounded))
+    assert isinstance(checkpoint.weight("model.layers.0.self_attn.q_proj", (128, 128)), QuantizedWeight)
+    for name in ("lm_head", "model.embed_tokens"):
+        assert isinstance(checkpoint.weight(name, (512, 128)), DenseWeight)
+    assert checkpoint.weight_format == f"int{bits} of bfloat16"
+
+
+def test_what_is_quantized_already_is_not_rounded_again(packed):
+    with pytest.raises(CheckpointError, match="is awq 4-bit g32 already and cannot be quantized while loading"):
+        Checkpoint.open(packed.directory, round_to_bits=4)
+
+
+@pytest.mark.parametrize("layout", [layouts.fused_hf, layouts.mistral_stacked])
+def test_a_fused_tensor_without_the_expert_is_named(tmp_path, layout):
+    made = write_mixtral(tmp_path, num_local_experts=2)
+    layout(made)
+    with pytest.raises(CheckpointError, match=r"holds no expert 2|is \[0, \d+\]|is \[\d+, 0\]"):
+        Checkpoint.open(tmp_path).expert(0, 2, 128, 256)

@@ -58,6 +58,10 @@ def test_help_shows_every_flag_with_its_default_and_environment_variable(name: s
         (["gateway", "--model", "/nowhere", "--local-experts", "--max-num-seqs", "0"], 2, "--max-num-seqs"),
         (["up", "--model", "/nowhere", "--expert-servers", "0"], 2, "--expert-servers"),
         (["generate"], 2, "Missing argument"),
+        (["split", "/nowhere", "/tmp/out"], 3, "/nowhere is not a directory"),
+        (["quantize", "/nowhere", "/tmp/out"], 3, "/nowhere is not a directory"),
+        (["up", "--model", "/nowhere", "--quantize", "int3"], 2, "'int3'; one of none, int8, int4 would be right"),
+        (["expert", "--model", "/nowhere", "--experts", "0", "--quantize", "8"], 2, "'8'; one of none, int8, int4"),
     ],
 )
 def test_errors_name_the_value_and_have_an_exit_code(arguments: list[str], code: int, message: str):
@@ -90,3 +94,17 @@ def test_inspect_shows_the_numbers(make_mixtral):
     assert result.returncode == 0
     for text in ("MixtralForCausalLM", "awq 4-bit g64", "expert 7"):
         assert text in result.stdout
+
+
+def test_split_quantize_and_inspect_work_together(make_mixtral, tmp_path):
+    plain = str(make_mixtral().directory)
+    quantized, shards = str(tmp_path / "quantized"), str(tmp_path / "shards")
+    assert run("quantize", plain, quantized, "--format", "gptq", "--bits", "3", "--group-size", "64").returncode == 0
+    assert run("split", quantized, shards).returncode == 0
+    result = run("inspect", shards, "--verify")
+    assert result.returncode == 0, result.stderr
+    for text in ("gptq 3-bit g64", "fit in 24 GB", "8 experts"):
+        assert text in result.stdout
+    assert run("inspect", plain, "--verify").returncode == 3
+    refused = run("quantize", quantized, str(tmp_path / "twice"))
+    assert (refused.returncode, "is gptq 3-bit g64 already" in refused.stderr) == (3, True)

@@ -36,10 +36,10 @@ class Mesh:
 
 
 async def start_expert(
-    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0", backend: str = "reference"
+    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0", backend: str = "reference", **config: Any
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
-    settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2)
+    settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2, **config)
     store, info = expert_server.load(settings, silent)
     stack = AsyncExitStack()
     running = await stack.enter_async_context(expert_server.running(settings, store, info))

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -14,9 +15,11 @@ from torch.nn.functional import silu
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.shards import split
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
@@ -29,14 +32,14 @@ NUM_TOKENS = 21
 TOKENS = torch.randint(0, 128, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0))
 
 
-async def with_servers(directory: Path, use) -> torch.Tensor:
+async def with_servers(directory: Path, use, round_to_bits: int | None = None) -> torch.Tensor:
     """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model."""
-    checkpoint = Checkpoint.open(directory)
+    checkpoint = Checkpoint.open(directory, round_to_bits)
     config = ModelConfig.from_dict(checkpoint.config)
     half = (config.num_experts + 1) // 2
     hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
     async with AsyncExitStack() as stack:
-        servers = [await start_expert(directory, tuple(experts)) for experts in hosts]
+        servers = [await start_expert(directory, tuple(experts), round_to_bits=round_to_bits) for experts in hosts]
         for stop, _ in servers:
             stack.push_async_callback(stop.aclose)
         pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))
@@ -60,8 +63,8 @@ async def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) 
     return await decoder.forward(batch, cache, experts)
 
 
-def assert_equals_transformers(made) -> None:
-    found = asyncio.run(with_servers(made.directory, logits))
+def assert_equals_transformers(made, round_to_bits: int | None = None) -> None:
+    found = asyncio.run(with_servers(made.directory, logits, round_to_bits))
     with torch.no_grad():
         expected = oracle(made)(TOKENS[None]).logits[0]
     assert ((found - expected).norm() / expected.norm()).item() <= 1e-5
@@ -126,6 +129,23 @@ def test_dense_mistral_as_it_was_released(tmp_path):
     made = write_mixtral(tmp_path, dtype=torch.bfloat16, **{**SMALL, **DENSE_MODEL, "sliding_window": 8})
     layouts.mistral(made)
     assert_equals_transformers(made)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("model", [{}, DENSE_MODEL], ids=["mixtral", "mistral"])
+def test_quantized_while_loading(tmp_path, bits, model):
+    made = write_mixtral(tmp_path, dtype=torch.bfloat16, **{**SMALL, **model})
+    for name in [name for name in made.dense if "_proj." in name or ".experts." in name]:
+        made.dense[name] = dequantize(round_to_nearest(made.dense[name], bits, 128))
+    assert_equals_transformers(made, round_to_bits=bits)
+
+
+@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(3, 32, desc_act=True)])
+def test_split(tmp_path, quantization):
+    (tmp_path / "model").mkdir()
+    made = write_mixtral(tmp_path / "model", quantization=quantization, dtype=torch.bfloat16, **SMALL)
+    split(Checkpoint.open(made.directory), tmp_path / "shards", lambda done, total: None)
+    assert_equals_transformers(replace(made, directory=tmp_path / "shards"))
 
 
 def test_biases_that_are_not_zero_are_added(tmp_path):

@@ -190,7 +190,7 @@ def _quantize(stored: Tensors, dense: Tensors, quantization: Quantization) -> No
         weight = quantization.quantize(stored.pop(name))
         prefix = name.removesuffix(".weight")
         stored.update({f"{prefix}.{part}": tensor for part, tensor in quantization.pack(weight).items()})
-        dense[name] = dequantize(weight, dense[name].dtype)
+        dense[name] = dequantize(weight)
 
 
 def _groups_of(matrix: torch.Tensor, group_size: int) -> int:

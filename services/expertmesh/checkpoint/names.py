@@ -66,6 +66,16 @@ def recognize(names: Iterable[str], head_dim: int) -> Locate:
     )
 
 
+def hf_name(name: str, is_dense: bool) -> str:
+    """Return the name that HF has for a matrix; that of a dense model's only FFN is not the one used here."""
+    return _hf_dense(name, ()).prefix if is_dense else name
+
+
+def is_quantizable(name: str) -> bool:
+    """Tell whether quantizers take the matrix ``name``: attention and experts, but no gate, head or embedding."""
+    return name.endswith("_proj") or EXPERT.fullmatch(name) is not None
+
+
 def owners(name: str, num_experts: int) -> range:
     """Tell which experts share the tensor ``name`` of a file; none for what the gateway loads."""
     if match := re.search(r"\.experts\.(\d+)\.", name):

@@ -4,23 +4,26 @@ Matrices go by the names that ``names`` describes, whatever the files call them.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from expertmesh.checkpoint.configuration import read_config
 from expertmesh.checkpoint.entry import TensorEntry
-from expertmesh.checkpoint.jsonfile import read_json
-from expertmesh.checkpoint.names import Locate, Location, recognize
-from expertmesh.checkpoint.params import config_from_params
+from expertmesh.checkpoint.names import Locate, Location, is_quantizable, recognize
 from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig, read_quantization
 from expertmesh.checkpoint.rotary import halves_from_pairs
 from expertmesh.checkpoint.tensors import TensorFiles
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 DENSE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Groups of 128 inputs share a scale; narrower matrices of small models take what divides them.
+ROUND_GROUP_SIZES = (128, 64, 32)
 PACKED_PARTS = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
@@ -34,31 +37,37 @@ class Checkpoint:
         quantization: QuantizationConfig | None,
         files: TensorFiles,
         locate: Locate,
+        round_to_bits: int | None = None,
     ) -> None:
         self.directory = directory
         self.config = config
         self.quantization = quantization
         self.files = files
+        self.round_to_bits = round_to_bits
         self._locate = locate
 
     @classmethod
-    def open(cls, directory: Path) -> "Checkpoint":
+    def open(cls, directory: Path, round_to_bits: int | None = None) -> "Checkpoint":
         """Read the configuration and the headers of the weight files.
 
-        CheckpointError names what is missing, damaged or not supported.
+        Plain matrices are rounded to ``round_to_bits`` as they are read, except where quantizers leave them plain too.
+        CheckpointError names what is missing, damaged or not supported, or quantized already.
         """
         if not directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
-        config = _read_config(directory)
+        config = read_config(directory)
+        quantization = read_quantization(directory, config)
+        if quantization and round_to_bits:
+            raise CheckpointError(f"{directory} is {quantization} already and cannot be quantized while loading")
         files = TensorFiles.open(directory)
-        return cls(
-            directory, config, read_quantization(directory, config), files, recognize(files.names, _head_dim(config))
-        )
+        locate = recognize(files.names, _head_dim(config))
+        return cls(directory, config, quantization, files, locate, round_to_bits)
 
     @property
     def weight_format(self) -> str:
         """Storage of the expert weights, for people: "awq 4-bit g128", "bfloat16"."""
-        return str(self.quantization or self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
+        plain = self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
+        return str(self.quantization or (f"int{self.round_to_bits} of {plain}" if self.round_to_bits else plain))
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Read the plain values of ``name``.
@@ -86,7 +95,8 @@ class Checkpoint:
         location = self._locate(name, shape)
         if self.is_packed(location):
             return self._quantized(location, shape)
-        return DenseWeight(self.tensor(name, shape), self._bias(location, shape[0]))
+        plain = DenseWeight(self.tensor(name, shape), self._bias(location, shape[0]))
+        return self._round(name, plain) if self.round_to_bits and is_quantizable(name) else plain
 
     def expert(self, layer: int, expert: int, hidden_size: int, intermediate_size: int) -> ExpertWeights:
         """Read one expert; the only FFN of a dense model is expert 0. Errors as ``weight``."""
@@ -98,21 +108,34 @@ class Checkpoint:
             w_down=self.weight(w2, (hidden_size, intermediate_size)),
         )
 
-    def stored(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the tensors of ``name`` as a file under HF's names would hold them: codes stay packed."""
+    def stored(self, name: str, new_name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors of ``name`` as a file would hold them under ``new_name``: codes stay packed.
+
+        CheckpointError as ``weight``; packed tensors are unpacked once, to be sure of what is copied.
+        """
         location = self._locate(name, shape)
         if self.is_packed(location):
+            self.weight(name, (shape[0], shape[1]))
             for part in PACKED_PARTS:
                 if f"{location.prefix}.{part}" in self.files:
-                    yield f"{name}.{part}", self.files.read(f"{location.prefix}.{part}")
+                    yield f"{new_name}.{part}", self.files.read(f"{location.prefix}.{part}")
             return
-        yield f"{name}.weight", self.tensor(name, shape)
-        if f"{location.prefix}.bias" in self.files:
-            yield f"{name}.bias", self.files.read(f"{location.prefix}.bias")
+        yield f"{new_name}.weight", self.tensor(name, shape)
+        bias = self._bias(location, shape[0])
+        if bias is not None:
+            yield f"{new_name}.bias", bias
 
     def is_packed(self, location: Location) -> bool:
         """Tell whether a matrix is there as codes."""
         return f"{location.prefix}.qweight" in self.files
+
+    def _round(self, name: str, plain: DenseWeight) -> QuantizedWeight:
+        group_size = next((size for size in ROUND_GROUP_SIZES if plain.shape[1] % size == 0), plain.shape[1])
+        try:
+            rounded = round_to_nearest(plain.data, self.round_to_bits or 0, group_size)
+        except ValueError as error:
+            raise CheckpointError(f"{self.directory}: {name}: {error}") from error
+        return replace(rounded, bias=plain.bias)
 
     def _bias(self, location: Location, num_out: int) -> torch.Tensor | None:
         name = f"{location.prefix}.bias"
@@ -152,13 +175,6 @@ class Checkpoint:
 
     def _read_if_there(self, name: str) -> torch.Tensor | None:
         return self.files.read(name) if name in self.files else None
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    params = directory / "params.json"
-    if params.exists() and not (directory / "config.json").exists():
-        return config_from_params(params, read_json(params))
-    return read_json(directory / "config.json")
 
 
 def _head_dim(config: dict[str, Any]) -> int:

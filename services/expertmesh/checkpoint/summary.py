@@ -18,6 +18,15 @@ class CheckpointSummary:
     expert_bytes: tuple[int, ...]
 
 
+# What a server takes beside its weights on a GPU: CUDA's context, workspaces, activations.
+SERVER_BYTES = 1_500_000_000
+
+
+def experts_that_fit(summary: CheckpointSummary, memory_bytes: int) -> int:
+    """Tell how many experts one server can host in so much memory, all layers of each."""
+    return min(len(summary.expert_bytes), max(0, memory_bytes - SERVER_BYTES) // max(summary.expert_bytes))
+
+
 def summarize(checkpoint: Checkpoint, num_experts: int) -> CheckpointSummary:
     """Add up the tensors of a checkpoint by who loads them; shards that are missing are not counted."""
     by_expert: Counter[int] = Counter()

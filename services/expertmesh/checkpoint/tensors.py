@@ -46,7 +46,7 @@ class TensorFiles:
         return cls([_open(path) for path in _find_files(directory)], {}, {})
 
     def __contains__(self, name: str) -> bool:
-        return name in self.entries
+        return name in self.entries or name in self._missing
 
     @property
     def names(self) -> Iterable[str]:

@@ -17,6 +17,7 @@ def expert(
         str,
         options.flag(options.MODEL, "EXPERTS", "Experts to host, for example 0,3-5.", show_default=False),
     ],
+    quantize: options.Quantize = "none",
     listen: options.Listen = "127.0.0.1:50052",
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
@@ -40,6 +41,7 @@ def expert(
 
     config = ExpertServerConfig(
         model=model,
+        round_to_bits=options.quantize_bits(quantize),
         experts=hosted,
         listen=listen,
         backend=backend,

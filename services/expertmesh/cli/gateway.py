@@ -26,6 +26,7 @@ def gateway(
         bool,
         options.flag(options.NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", "--local-experts"),
     ] = False,
+    quantize: options.Quantize = "none",
     listen: options.Listen = options.DEFAULT_GATEWAY,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
@@ -56,6 +57,7 @@ def gateway(
 
     config = GatewayConfig(
         model=model,
+        round_to_bits=options.quantize_bits(quantize),
         listen=listen,
         endpoints=None if local_experts else parse_endpoints(experts),
         backend=backend,

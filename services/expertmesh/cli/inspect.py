@@ -7,17 +7,32 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from expertmesh.cli import options
+from expertmesh.errors import CheckpointError
+
+# Memory of common GPUs.
+MEMORY_SIZES_GB = (8, 12, 16, 24, 40, 48, 80)
+
 
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
+    verify: Annotated[
+        bool,
+        options.flag(
+            options.MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"
+        ),
+    ] = False,
 ) -> None:
-    """Show architecture, format and bytes of a checkpoint, per expert and for the gateway."""
+    """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory."""
     from expertmesh.checkpoint.fingerprint import fingerprint
     from expertmesh.checkpoint.reader import Checkpoint
-    from expertmesh.checkpoint.summary import summarize
+    from expertmesh.checkpoint.shards import find_damaged
+    from expertmesh.checkpoint.summary import experts_that_fit, summarize
     from expertmesh.model.config import ModelConfig
 
     checkpoint = Checkpoint.open(directory)
+    if verify and (damaged := find_damaged(checkpoint)):
+        raise CheckpointError(f"{directory}: {', '.join(damaged)} differ from what was written; split again")
     config = ModelConfig.from_dict(checkpoint.config)
     summary = summarize(checkpoint, config.num_experts)
     facts = {
@@ -34,6 +49,7 @@ def inspect(
         "all weights": _format_bytes(summary.total_bytes),
         "gateway": _format_bytes(summary.gateway_bytes),
         **{f"expert {expert}": _format_bytes(size) for expert, size in enumerate(summary.expert_bytes)},
+        **{f"fit in {size} GB": f"{experts_that_fit(summary, size * 10**9)} experts" for size in MEMORY_SIZES_GB},
     }
     table = Table(title=str(directory), show_header=False, title_justify="left")
     for name, value in facts.items():

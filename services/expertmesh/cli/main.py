@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from expertmesh.cli import chat, expert, gateway, generate, inspect, up
+from expertmesh.cli import chat, expert, gateway, generate, inspect, quantize, split, up
 from expertmesh.errors import (
     CheckpointError,
     ConfigError,
@@ -42,7 +42,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (up.up, gateway.gateway, expert.expert),
     "Ask": (generate.generate, chat.chat),
-    "Look": (inspect.inspect,),
+    "Prepare": (inspect.inspect, split.split, quantize.quantize),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from expertmesh.errors import ConfigError
+
 DEFAULT_GATEWAY = "127.0.0.1:50051"
 
 MODEL = "Model"
@@ -21,6 +23,24 @@ def flag(panel: str, env: str, text: str, *names: str, **more: Any) -> Any:
 
 
 Model = Annotated[Path, flag(MODEL, "MODEL", "Directory of the checkpoint.", "--model", show_default=False)]
+
+Quantize = Annotated[
+    str,
+    flag(
+        MODEL,
+        "QUANTIZE",
+        "Round plain weights while loading: none, int8 or int4 (groups of 128). Gateway and expert servers must agree.",
+    ),
+]
+QUANTIZE_BITS = {"none": None, "int8": 8, "int4": 4}
+
+
+def quantize_bits(name: str) -> int | None:
+    """Return the bits that --quantize asks for; ConfigError for another word."""
+    if name not in QUANTIZE_BITS:
+        raise ConfigError(f"--quantize is {name!r}; one of {', '.join(QUANTIZE_BITS)} would be right")
+    return QUANTIZE_BITS[name]
+
 
 Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]

@@ -13,7 +13,7 @@ from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.progress import progress_bar
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
-from expertmesh.errors import CheckpointError, ExpertmeshError
+from expertmesh.errors import ExpertmeshError
 from expertmesh.rpc.signals import wait_for_shutdown
 
 MODULE = "expertmesh.cli.main"
@@ -34,6 +34,7 @@ def up(
             show_default=False,
         ),
     ] = None,
+    quantize: options.Quantize = "none",
     listen: options.Listen = options.DEFAULT_GATEWAY,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
@@ -60,10 +61,12 @@ def up(
     An expert process that dies is started again, and requests wait for it. Ctrl-C stops everything in order.
     """
     configure_logging(log_level)
+    options.quantize_bits(quantize)
     servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
     shared = {
         "model": model,
+        "quantize": quantize,
         "backend": backend,
         "device": device,
         "threads": threads or max(1, (os.cpu_count() or 1) // len(servers)),
@@ -88,13 +91,9 @@ def up(
 
 def _read_num_experts(model: Path) -> int:
     """Read just this number: the processes check the rest, and they have torch."""
-    from expertmesh.checkpoint.jsonfile import read_json
+    from expertmesh.checkpoint.configuration import count_experts, read_config
 
-    config = read_json(model / "config.json")
-    num_experts = config.get("num_local_experts")
-    if not isinstance(num_experts, int):
-        raise CheckpointError(f"{model / 'config.json'}: num_local_experts is {num_experts!r}; a number would be right")
-    return num_experts
+    return count_experts(model, read_config(model))
 
 
 def _program(name: str, command: str, **flags: object) -> Program:

@@ -32,7 +32,7 @@ class ExpertServerConfig:
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
-    calls in flight get after SIGTERM.
+    calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``.
     """
 
     model: Path
@@ -43,6 +43,7 @@ class ExpertServerConfig:
     max_batch_rows: int = 2048
     max_queue_rows: int = 16384
     drain_seconds: float = 25.0
+    round_to_bits: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_batch_rows, self.max_queue_rows) < 1:
@@ -80,7 +81,7 @@ async def serve(
 
 def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
-    checkpoint = Checkpoint.open(config.model)
+    checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
     backend = open_backend(config.backend, config.device)
     experts = range(model.num_experts) if config.experts is None else config.experts

@@ -28,11 +28,13 @@ Report = Callable[[int, int], None]
 class GatewayConfig:
     """What to serve, where, and within which bounds.
 
-    ``endpoints`` are those of expert servers, None runs all experts in this process. ``dtype`` is that of activations.
-    ``max_model_len`` None serves the longest sequence that the model and the KV cache allow.
+    Plain weights are rounded to ``round_to_bits``. ``endpoints`` are those of expert servers, None runs all experts in
+    this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
+    and the KV cache allow.
     """
 
     model: Path
+    round_to_bits: int | None = None
     listen: str = "127.0.0.1:50051"
     endpoints: Endpoints | None = None
     backend: str = "auto"
@@ -64,7 +66,7 @@ class LoadedModel:
 
 def load(config: GatewayConfig, report: Report) -> LoadedModel:
     """Read the checkpoint; CheckpointError or ConfigError when it cannot be served."""
-    checkpoint = Checkpoint.open(config.model)
+    checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
     tokenizer = Tokenizer.open(config.model)
     backend = open_backend(config.backend, config.device)

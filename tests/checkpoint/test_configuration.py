@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.checkpoint.params import config_from_params
+from expertmesh.checkpoint.configuration import config_from_params
 from expertmesh.errors import CheckpointError
 from expertmesh.model.config import ModelConfig
 

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from checkpoints import DENSE_MODEL, write_mixtral
+
+from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.quantizer import Recipe, quantize
+from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.errors import CheckpointError
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("model", [{"num_local_experts": 3}, DENSE_MODEL], ids=["mixtral", "mistral"])
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (Recipe("awq", 4, 128), "awq 4-bit g128"),
+        (Recipe("awq", 4, -1), "awq 4-bit no groups"),
+        (Recipe("gptq", 3, 32), "gptq 3-bit g32"),
+        (Recipe("gptq", 8, -1), "gptq 8-bit no groups"),
+    ],
+)
+def test_the_copy_holds_the_rounded_values(tmp_path, model, recipe, words):
+    (tmp_path / "model").mkdir()
+    made = write_mixtral(tmp_path / "model", dtype=torch.bfloat16, **model)
+    quantize(Checkpoint.open(made.directory), tmp_path / "out", recipe, silent)
+    checkpoint = Checkpoint.open(tmp_path / "out")
+    assert checkpoint.weight_format == words
+    assert fingerprint(checkpoint) != fingerprint(Checkpoint.open(made.directory))
+    weight = checkpoint.expert(1, 0, 128, 256).w_down
+    plain = made.dense["model.layers.1.block_sparse_moe.experts.0.w2.weight"]
+    group_size = recipe.group_size if recipe.group_size > 0 else 256
+    assert isinstance(weight, QuantizedWeight)
+    expected = round_to_nearest(plain, recipe.bits, group_size, is_symmetric=recipe.method == "gptq")
+    assert dequantize(weight).equal(dequantize(expected))
+    head = checkpoint.weight("lm_head", (512, 128))
+    assert isinstance(head, DenseWeight)
+    assert head.data.equal(made.dense["lm_head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("awq", 3, 128), "cannot write awq with 3 bits; known are awq with 4 bits; gptq with 2, 3, 4, 8 bits"),
+        (Recipe("int", 4, 128), "cannot write int with 4 bits"),
+        (Recipe("gptq", 4, 0), "cannot write groups of 0; a positive number or -1 would be right"),
+        (Recipe("gptq", 4, 96), "q_proj: 128 input features are no multiple of the group size 96"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_named(make_mixtral, tmp_path, recipe, message):
+    with pytest.raises(CheckpointError, match=message):
+        quantize(Checkpoint.open(make_mixtral().directory), tmp_path, recipe, silent)
