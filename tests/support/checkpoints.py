@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class RandomCheckpoint:
 
     directory: Path
     config: dict[str, Any]
-    dense: Tensors
+    dense: Tensors = field(repr=False)
 
 
 @dataclass(frozen=True)
