@@ -5,13 +5,16 @@ import torch
 
 from expertmesh.kernels import awq
 from expertmesh.kernels.cpu import MIN_ROWS_TO_DEQUANTIZE, CpuBackend
+from expertmesh.kernels.native.build import load_default
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
-CPU = CpuBackend()
+NATIVE = CpuBackend()
+TORCH = CpuBackend(is_native=False)
 REFERENCE = ReferenceBackend(torch.device("cpu"))
 MANY = MIN_ROWS_TO_DEQUANTIZE + 5
+both_ways = pytest.mark.parametrize("cpu", [NATIVE, TORCH], ids=["native", "torch"])
 # bfloat16 keeps 8 bits: activations, scales and shifts are each off by up to 2^-9.
 HALF_ERROR = 0.01
 
@@ -42,10 +45,11 @@ MATRICES = [
 ]
 
 
+@both_ways
 @pytest.mark.parametrize(("storage", "num_out", "num_in"), MATRICES)
-def test_linear_is_close_to_the_reference(storage, num_out, num_in):
+def test_linear_is_close_to_the_reference(cpu, storage, num_out, num_in):
     weight = random_weight(storage, num_out, num_in)
-    fast, exact = CPU.linear(weight), REFERENCE.linear(weight)
+    fast, exact = cpu.linear(weight), REFERENCE.linear(weight)
     for num_rows in (0, 1, 2, 9, MANY):
         x = torch.randn(num_rows, num_in, generator=torch.Generator().manual_seed(num_rows))
         found = fast(x)
@@ -54,7 +58,7 @@ def test_linear_is_close_to_the_reference(storage, num_out, num_in):
 
 
 @pytest.mark.parametrize("storage", ["g32", "g16", "bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("backend", [CPU, REFERENCE], ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", [NATIVE, TORCH, REFERENCE], ids=["native", "torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_linear_answers_in_the_dtype_of_its_input(backend, storage, dtype):
     linear = backend.linear(random_weight(storage, 32, 64))
@@ -70,39 +74,51 @@ def random_expert(storage: str, hidden: int, inner: int, seed: int) -> ExpertWei
     )
 
 
+@both_ways
 @pytest.mark.parametrize("storage", ["g32", "g64", "g128", "bfloat16", "float16", "float32"])
 @pytest.mark.parametrize(
     "num_rows", [(0, 0, 0), (1, 0, 0), (0, 0, 1), (3, 0, 2), (0, 17, 1), (MANY, 0, 1), (1, 1, 1)], ids=str
 )
-def test_experts_are_close_to_the_reference(storage, num_rows):
+def test_experts_are_close_to_the_reference(cpu, storage, num_rows):
     experts = [random_expert(storage, 128, 256, seed) for seed in range(3)]
     total = sum(num_rows)
     generator = torch.Generator().manual_seed(total)
     x = torch.randn(total, 128, generator=generator).bfloat16()
     row_weights = torch.rand(total, generator=generator)
-    found = CPU.experts(experts)(x, num_rows, row_weights)
+    found = cpu.experts(experts)(x, num_rows, row_weights)
     assert found.shape == (total, 128)
     assert found.dtype == torch.float32
     assert relative_error(found, REFERENCE.experts(experts)(x, num_rows, row_weights)) < 2 * HALF_ERROR
 
 
+@both_ways
 @pytest.mark.parametrize("group_size", [32, 64, 128, 256])
-def test_packed_weights_take_hardly_more_than_in_the_file(group_size):
+def test_packed_weights_take_hardly_more_than_in_the_file(cpu, group_size):
     weight = random_weight(f"g{group_size}", 512, 512)
     assert isinstance(weight, QuantizedWeight)
     in_file = sum(tensor.nbytes for tensor in awq.pack(weight).as_dict().values())
-    assert in_file <= CPU.linear(weight).num_bytes <= 1.15 * in_file
+    assert in_file <= cpu.linear(weight).num_bytes <= 1.15 * in_file
 
 
 @pytest.mark.parametrize(("storage", "bytes_per_value"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
 def test_dense_weights_keep_their_storage(storage, bytes_per_value):
     expert = random_expert(storage, 16, 32, 0)
-    assert CPU.experts([expert, expert]).num_bytes == 2 * 3 * 16 * 32 * bytes_per_value
+    assert NATIVE.experts([expert, expert]).num_bytes == 2 * 3 * 16 * 32 * bytes_per_value
     assert REFERENCE.experts([expert]).num_bytes == 3 * 16 * 32 * 4
 
 
-def test_codes_of_another_width_become_a_dense_matrix():
+def test_without_native_kernels_codes_of_another_width_become_a_dense_matrix():
     weight = round_to_nearest(random_matrix(32, 64), 3, 32)
-    assert CPU.linear(weight).num_bytes == 32 * 64 * 2
+    assert TORCH.linear(weight).num_bytes == 32 * 64 * 2
     x = random_matrix(3, 64, seed=1)
-    assert relative_error(CPU.linear(weight)(x), REFERENCE.linear(weight)(x)) < HALF_ERROR
+    assert relative_error(TORCH.linear(weight)(x), REFERENCE.linear(weight)(x)) < HALF_ERROR
+
+
+@pytest.mark.skipif(load_default() is None, reason="needs a C compiler and AVX2")
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("group_size", [16, 96, 192])
+def test_native_kernels_take_every_width_and_group(bits, group_size):
+    weight = round_to_nearest(random_matrix(40, 192), bits, group_size)
+    x = random_matrix(3, 192, seed=1)
+    assert NATIVE.linear(weight).num_bytes < 40 * 192 * 2
+    assert relative_error(NATIVE.linear(weight)(x), REFERENCE.linear(weight)(x)) < 2e-4

@@ -1,4 +1,4 @@
-"""The CPU backend: 4-bit weights stay packed, dense ones keep their dtype. Knows torch's CPU ops and their costs.
+"""The CPU backend: quantized weights stay packed, dense ones keep their dtype. Knows torch's CPU ops and their costs.
 
 Alphabet: M rows, N output features, K input features, G groups, B outputs of a tile of the packed layout.
 """
@@ -12,6 +12,8 @@ from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
+from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -68,17 +70,32 @@ class Int4Linear:
         return self._packed.multiply(x.to(torch.bfloat16)).to(x.dtype)
 
 
+class NativeLinear:
+    """Codes of any width in the layout of the C kernels."""
+
+    def __init__(self, matrix: NativeMatrix) -> None:
+        self._matrix = matrix
+        self.num_bytes = matrix.num_bytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply, return the dtype of ``x``; inside, activations are 16-bit integers."""
+        return self._matrix.multiply(x)
+
+
 class CpuBackend:
-    """Runs on the CPU with what torch offers there."""
+    """Runs on the CPU: quantized weights on the C kernels if ``is_native`` and they can be built, else on torch's."""
 
     name = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, is_native: bool = True) -> None:
         self.device = torch.device("cpu")
+        self._library = load_default() if is_native else None
 
     def linear(self, weight: Weight) -> Linear:
-        """Keep 4-bit codes packed where the op takes them; other codes become a bfloat16 matrix."""
+        """Keep codes packed where the C kernels or torch's op take them; other codes become a bfloat16 matrix."""
         if isinstance(weight, QuantizedWeight):
+            if self._library is not None and weight.bits in STORED_BITS:
+                return complete(NativeLinear(NativeMatrix.pack(self._library, weight)), weight, self.device)
             if _fits_int4pack(weight):
                 return complete(Int4Linear(PackedInt4.pack(weight)), weight, self.device)
             weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)

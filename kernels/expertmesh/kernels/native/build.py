@@ -1,0 +1,126 @@
+"""Compiles the C kernels at first use and loads them. Knows the compiler, the cache and the signatures, not the layout.
+
+A cached file is the library followed by the SHA-256 of its bytes, so that a file cut short is noticed before the loader
+maps it. Its name is a hash of all that it was made from.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import re
+import subprocess
+import tempfile
+from contextlib import suppress
+from ctypes import c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+COMPILER = "cc"
+SOURCE = Path(__file__).with_name("int16dot.c")
+COMPILE_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
+# No -fopenmp here: its symbols then come from the OpenMP runtime that torch has loaded, whose threads are warm.
+LINK_FLAGS = ("-shared",)
+NEEDED_FEATURES = frozenset({"__AVX2__", "__FMA__", "__F16C__"})
+COMPILE_TIMEOUT_SECONDS = 120
+DIGEST_BYTES = hashlib.sha256().digest_size
+# Functions of the library: what they return and take. Pointers are plain addresses.
+SIGNATURES = {
+    "int16dot_tile_outputs": (c_int64, ()),
+    "int16dot_codes_bytes": (c_int64, (c_void_p,)),
+    "int16dot_scratch_bytes": (c_int64, (c_void_p, c_int64)),
+    "int16dot_pack": (None, (c_void_p, c_void_p, c_int)),
+    "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
+}
+
+
+class BuildError(Exception):
+    """The kernels cannot be built or loaded on this machine."""
+
+
+@cache
+def load_default() -> ctypes.CDLL | None:
+    """Load the kernels, compiling them if they are not cached; None, and one warning, where that is impossible."""
+    return load(COMPILER, default_directory())
+
+
+def load(compiler: str, directory: Path) -> ctypes.CDLL | None:
+    """Like ``load_default``, with another compiler or another cache ``directory``."""
+    try:
+        return _declare(ctypes.CDLL(str(build(compiler, directory))))
+    except (BuildError, OSError) as error:
+        logger.warning("native kernels are not available, torch's are used instead: %s", error)
+        return None
+
+
+def build(compiler: str, directory: Path) -> Path:
+    """Return the file of the library for this machine, compiling it unless an intact one is in ``directory``.
+
+    BuildError when the compiler is missing or fails, or the machine lacks AVX2, FMA or F16C.
+    """
+    macros = _run(compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
+    missing = NEEDED_FEATURES - set(re.findall(r"__\w+__", macros))
+    if missing:
+        raise BuildError(f"{compiler} finds no {', '.join(sorted(missing))} on this machine")
+    library = _prepare(directory) / f"int16dot-{_digest_inputs(macros)}.so"
+    if not _is_intact(library):
+        _compile(compiler, library)
+    return library
+
+
+def default_directory() -> Path:
+    """Where libraries are kept: ``$XDG_CACHE_HOME/expertmesh``, else ``~/.cache/expertmesh``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "expertmesh"
+
+
+def _prepare(directory: Path) -> Path:
+    """Make ``directory``; where nothing can be written, use a new private one, which the next process will not find."""
+    with suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory if os.access(directory, os.W_OK | os.X_OK) else Path(tempfile.mkdtemp(prefix="expertmesh-"))
+
+
+def _digest_inputs(macros: str) -> str:
+    # The macros hold the compiler's version and the instructions of this processor.
+    parts = (SOURCE.read_bytes(), " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), macros.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _is_intact(library: Path) -> bool:
+    try:
+        content = library.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Compile beside ``library`` and move the result there at once: others may be reading, or compiling the same."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        compiled, linked = Path(scratch, "int16dot.o"), Path(scratch, library.name)
+        _run(compiler, *COMPILE_FLAGS, str(SOURCE), "-o", str(compiled))
+        _run(compiler, *LINK_FLAGS, str(compiled), "-o", str(linked))
+        with linked.open("ab") as file:
+            file.write(hashlib.sha256(linked.read_bytes()).digest())
+        os.replace(linked, library)
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    for name, (result, arguments) in SIGNATURES.items():
+        function = library[name]
+        function.restype, function.argtypes = result, arguments
+        setattr(library, name, function)
+    return library
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"cannot run {command[0]}: {error}") from error
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout

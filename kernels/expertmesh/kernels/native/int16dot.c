@@ -1,0 +1,417 @@
+/* Products of quantized matrices in 16-bit integers. Knows the packed layout and x86 vectors; not files or torch.
+
+   y[m, n] = sum over k of x[m, k] * (code[n, k] - zero[n, k / G]) * scale[n, k / G]
+
+   Rows of x are quantized block by block (at most 128 features of one group) to int16 with one float32 scale, so that the
+   sum over a block is exact in int32: 128 * 255 * 32767 < 2^31. Blocks are added up in float32, in ascending order,
+   whatever the number of rows or threads: the result of a row depends on nothing but that row.
+
+   Packed codes are [tile][block][chunk][half][lane] 16-bit words. A tile has 2 halves of LANES outputs; each output owns
+   two neighbouring words, for even and odd features; word w of a chunk holds the features w, w + 2, w + 4, ..., each in
+   BITS bits. So (words >> BITS * j) & mask is a vector of feature pairs, which the multiply-add instruction takes. */
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512BW__)
+#define LANES 16
+typedef __m512i ints;
+typedef __m512 floats;
+#define load_ints(p) _mm512_loadu_si512((const void *)(p))
+#define store_ints(p, v) _mm512_storeu_si512((void *)(p), v)
+#define zero_ints() _mm512_setzero_si512()
+#define same_ints(v) _mm512_set1_epi32(v)
+#define same_words(v) _mm512_set1_epi16(v)
+#define and_ints(a, b) _mm512_and_si512(a, b)
+#define shift_words(v, count) _mm512_srli_epi16(v, count)
+#define subtract_ints(a, b) _mm512_sub_epi32(a, b)
+#define multiply_ints(a, b) _mm512_mullo_epi32(a, b)
+#define ints_of_bytes(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
+#define ints_of_words(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p)))
+#define shift_ints_left(v, count) _mm512_slli_epi32(v, count)
+#define floats_of_ints(v) _mm512_cvtepi32_ps(v)
+#define floats_of_halves(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define cast_to_floats(v) _mm512_castsi512_ps(v)
+#define load_floats(p) _mm512_loadu_ps(p)
+#define store_floats(p, v) _mm512_storeu_ps(p, v)
+#define zero_floats() _mm512_setzero_ps()
+#define same_floats(v) _mm512_set1_ps(v)
+#define multiply_floats(a, b) _mm512_mul_ps(a, b)
+#define multiply_add_floats(a, b, c) _mm512_fmadd_ps(a, b, c)
+#if defined(__AVX512VNNI__)
+#define add_pair_products(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#else
+#define add_pair_products(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+#endif
+#else
+#define LANES 8
+typedef __m256i ints;
+typedef __m256 floats;
+#define load_ints(p) _mm256_loadu_si256((const __m256i *)(p))
+#define store_ints(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define zero_ints() _mm256_setzero_si256()
+#define same_ints(v) _mm256_set1_epi32(v)
+#define same_words(v) _mm256_set1_epi16(v)
+#define and_ints(a, b) _mm256_and_si256(a, b)
+#define shift_words(v, count) _mm256_srli_epi16(v, count)
+#define subtract_ints(a, b) _mm256_sub_epi32(a, b)
+#define multiply_ints(a, b) _mm256_mullo_epi32(a, b)
+#define ints_of_bytes(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
+#define ints_of_words(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p)))
+#define shift_ints_left(v, count) _mm256_slli_epi32(v, count)
+#define floats_of_ints(v) _mm256_cvtepi32_ps(v)
+#define floats_of_halves(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define cast_to_floats(v) _mm256_castsi256_ps(v)
+#define load_floats(p) _mm256_loadu_ps(p)
+#define store_floats(p, v) _mm256_storeu_ps(p, v)
+#define zero_floats() _mm256_setzero_ps()
+#define same_floats(v) _mm256_set1_ps(v)
+#define multiply_floats(a, b) _mm256_mul_ps(a, b)
+#define multiply_add_floats(a, b, c) _mm256_fmadd_ps(a, b, c)
+#if defined(__AVXVNNI__)
+#define add_pair_products(sum, a, b) _mm256_dpwssd_avx_epi32(sum, a, b)
+#else
+#define add_pair_products(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#endif
+#endif
+
+#define HALVES 2
+#define TILE (HALVES * LANES)
+#define MAX_FEATURES 128  /* of a block: more would overflow its int32 sums */
+#define MAX_BLOCK 144     /* with padding up to whole chunks */
+#define MAX_DIRECT_ROWS 4 /* unpack in registers up to here, through a panel beyond */
+#define MAX_KERNEL_ROWS 6 /* 6 x 2 sums fill the registers */
+#define MAX_PANEL_ROWS 96 /* rows whose sums stay in the nearest cache */
+#define MIN_WORK_PER_THREAD (1 << 17)
+
+enum { FLOAT32, FLOAT16, BFLOAT16 };
+
+/* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8. Scales and zeros are [tile][group][TILE]. */
+typedef struct {
+    int64_t num_out, num_in, group_size;
+    int32_t bits, scale_type;
+    uint16_t *codes;
+    void *scales;
+    uint8_t *zeros;
+} matrix_t;
+
+/* Rows [M, K] of floats, `stride` values apart. */
+typedef struct {
+    const void *data;
+    int64_t num_rows, stride;
+    int32_t type;
+} rows_t;
+
+/* Quantized rows: values [block][M][block size], scales and sums [block][M]. */
+typedef struct {
+    int16_t *values;
+    float *scales;
+    int32_t *sums;
+} input_t;
+
+/* Sizes that follow from K, the group size and the bits. A group is cut into equal blocks. */
+typedef struct {
+    int64_t num_groups, blocks_per_group, num_blocks, block_size, block_words;
+} layout_t;
+
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static inline int codes_per_word(int bits) { return 16 / bits; }
+
+static layout_t layout_of(const matrix_t *matrix) {
+    layout_t layout;
+    const int64_t chunk = 2 * codes_per_word(matrix->bits);
+    layout.num_groups = matrix->num_in / matrix->group_size;
+    layout.blocks_per_group = divide_up(matrix->group_size, MAX_FEATURES);
+    layout.num_blocks = layout.num_groups * layout.blocks_per_group;
+    layout.block_size = divide_up(divide_up(matrix->group_size, layout.blocks_per_group), chunk) * chunk;
+    layout.block_words = layout.block_size / chunk * 2 * TILE;
+    return layout;
+}
+
+/* The first feature of a block, and how many it has; later blocks of a group may have fewer than the block size. */
+static int64_t block_start(const matrix_t *matrix, const layout_t *layout, int64_t block, int64_t *num_features) {
+    const int64_t offset = block % layout->blocks_per_group * layout->block_size;
+    const int64_t left = matrix->group_size - offset;
+    *num_features = left < 0 ? 0 : left < layout->block_size ? left : layout->block_size;
+    return block / layout->blocks_per_group * matrix->group_size + (left < 0 ? 0 : offset);
+}
+
+/* ---- packing ---- */
+
+static void pack_block(const uint8_t *codes, int bits, int64_t block_size, int lane, uint16_t *words) {
+    const int per_word = codes_per_word(bits);
+    for (int64_t chunk = 0; chunk < block_size / (2 * per_word); chunk++)
+        for (int odd = 0; odd < 2; odd++) {
+            uint16_t word = 0;
+            for (int j = 0; j < per_word; j++) word |= (uint16_t)(codes[chunk * 2 * per_word + 2 * j + odd] << bits * j);
+            words[chunk * 2 * TILE + 2 * lane + odd] = word;
+        }
+}
+
+static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t tile, const uint8_t *codes) {
+    uint16_t *words = matrix->codes + tile * layout->num_blocks * layout->block_words;
+    for (int64_t block = 0; block < layout->num_blocks; block++, words += layout->block_words)
+        for (int lane = 0; lane < TILE; lane++) {
+            uint8_t padded[MAX_BLOCK] = {0};
+            int64_t num_features, start = block_start(matrix, layout, block, &num_features);
+            if (tile * TILE + lane < matrix->num_out)
+                memcpy(padded, codes + (tile * TILE + lane) * matrix->num_in + start, num_features);
+            pack_block(padded, matrix->bits, layout->block_size, lane, words);
+        }
+}
+
+int64_t int16dot_tile_outputs(void) { return TILE; }
+
+/* Bytes of the packed codes. */
+int64_t int16dot_codes_bytes(const matrix_t *matrix) {
+    const layout_t layout = layout_of(matrix);
+    return divide_up(matrix->num_out, TILE) * layout.num_blocks * layout.block_words * (int64_t)sizeof(uint16_t);
+}
+
+/* Fill the codes of `matrix` from [N, K] bytes. */
+void int16dot_pack(const matrix_t *matrix, const uint8_t *codes, int num_threads) {
+    const layout_t layout = layout_of(matrix);
+#pragma omp parallel for num_threads(num_threads)
+    for (int64_t tile = 0; tile < divide_up(matrix->num_out, TILE); tile++) pack_tile(matrix, &layout, tile, codes);
+}
+
+/* ---- quantizing rows ---- */
+
+static void read_floats(const void *data, int type, int64_t start, int64_t count, float *out) {
+    if (type == FLOAT32) memcpy(out, (const float *)data + start, count * sizeof(float));
+    const uint16_t *halves = (const uint16_t *)data + start;
+    if (type == BFLOAT16)
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t bits = (uint32_t)halves[i] << 16;
+            memcpy(out + i, &bits, sizeof bits);
+        }
+    if (type == FLOAT16) {
+        int64_t i = 0;
+        for (; i + 8 <= count; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(halves + i))));
+        for (; i < count; i++) out[i] = _cvtsh_ss(halves[i]);
+    }
+}
+
+/* The bits of the largest magnitude: as integers they sort like magnitudes, with Inf and NaN on top. */
+static int32_t largest_magnitude(const float *x, int64_t count) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+/* Quantize `count` values; returns the scale, which is NaN where a value is not finite, and so becomes every output. */
+static float quantize_block(const float *x, int64_t count, int16_t *values, int32_t *sum) {
+    const int32_t smallest_bits = 0x0d800000, inf_bits = 0x7f800000; /* 2^-100: below, 32767 / x would overflow */
+    int32_t bits = largest_magnitude(x, count), total = 0;
+    const int is_finite = bits < inf_bits;
+    bits = bits < smallest_bits ? smallest_bits : bits;
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    const float inverse = is_finite ? 32767.0f / largest : 0.0f;
+    for (int64_t i = 0; i < count; i++) {
+        /* 1.5 * 2^23 leaves the nearest integer in the low bits of the sum. */
+        const float shifted = (is_finite ? x[i] : 0.0f) * inverse + 12582912.0f;
+        int32_t value;
+        memcpy(&value, &shifted, sizeof value);
+        value -= 0x4b400000;
+        values[i] = (int16_t)value;
+        total += value;
+    }
+    *sum = total;
+    return is_finite ? largest / 32767.0f : __builtin_nanf("");
+}
+
+static void quantize_rows(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block, const input_t *input) {
+    int64_t num_features, start = block_start(matrix, layout, block, &num_features);
+    for (int64_t row = 0; row < x->num_rows; row++) {
+        const int64_t at = block * x->num_rows + row;
+        float padded[MAX_BLOCK] = {0};
+        read_floats(x->data, x->type, row * x->stride + start, num_features, padded);
+        input->scales[at] =
+            quantize_block(padded, layout->block_size, input->values + at * layout->block_size, input->sums + at);
+    }
+}
+
+/* ---- multiplying ---- */
+
+/* What a block's kernel works on: words of one tile, rows of int16, and the sums [rows][HALVES] that it adds to. */
+typedef struct {
+    const uint16_t *words;
+    int64_t num_chunks, block_size;
+    const int16_t *values;
+    const float *row_scales;
+    const int32_t *row_sums;
+    ints zeros[HALVES];
+    floats scales[HALVES];
+    floats *sums;
+} block_t;
+
+static inline __attribute__((always_inline)) ints unpack(ints words, int bits, int j) {
+    const ints shifted = j ? shift_words(words, bits * j) : words;
+    return bits * (j + 1) == 16 ? shifted : and_ints(shifted, same_words((int16_t)((1 << bits) - 1)));
+}
+
+static inline __attribute__((always_inline)) void add_block(const block_t *block, const int bits, const int num_rows) {
+    const int per_word = 16 / bits;
+    ints sums[MAX_KERNEL_ROWS][HALVES];
+#pragma GCC unroll 8
+    for (int row = 0; row < num_rows; row++) sums[row][0] = sums[row][1] = zero_ints();
+    const uint16_t *words = block->words;
+    const int16_t *values = block->values;
+    for (int64_t chunk = 0; chunk < block->num_chunks; chunk++, words += 2 * TILE, values += 2 * per_word) {
+        const ints first = load_ints(words), second = load_ints(words + TILE);
+#pragma GCC unroll 8
+        for (int j = 0; j < per_word; j++) {
+            const ints codes[HALVES] = {unpack(first, bits, j), unpack(second, bits, j)};
+#pragma GCC unroll 8
+            for (int row = 0; row < num_rows; row++) {
+                int32_t pair;
+                memcpy(&pair, values + row * block->block_size + 2 * j, sizeof pair);
+                sums[row][0] = add_pair_products(sums[row][0], codes[0], same_ints(pair));
+                sums[row][1] = add_pair_products(sums[row][1], codes[1], same_ints(pair));
+                /* Says that the sums are needed now: gcc would otherwise put off the additions and spill products. */
+                __asm__("" : "+v"(sums[row][0]), "+v"(sums[row][1]));
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < num_rows; row++)
+#pragma GCC unroll 8
+        for (int half = 0; half < HALVES; half++) {
+            const ints shift = multiply_ints(block->zeros[half], same_ints(block->row_sums[row]));
+            const floats scale = multiply_floats(block->scales[half], same_floats(block->row_scales[row]));
+            floats *sum = block->sums + HALVES * row + half;
+            *sum = multiply_add_floats(floats_of_ints(subtract_ints(sums[row][half], shift)), scale, *sum);
+        }
+}
+
+typedef void (*kernel_t)(const block_t *);
+#define KERNEL(bits, rows) \
+    static void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
+#define KERNELS(bits) KERNEL(bits, 1) KERNEL(bits, 2) KERNEL(bits, 3) KERNEL(bits, 4)
+#define NAMES(bits) {add_block_##bits##_1, add_block_##bits##_2, add_block_##bits##_3, add_block_##bits##_4}
+KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(8) KERNELS(16) KERNEL(16, 5) KERNEL(16, 6)
+
+static kernel_t kernel_of(int bits, int64_t num_rows) {
+    static const kernel_t packed[][MAX_DIRECT_ROWS] = {[2] = NAMES(2), [3] = NAMES(3), [4] = NAMES(4), [8] = NAMES(8)};
+    static const kernel_t panel[MAX_KERNEL_ROWS] = {add_block_16_1, add_block_16_2, add_block_16_3,
+                                                    add_block_16_4, add_block_16_5, add_block_16_6};
+    return bits == 16 ? panel[num_rows - 1] : packed[bits][num_rows - 1];
+}
+
+/* Widen the words of a block to one code per word: the same layout with bits = 16. */
+static inline __attribute__((always_inline)) void widen(const uint16_t *words, int64_t num_chunks, const int bits, uint16_t *panel) {
+    for (int64_t chunk = 0; chunk < num_chunks; chunk++, words += 2 * TILE) {
+        const ints first = load_ints(words), second = load_ints(words + TILE);
+#pragma GCC unroll 8
+        for (int j = 0; j < 16 / bits; j++, panel += 2 * TILE) {
+            store_ints(panel, unpack(first, bits, j));
+            store_ints(panel + TILE, unpack(second, bits, j));
+        }
+    }
+}
+
+static void widen_block(const uint16_t *words, int64_t num_chunks, int bits, uint16_t *panel) {
+    if (bits == 2) widen(words, num_chunks, 2, panel);
+    if (bits == 3) widen(words, num_chunks, 3, panel);
+    if (bits == 4) widen(words, num_chunks, 4, panel);
+    if (bits == 8) widen(words, num_chunks, 8, panel);
+}
+
+static floats load_scales(const matrix_t *matrix, int64_t at) {
+    if (matrix->scale_type == FLOAT32) return load_floats((const float *)matrix->scales + at);
+    if (matrix->scale_type == FLOAT16) return floats_of_halves((const uint16_t *)matrix->scales + at);
+    return cast_to_floats(shift_ints_left(ints_of_words((const uint16_t *)matrix->scales + at), 16));
+}
+
+static void write_outputs(const floats sums[HALVES], int64_t count, int type, void *out) {
+    float values[TILE];
+    for (int half = 0; half < HALVES; half++) store_floats(values + half * LANES, sums[half]);
+    if (type == FLOAT32) memcpy(out, values, count * sizeof(float));
+    uint16_t halves[TILE];
+    if (type == FLOAT16)
+        for (int i = 0; i < TILE; i += 8)
+            _mm_storeu_si128((__m128i *)(halves + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT));
+    if (type == BFLOAT16)
+        for (int i = 0; i < TILE; i++) {
+            uint32_t bits;
+            memcpy(&bits, values + i, sizeof bits);
+            const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+            halves[i] = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)rounded;
+        }
+    if (type != FLOAT32) memcpy(out, halves, count * sizeof(uint16_t));
+}
+
+/* Multiply rows `first` to `first` + `num_rows` by the outputs of one tile. */
+static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, const rows_t *y,
+                          int64_t tile, int64_t first, int64_t num_rows) {
+    uint16_t panel[MAX_BLOCK * TILE] __attribute__((aligned(64)));
+    floats sums[MAX_PANEL_ROWS * HALVES];
+    for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
+    const int is_direct = num_rows <= MAX_DIRECT_ROWS;
+    const int bits = is_direct ? matrix->bits : 16;
+    const int64_t num_chunks = layout->block_size / (2 * codes_per_word(matrix->bits));
+    const int64_t num_passes = divide_up(num_rows, is_direct ? MAX_DIRECT_ROWS : MAX_KERNEL_ROWS);
+    for (int64_t index = 0; index < layout->num_blocks; index++) {
+        block_t block = {.num_chunks = layout->block_size / (2 * codes_per_word(bits)), .block_size = layout->block_size};
+        block.words = matrix->codes + (tile * layout->num_blocks + index) * layout->block_words;
+        if (!is_direct) {
+            widen_block(block.words, num_chunks, matrix->bits, panel);
+            block.words = panel;
+        }
+        const int64_t group = (tile * layout->num_groups + index / layout->blocks_per_group) * TILE;
+        for (int half = 0; half < HALVES; half++) {
+            block.zeros[half] = ints_of_bytes(matrix->zeros + group + half * LANES);
+            block.scales[half] = load_scales(matrix, group + half * LANES);
+        }
+        for (int64_t pass = 0; pass < num_passes; pass++) {
+            const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
+            const int64_t at = index * y->num_rows + first + row;
+            block.values = input->values + at * layout->block_size;
+            block.row_scales = input->scales + at;
+            block.row_sums = input->sums + at;
+            block.sums = sums + row * HALVES;
+            kernel_of(bits, end - row)(&block);
+        }
+    }
+    const int64_t left = matrix->num_out - tile * TILE, item_bytes = y->type == FLOAT32 ? 4 : 2;
+    for (int64_t row = 0; row < num_rows; row++)
+        write_outputs(sums + row * HALVES, left < TILE ? left : TILE, y->type,
+                      (char *)y->data + ((first + row) * y->stride + tile * TILE) * item_bytes);
+}
+
+/* Bytes of scratch memory that a product with `num_rows` rows needs. */
+int64_t int16dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows) {
+    const layout_t layout = layout_of(matrix);
+    return layout.num_blocks * num_rows * (layout.block_size * 2 + 8);
+}
+
+/* Write x [M, K] times the matrix to y [M, N]; both of any float type. */
+void int16dot_multiply(const matrix_t *matrix, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
+    const layout_t layout = layout_of(matrix);
+    const int64_t num_rows = x->num_rows, num_tiles = divide_up(matrix->num_out, TILE);
+    const int64_t num_values = layout.num_blocks * num_rows * layout.block_size;
+    const input_t input = {.scales = scratch,
+                           .sums = (int32_t *)scratch + layout.num_blocks * num_rows,
+                           .values = (int16_t *)((int32_t *)scratch + 2 * layout.num_blocks * num_rows)};
+    const int64_t useful_threads = 1 + num_values * num_tiles * TILE / MIN_WORK_PER_THREAD;
+    const int team = num_threads < useful_threads ? num_threads : (int)useful_threads;
+#pragma omp parallel num_threads(team)
+    {
+#pragma omp for
+        for (int64_t block = 0; block < layout.num_blocks; block++) quantize_rows(matrix, &layout, x, block, &input);
+        for (int64_t first = 0; first < num_rows; first += MAX_PANEL_ROWS) {
+            const int64_t left = num_rows - first;
+#pragma omp for nowait
+            for (int64_t tile = 0; tile < num_tiles; tile++)
+                multiply_tile(matrix, &layout, &input, y, tile, first, left < MAX_PANEL_ROWS ? left : MAX_PANEL_ROWS);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+"""Quantized matrices that the C kernels multiply. Knows their layout and calls; not how they are compiled.
+
+Alphabet: M rows, N output features, K input features, G groups, B outputs of a tile.
+"""
+
+import ctypes
+from ctypes import byref, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+
+import torch
+
+from expertmesh.kernels.weights import QuantizedWeight
+
+# Bits that a code takes in the packed layout, for every width of codes.
+STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+class MatrixArguments(ctypes.Structure):
+    """``matrix_t`` of the C source."""
+
+    _fields_ = (
+        ("num_out", c_int64),
+        ("num_in", c_int64),
+        ("group_size", c_int64),
+        ("bits", c_int32),
+        ("scale_type", c_int32),
+        ("codes", c_void_p),
+        ("scales", c_void_p),
+        ("zeros", c_void_p),
+    )
+
+
+class RowsArguments(ctypes.Structure):
+    """``rows_t`` of the C source."""
+
+    _fields_ = (("data", c_void_p), ("num_rows", c_int64), ("stride", c_int64), ("type", c_int32))
+
+
+@dataclass(frozen=True)
+class NativeMatrix:
+    """A matrix [N, K] in the layout of the C kernels, which depends on the CPU: it is made at load and never stored.
+
+    ``tensors`` own the memory that ``arguments`` points to.
+    """
+
+    library: ctypes.CDLL
+    arguments: MatrixArguments
+    tensors: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def pack(cls, library: ctypes.CDLL, weight: QuantizedWeight) -> "NativeMatrix":
+        """Lay out the codes, scales and zeros of ``weight``; its ``perm`` and ``bias`` are left to the caller."""
+        _check(weight)
+        num_lanes = library.int16dot_tile_outputs()
+        scales = _tile(weight.scales if weight.scales.dtype in TYPES else weight.scales.float(), num_lanes)
+        zeros = _tile(weight.zeros, num_lanes)
+        arguments = MatrixArguments(*weight.shape, weight.group_size, STORED_BITS[weight.bits], TYPES[scales.dtype])
+        packed = torch.empty(library.int16dot_codes_bytes(byref(arguments)), dtype=torch.uint8)
+        arguments.codes, arguments.scales, arguments.zeros = (t.data_ptr() for t in (packed, scales, zeros))
+        codes = weight.codes.contiguous()
+        library.int16dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
+        return cls(library, arguments, (packed, scales, zeros))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of codes, scales and zeros."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply ``x`` [M, K] of any float type and return [M, N] in the type of ``x``.
+
+        Inside, each row is rounded to 16 bits of the largest value of every 128 features (or of a group, where groups
+        are smaller). A row with NaN or Inf gives NaN. Other rows and threads do not change a row's result.
+        """
+        if x.dim() != 2 or x.shape[1] != self.arguments.num_in or not x.is_cpu:
+            raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.arguments.num_in}] on the CPU is right")
+        if x.dtype not in TYPES:
+            return self.multiply(x.float()).to(x.dtype)
+        x = x if x.stride(1) == 1 else x.contiguous()
+        y = torch.empty(x.shape[0], self.arguments.num_out, dtype=x.dtype)  # [M, N]
+        matrix = byref(self.arguments)
+        scratch = torch.empty(self.library.int16dot_scratch_bytes(matrix, x.shape[0]), dtype=torch.uint8)
+        self.library.int16dot_multiply(
+            matrix, byref(_rows(x)), byref(_rows(y)), scratch.data_ptr(), torch.get_num_threads()
+        )
+        return y
+
+
+def _check(weight: QuantizedWeight) -> None:
+    num_out, num_in = weight.shape
+    if weight.bits not in STORED_BITS:
+        raise ValueError(f"codes have {weight.bits} bits; {min(STORED_BITS)} to {max(STORED_BITS)} would be right")
+    if weight.group_size < 1 or num_in % weight.group_size:
+        raise ValueError(f"{num_in} input features are no multiple of the group size {weight.group_size}")
+    expected = (num_out, num_in // weight.group_size)
+    if weight.scales.shape != expected or weight.zeros.shape != expected:
+        found = [list(tensor.shape) for tensor in (weight.scales, weight.zeros)]
+        raise ValueError(f"scales and zeros are {found[0]} and {found[1]}; {list(expected)} would be right")
+    if weight.codes.dtype != torch.uint8 or weight.zeros.dtype != torch.uint8:
+        raise ValueError(f"codes and zeros are {weight.codes.dtype} and {weight.zeros.dtype}; uint8 would be right")
+
+
+def _rows(values: torch.Tensor) -> RowsArguments:
+    return RowsArguments(values.data_ptr(), values.shape[0], values.stride(0), TYPES[values.dtype])
+
+
+def _tile(values: torch.Tensor, num_lanes: int) -> torch.Tensor:
+    """Turn [N, G] into [tiles, G, num_lanes], filled up with zeros."""
+    num_out, num_groups = values.shape
+    num_tiles = -(-num_out // num_lanes)
+    padded = torch.nn.functional.pad(values, (0, 0, 0, num_tiles * num_lanes - num_out))
+    return padded.view(num_tiles, num_lanes, num_groups).transpose(1, 2).contiguous()

@@ -1,0 +1,97 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from expertmesh.kernels.native import build
+
+CAN_BUILD = build.load_default() is not None
+needs_compiler = pytest.mark.skipif(not CAN_BUILD, reason="needs a C compiler and AVX2")
+
+BUILD_AND_MULTIPLY = """
+import sys
+from pathlib import Path
+import torch
+from expertmesh.kernels.native.build import load
+from expertmesh.kernels.native.matrix import NativeMatrix
+from expertmesh.kernels.quantize import round_to_nearest
+matrix = NativeMatrix.pack(load("cc", Path(sys.argv[1])), round_to_nearest(torch.eye(32), 4, 32))
+print(matrix.multiply(torch.ones(1, 32)).sum().item())
+"""
+
+
+@needs_compiler
+def test_a_library_is_compiled_once(tmp_path):
+    library = build.build("cc", tmp_path)
+    written = library.stat().st_mtime_ns
+    assert list(tmp_path.iterdir()) == [library]
+    assert build.build("cc", tmp_path) == library
+    assert library.stat().st_mtime_ns == written
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:99] + b"?" + b[100:]])
+def test_a_damaged_file_is_compiled_anew(tmp_path, damage):
+    library = build.build("cc", tmp_path)
+    intact = library.read_bytes()
+    library.write_bytes(damage(intact))
+    assert build.load("cc", tmp_path) is not None
+    assert len(library.read_bytes()) == len(intact)
+
+
+@needs_compiler
+def test_processes_may_build_at_the_same_time(tmp_path):
+    command = [sys.executable, "-c", BUILD_AND_MULTIPLY, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate(timeout=200)[0] for process in processes]
+    assert [float(answer) for answer in answers] == pytest.approx([32.0, 32.0], rel=1e-3)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def compiler_script(tmp_path, text):
+    script = tmp_path / "compiler"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_without_a_compiler_there_is_a_warning(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert build.load("/nonexistent/cc", tmp_path) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cannot run /nonexistent/cc" in caplog.text
+
+
+def test_a_machine_without_avx2_is_refused(tmp_path):
+    compiler = compiler_script(tmp_path, "echo '#define __FMA__ 1'")
+    with pytest.raises(build.BuildError, match="finds no __AVX2__, __F16C__ on this machine"):
+        build.build(compiler, tmp_path / "cache")
+
+
+def test_a_failing_compiler_is_quoted_and_leaves_nothing_behind(tmp_path):
+    macros = "#define __AVX2__ 1\\n#define __FMA__ 1\\n#define __F16C__ 1"
+    compiler = compiler_script(
+        tmp_path, f'case "$*" in *-dM*) printf "{macros}\\n";; *) echo no space >&2; exit 1;; esac'
+    )
+    with pytest.raises(build.BuildError, match="failed: no space"):
+        build.build(compiler, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@needs_compiler
+def test_a_directory_that_cannot_be_made_is_replaced(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    library = build.build("cc", file / "cache")
+    assert library.exists()
+    assert library.parent.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("/some/where", "/some/where/expertmesh"), ("", "/home/x/.cache/expertmesh")]
+)
+def test_the_cache_follows_the_environment(monkeypatch, base, expected):
+    monkeypatch.setenv("XDG_CACHE_HOME", base)
+    monkeypatch.setenv("HOME", "/home/x")
+    assert str(build.default_directory()) == expected

@@ -1,0 +1,204 @@
+"""The C kernels against float64 products of the dequantized weights, and the equalities that they promise."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
+from expertmesh.kernels.weights import QuantizedWeight
+
+LIBRARY = load_default()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="needs a C compiler and AVX2")
+# Activations keep 15 bits of the largest of each block.
+MAX_ERROR = 2e-4
+ROWS = (1, 2, 3, 5, 8, 17, 64, 101)
+
+
+def random_weight(
+    bits: int, num_out: int, num_in: int, group_size: int, dtype: torch.dtype = torch.float16
+) -> QuantizedWeight:
+    generator = torch.Generator().manual_seed(bits * num_out + num_in)
+    num_groups = num_in // group_size
+    return QuantizedWeight(
+        codes=torch.randint(0, 2**bits, (num_out, num_in), dtype=torch.uint8, generator=generator),
+        scales=(torch.rand(num_out, num_groups, generator=generator) - 0.3).to(dtype),
+        zeros=torch.randint(0, 2**bits, (num_out, num_groups), dtype=torch.uint8, generator=generator),
+        bits=bits,
+        group_size=group_size,
+    )
+
+
+def pack(weight: QuantizedWeight) -> NativeMatrix:
+    assert LIBRARY is not None
+    return NativeMatrix.pack(LIBRARY, weight)
+
+
+def random_rows(num_rows: int, num_in: int) -> torch.Tensor:
+    return torch.randn(num_rows, num_in, generator=torch.Generator().manual_seed(num_rows))
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+# Outputs that fill no tile; groups smaller and larger than a block of 128, one over all features, odd and prime ones.
+SHAPES = [
+    *((37, 256, group_size) for group_size in (32, 64, 128, 256)),
+    (1, 32, 32),
+    (16, 384, 384),
+    (50, 1000, 1000),
+    (33, 131, 131),
+    (17, 41, 41),
+    (9, 96, 3),
+    (5, 7, 1),
+    (300, 640, 320),
+]
+
+
+@pytest.mark.parametrize("bits", STORED_BITS)
+@pytest.mark.parametrize(("num_out", "num_in", "group_size"), SHAPES)
+def test_products_are_close_and_rows_do_not_depend_on_each_other(bits, num_out, num_in, group_size):
+    weight = random_weight(bits, num_out, num_in, group_size)
+    matrix, exact = pack(weight), dequantize(weight, torch.float64)
+    x = random_rows(max(ROWS), num_in)
+    single = torch.cat([matrix.multiply(row.unsqueeze(0)) for row in x])
+    assert relative_error(single, x.double() @ exact.T) < MAX_ERROR
+    for num_rows in ROWS:
+        assert matrix.multiply(x[:num_rows]).equal(single[:num_rows])
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("num_rows", [1, 4, 7, 100])
+def test_threads_do_not_change_a_bit(bits, num_rows):
+    matrix = pack(random_weight(bits, 1000, 512, 128))
+    x = random_rows(num_rows, 512)
+    alone = matrix.multiply(x)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert matrix.multiply(x).equal(alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scales", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("num_rows", [0, 1, 9])
+def test_every_type_of_rows_and_scales(dtype, scales, num_rows):
+    weight = random_weight(4, 45, 96, 32, scales)
+    x = random_rows(num_rows, 96).to(dtype)
+    found = pack(weight).multiply(x)
+    assert found.dtype == dtype
+    assert found.shape == (num_rows, 45)
+    # The outputs are those of float32 rows, rounded once.
+    assert found.equal(pack(weight).multiply(x.float()).to(dtype))
+    if num_rows:
+        rounding = 0.0 if dtype == torch.float32 else torch.finfo(dtype).eps
+        assert relative_error(found, x.double() @ dequantize(weight, torch.float64).T) < MAX_ERROR + rounding
+
+
+def test_float64_rows_are_computed_in_float32():
+    matrix, x = pack(random_weight(4, 20, 64, 32)), random_rows(3, 64)
+    assert matrix.multiply(x.double()).equal(matrix.multiply(x).double())
+
+
+def test_rows_may_be_a_slice_or_transposed():
+    matrix, x = pack(random_weight(4, 20, 64, 32)), random_rows(6, 200)
+    expected = matrix.multiply(x[:, 50:114].contiguous())
+    assert matrix.multiply(x[:, 50:114]).equal(expected)
+    assert matrix.multiply(x[:, 50:114].T.contiguous().T).equal(expected)
+    assert matrix.multiply(x[::2, 50:114]).equal(expected[::2])
+
+
+def test_rows_of_zeros_give_zeros():
+    matrix = pack(random_weight(4, 20, 256, 128))
+    x = random_rows(3, 256)
+    x[1] = 0
+    found = matrix.multiply(x)
+    assert found[1].tolist() == [0.0] * 20
+    assert found[::2].equal(matrix.multiply(x[::2]))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_largest_codes_and_rows_do_not_overflow(bits):
+    top = 2**bits - 1
+    weight = random_weight(bits, 40, 256, 256)
+    weight = replace(weight, codes=torch.full_like(weight.codes, top), zeros=torch.zeros_like(weight.zeros))
+    x = torch.ones(7, 256)
+    expected = 256.0 * top * weight.scales.double().T.expand(7, 40)
+    assert relative_error(pack(weight).multiply(x), expected) < 1e-6
+    other = replace(weight, codes=weight.zeros.expand(40, 256), zeros=torch.full_like(weight.zeros, top))
+    assert relative_error(pack(other).multiply(x), -expected) < 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("num_rows", [1, 6])
+def test_rows_of_extreme_size(size, num_rows):
+    weight = random_weight(4, 40, 256, 128, torch.float32)
+    x = random_rows(num_rows, 256) * size
+    found, expected = pack(weight).multiply(x), x.double() @ dequantize(weight, torch.float64).T
+    # Blocks whose largest value is below 2^-100 are rounded to steps of 2^-115.
+    assert (found.double() - expected).norm() <= MAX_ERROR * max(expected.norm().item(), 1e-30)
+
+
+@pytest.mark.parametrize("size", [2.0**-24, 1e-3, 65504.0])
+def test_scales_of_extreme_size(size):
+    weight = random_weight(4, 40, 256, 128)
+    weight = replace(weight, scales=torch.full_like(weight.scales, size))
+    x = random_rows(6, 256)
+    assert relative_error(pack(weight).multiply(x), x.double() @ dequantize(weight, torch.float64).T) < MAX_ERROR
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("num_rows", [2, 9])
+def test_what_is_not_finite_comes_out_and_stays_in_its_row(dtype, value, num_rows):
+    matrix, x = pack(random_weight(4, 40, 160, 32)), random_rows(num_rows, 160).to(dtype)
+    clean = matrix.multiply(x)
+    x[1, 70] = value
+    found = matrix.multiply(x)
+    assert not found[1].isfinite().any()
+    others = [row for row in range(num_rows) if row != 1]
+    assert found[others].equal(clean[others])
+
+
+def test_products_beyond_the_type_of_the_rows_become_infinite():
+    matrix = pack(replace(random_weight(8, 4, 64, 64), scales=torch.full((4, 1), 65504.0)))
+    assert matrix.multiply(torch.full((2, 64), 60000.0).half()).isinf().all()
+
+
+@pytest.mark.parametrize(("bits", "bytes_per_code"), [(2, 0.25), (3, 0.40625), (4, 0.5), (5, 1), (8, 1)])
+def test_packed_codes_take_their_bits(bits, bytes_per_code):
+    matrix = pack(random_weight(bits, 64, 1024, 128))
+    assert matrix.num_bytes == 64 * 1024 * bytes_per_code + 64 * 8 * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 9}, "codes have 9 bits; 2 to 8 would be right"),
+        ({"group_size": 48}, "64 input features are no multiple of the group size 48"),
+        ({"group_size": 0}, "64 input features are no multiple of the group size 0"),
+        ({"group_size": 64}, r"scales and zeros are \[8, 2\] and \[8, 2\]; \[8, 1\] would be right"),
+        ({"codes": torch.zeros(8, 64, dtype=torch.int32)}, "codes and zeros are torch.int32 and torch.uint8"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        pack(replace(random_weight(4, 8, 64, 32), **changes))
+
+
+@pytest.mark.parametrize("x", [torch.ones(2, 63), torch.ones(64), torch.ones(2, 64, device="meta")])
+def test_rows_that_do_not_fit_are_refused(x):
+    with pytest.raises(ValueError, match=r"\[M, 64\] on the CPU is right"):
+        pack(random_weight(4, 8, 64, 32)).multiply(x)
+
+
+def test_rounded_weights_multiply_like_their_values():
+    values = torch.randn(80, 256, generator=torch.Generator().manual_seed(0))
+    weight = round_to_nearest(values, 4, 64)
+    x = random_rows(5, 256)
+    assert relative_error(pack(weight).multiply(x), x.double() @ dequantize(weight, torch.float64).T) < MAX_ERROR
