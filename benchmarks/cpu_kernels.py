@@ -1,0 +1,110 @@
+"""Matrices on a CPU: the C kernels beside torch's int4pack op and float32 matrices.
+
+Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8] [--threads 2] [--json FILE]
+
+One matrix of Mixtral's experts (14336 x 4096, groups of 128), bfloat16 rows. Sides take turns; medians. Each quantized
+side walks through copies of its matrix that together exceed the caches, as the experts of a model do. The limit of a
+time is that of reading the packed matrix at the speed at which this machine sums a large float32 vector.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from report import Row, parse_arguments, show
+
+from expertmesh.kernels.backend import Linear
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+
+NUM_OUT, NUM_IN, GROUP_SIZE = 14336, 4096, 128
+NUM_COPIES = 4
+SECONDS_PER_CASE = 0.5
+MIN_TURNS, MAX_TURNS = 3, 100
+
+
+def random_weight(bits: int) -> QuantizedWeight:
+    """Draw codes, scales and zeros of Mixtral's size."""
+    generator = torch.Generator().manual_seed(bits)
+    shape = (NUM_OUT, NUM_IN // GROUP_SIZE)
+    return QuantizedWeight(
+        codes=torch.randint(0, 2**bits, (NUM_OUT, NUM_IN), dtype=torch.uint8, generator=generator),
+        scales=torch.rand(shape, generator=generator).mul_(0.01).half(),
+        zeros=torch.randint(0, 2**bits, shape, dtype=torch.uint8, generator=generator),
+        bits=bits,
+        group_size=GROUP_SIZE,
+    )
+
+
+def rotate(backend: CpuBackend, weight: QuantizedWeight) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Multiply by one copy of the matrix after the other."""
+    copies = itertools.cycle([backend.linear(weight) for _ in range(NUM_COPIES)])
+    return lambda x: next(copies)(x)
+
+
+def measure_seconds(sides: dict[str, Callable[[torch.Tensor], torch.Tensor]], x: torch.Tensor) -> dict[str, float]:
+    """Median time of each side."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    stop = time.perf_counter() + SECONDS_PER_CASE * len(sides)
+    for turn in range(MAX_TURNS + 1):
+        for name, multiply in sides.items():
+            started = time.perf_counter()
+            multiply(x)
+            times[name].append(time.perf_counter() - started)
+        if turn >= MIN_TURNS and time.perf_counter() > stop:
+            break
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def measure_bandwidth() -> float:
+    """Bytes per second at which a vector much larger than the caches is summed."""
+    vector = torch.ones(2**26)
+    return vector.nbytes / min(measure_seconds({"sum": torch.sum}, vector).values())
+
+
+def measure_bits(bits: int, cases: list[int], float32: Linear, bandwidth: float) -> list[Row]:
+    """Time a width at each number of rows."""
+    weight = random_weight(bits)
+    num_bytes = CpuBackend().linear(weight).num_bytes
+    sides = {"native": rotate(CpuBackend(), weight), "float32": float32}
+    if bits == 4:
+        sides["int4pack"] = rotate(CpuBackend(is_native=False), weight)
+    rows = []
+    for num_rows in cases:
+        seconds = measure_seconds(sides, torch.randn(num_rows, NUM_IN).bfloat16())
+        rows += describe(f"{bits} bits, {num_rows} rows", num_rows, seconds, num_bytes, bandwidth)
+    return rows
+
+
+def describe(case: str, num_rows: int, seconds: dict[str, float], num_bytes: int, bandwidth: float) -> list[Row]:
+    """Times beside each peer, and the rates that follow from them."""
+    own = seconds.pop("native")
+    limit = num_bytes / bandwidth * 1e3
+    return [
+        *(Row(case, "time", own * 1e3, "ms", peer, value * 1e3, limit) for peer, value in sorted(seconds.items())),
+        Row(case, "weights read", num_bytes / own / 1e9, "GB/s", limit_value=bandwidth / 1e9),
+        Row(case, "arithmetic", 2 * num_rows * NUM_OUT * NUM_IN / own / 1e9, "GFLOP/s"),
+    ]
+
+
+def main() -> None:
+    """Measure every width and report."""
+    parser = parse_arguments(__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 512])
+    parser.add_argument("--bits", type=int, nargs="+", default=[3, 4, 8])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    float32 = CpuBackend().linear(DenseWeight(dequantize(random_weight(4))))
+    bandwidth = measure_bandwidth()
+    rows = [Row("memory", "bandwidth", bandwidth / 1e9, "GB/s")]
+    for bits in arguments.bits:
+        rows += measure_bits(bits, arguments.rows, float32, bandwidth)
+    show(f"{NUM_OUT} x {NUM_IN}, groups of {GROUP_SIZE}, {arguments.threads} threads", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
