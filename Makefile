@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format protos bench model clean
+.PHONY: help install demo test test-gpu check format protos bench model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and
 
 test: $(VENV)/.installed-dev ## Run every test that needs no GPU and no cluster
 	@$(BIN)/pytest -m "not gpu and not e2e"
+
+test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
+	@$(BIN)/pytest -m gpu
 
 check: $(VENV)/.installed-dev ## Check format, lint, types, imports and generated files
 	@$(BIN)/ruff format --check .

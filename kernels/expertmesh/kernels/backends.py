@@ -1,20 +1,41 @@
 """The kernel backends by name."""
 
+from importlib.util import find_spec
+
 import torch
 
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.reference import ReferenceBackend
 
-NAMES = ("auto", "cpu", "reference")
+NAMES = ("auto", "cpu", "triton", "reference")
 
 
 def create_backend(name: str, device: torch.device) -> Backend:
     """Make a backend; ``auto`` is the fastest for the device. ValueError when the two do not go together."""
     if name not in NAMES:
         raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(NAMES)}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend cpu cannot run on {device}; use reference")
-    if name == "reference" or device.type != "cpu":
-        return ReferenceBackend(device)
-    return CpuBackend()
+    chosen = choose_backend(device) if name == "auto" else name
+    if chosen == "cpu":
+        if device.type != "cpu":
+            raise ValueError(f"backend cpu cannot run on {device}; use {choose_backend(device)}")
+        return CpuBackend()
+    return _open_triton(device) if chosen == "triton" else ReferenceBackend(device)
+
+
+def choose_backend(device: torch.device) -> str:
+    """Name the fastest backend for a device; asks neither the device nor its driver."""
+    if device.type == "cpu":
+        return "cpu"
+    return "triton" if device.type == "cuda" and find_spec("triton") else "reference"
+
+
+def _open_triton(device: torch.device) -> Backend:
+    if device.type != "cuda":
+        raise ValueError(f"backend triton cannot run on {device}; use {choose_backend(device)}")
+    if not find_spec("triton"):
+        raise ValueError("backend triton needs the package triton; use reference")
+    # Imported here, as importing triton takes a second that other backends need not wait for.
+    from expertmesh.kernels.triton.backend import TritonBackend
+
+    return TritonBackend.open(device)

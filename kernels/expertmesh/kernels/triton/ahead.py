@@ -1,0 +1,173 @@
+"""Compiling the kernels for a GPU that is not there, and what they take of it. Knows targets, runs nothing.
+
+What comes out is the machine code that a launch would use, so registers, spills and shared memory can be read off.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from expertmesh.kernels.triton import kernels, ops, tuning
+from expertmesh.kernels.triton.layout import Matrices, PackedMatrices, lay_out
+from expertmesh.kernels.triton.tuning import Tiles
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
+
+TARGETS = {
+    "sm_75": GPUTarget("cuda", 75, 32),
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+NO_TENSOR_CORES = ("sm_75",)
+# Shared memory of one program, bytes. 8.x of the desktop and 9.0 have 99 and 227 KiB, 8.0 has 163.
+MAX_SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 99 << 10, "sm_90": 227 << 10, "gfx942": 64 << 10}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int16: "*i16",
+    torch.uint8: "*u8",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a program takes: registers per thread, bytes of spilled registers per thread, bytes of shared memory."""
+
+    num_registers: int
+    spilled_bytes: int
+    shared_bytes: int
+
+
+def device_of(target: str) -> ops.Device:
+    """What launches on ``target`` depend on, with one processor."""
+    return ops.Device(num_processors=1, has_tensor_cores=target not in NO_TENSOR_CORES)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a matrix is stored: bits per weight (16: dense bfloat16), group size (0: one group), act-order, bias."""
+
+    bits: int
+    group_size: int = 0
+    act_order: bool = False
+    bias: bool = False
+
+    def lay_out(self, num_out: int, num_in: int) -> Matrices:
+        """Lay out a matrix [num_out, num_in] without values, on the meta device."""
+        bias = torch.empty(num_out, device="meta") if self.bias else None
+        if self.bits == 16:
+            weight: Weight = DenseWeight(torch.empty(num_out, num_in, dtype=torch.bfloat16, device="meta"), bias)
+        else:
+            group_size = self.group_size or num_in
+            groups = (num_out, num_in // group_size)
+            weight = QuantizedWeight(
+                codes=torch.empty(num_out, num_in, dtype=torch.uint8, device="meta"),
+                scales=torch.empty(groups, dtype=torch.float16, device="meta"),
+                zeros=torch.empty(groups, dtype=torch.uint8, device="meta"),
+                bits=self.bits,
+                group_size=group_size,
+                perm=torch.empty(num_in, dtype=torch.int64, device="meta") if self.act_order else None,
+                bias=bias,
+            )
+        return lay_out([weight], torch.device("meta"))
+
+
+FORMATS = {
+    "2 bits g64": Format(2, 64),
+    "3 bits g128": Format(3, 128),
+    "4 bits g128": Format(4, 128),
+    "4 bits g128 act-order": Format(4, 128, act_order=True, bias=True),
+    "8 bits g128": Format(8, 128),
+    "bfloat16": Format(16),
+}
+
+
+def list_tiles(form: Format, target: str) -> Sequence[Tiles]:
+    """Return the tile sizes that launches on ``target`` choose from, for half-precision rows."""
+    return tuning.list_tiles(form.bits < 16, target not in NO_TENSOR_CORES)
+
+
+def compile_grouped_linear(
+    matrices: Matrices, dtype: torch.dtype, tiles: Tiles, swiglu: bool, target: str
+) -> Resources:
+    """Compile the launch of ``ops.grouped_linear`` on rows of ``dtype``; ``matrices`` may be on the meta device."""
+    dot_dtype = ops.choose_dot_dtype(dtype, device_of(target))
+    packed = matrices if isinstance(matrices, PackedMatrices) else None
+    pointers = {
+        "x": dtype,
+        "weights": packed.words.dtype if packed else matrices.data.dtype,  # type: ignore[union-attr]
+        "high_bits": torch.uint8 if packed and packed.high_bits is not None else None,
+        "scales": packed.scales.dtype if packed else None,
+        "zeros": packed.zeros.dtype if packed else None,
+        "order": torch.int32 if packed and packed.order is not None else None,
+        "bias": None if matrices.bias is None else torch.float32,
+        "row_weights": None if swiglu else torch.float32,
+        "tiles": torch.int32,
+        "y": dtype if swiglu else torch.float32,
+    }
+    constants = ops.constants(matrices, tiles, swiglu, dot_dtype)
+    return _compile(kernels.grouped_linear, pointers, constants, tiles.num_warps, tiles.num_stages, target)
+
+
+def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str) -> Resources:
+    """Compile the launch of ``ops.dequantize`` to ``dtype``; ``matrices`` may be on the meta device."""
+    pointers = {
+        "words": matrices.words.dtype,
+        "high_bits": None if matrices.high_bits is None else torch.uint8,
+        "scales": matrices.scales.dtype,
+        "zeros": torch.uint8,
+        "y": dtype,
+    }
+    return _compile(kernels.dequantize, pointers, ops.dequantize_constants(matrices), 4, 3, target)
+
+
+def _compile(
+    kernel: "triton.JITFunction[object]",
+    pointers: dict[str, torch.dtype | None],
+    constants: dict[str, object],
+    num_warps: int,
+    num_stages: int,
+    target: str,
+) -> Resources:
+    constants = {**constants, **{name: None for name, dtype in pointers.items() if dtype is None}}
+    types = {name: POINTERS[dtype] for name, dtype in pointers.items() if dtype is not None}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    # Torch's allocations start at multiples of 16 bytes; a launch tells the compiler so.
+    aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in types}
+    source = ASTSource(kernel, signature, constants, aligned)
+    options = {"num_warps": num_warps, "num_stages": num_stages}
+    compiled = triton.compile(source, target=TARGETS[target], options=options)
+    read = _read_cubin if "cubin" in compiled.asm else _read_amdgcn
+    return read(compiled)
+
+
+def _read_cubin(compiled: "triton.compiler.CompiledKernel") -> Resources:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "kernel.cubin")
+        file.write_bytes(compiled.asm["cubin"])
+        tool = triton.knobs.nvidia.cuobjdump.path
+        usage = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    # Local arrays would be on the stack too, but the kernels have none.
+    found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+    return Resources(found["REG"], found["STACK"] + found["LOCAL"], compiled.metadata.shared)
+
+
+def _read_amdgcn(compiled: "triton.compiler.CompiledKernel") -> Resources:
+    found = {
+        name: int(value)
+        for name, value in re.findall(
+            r"\.(vgpr_count|vgpr_spill_count|sgpr_spill_count): +(\d+)", compiled.asm["amdgcn"]
+        )
+    }
+    spilled = found["vgpr_spill_count"] + found["sgpr_spill_count"]
+    return Resources(found["vgpr_count"], 4 * spilled, compiled.metadata.shared)

@@ -1,0 +1,62 @@
+"""Kernels compiled for GPUs that are not here: they compile, spill no register, and fit the shared memory."""
+
+import pytest
+import torch
+
+from expertmesh.kernels.triton.ahead import (
+    FORMATS,
+    MAX_SHARED_BYTES,
+    NO_TENSOR_CORES,
+    TARGETS,
+    compile_dequantize,
+    compile_grouped_linear,
+    list_tiles,
+)
+from expertmesh.kernels.triton.layout import PackedMatrices
+
+HIDDEN, FFN = 4096, 14336
+# Every tile size with 4-bit and dense weights, the largest with the other formats.
+LAUNCHES = [
+    (target, name, tiles)
+    for target in TARGETS
+    for name, form in FORMATS.items()
+    for tiles in list_tiles(form, target)[0 if name in ("4 bits g128", "bfloat16") else -1 :]
+]
+
+
+def dtype_of(target: str) -> torch.dtype:
+    return torch.float16 if target in NO_TENSOR_CORES else torch.bfloat16
+
+
+@pytest.mark.parametrize(("target", "name", "tiles"), LAUNCHES, ids=lambda value: getattr(value, "block_rows", value))
+def test_the_first_launch_of_a_layer_fits_its_gpu(target, name, tiles):
+    matrices = FORMATS[name].lay_out(2 * FFN, HIDDEN)
+    resources = compile_grouped_linear(matrices, dtype_of(target), tiles, swiglu=True, target=target)
+    assert resources.num_registers > 0
+    assert resources.spilled_bytes == 0
+    assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_second_launch_of_a_layer_fits_its_gpu(target):
+    form = FORMATS["4 bits g128"]
+    tiles = list_tiles(form, target)[0]
+    resources = compile_grouped_linear(form.lay_out(HIDDEN, FFN), dtype_of(target), tiles, swiglu=False, target=target)
+    assert resources.spilled_bytes == 0
+    assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["3 bits g128", "4 bits g128"])
+def test_unpacking_fits_its_gpu(target, name):
+    matrices = FORMATS[name].lay_out(HIDDEN, FFN)
+    assert isinstance(matrices, PackedMatrices)
+    assert compile_dequantize(matrices, dtype_of(target), target).spilled_bytes == 0
+
+
+@pytest.mark.parametrize("target", NO_TENSOR_CORES)
+def test_bfloat16_rows_compile_without_tensor_cores(target):
+    form = FORMATS["4 bits g128"]
+    tiles = list_tiles(form, target)[0]
+    resources = compile_grouped_linear(form.lay_out(2 * FFN, HIDDEN), torch.bfloat16, tiles, swiglu=True, target=target)
+    assert resources.spilled_bytes == 0

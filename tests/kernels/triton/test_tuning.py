@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import pytest
+
+from expertmesh.kernels.triton.tuning import MAX_SPLIT, Workload, choose_tiles, list_tiles
+
+# The down projections of two of Mixtral's experts for one token.
+DOWN = Workload(
+    rows_per_expert=1,
+    num_active=2,
+    num_out=4096,
+    num_in=14336,
+    is_packed=True,
+    has_tensor_cores=True,
+    can_split=True,
+)
+
+
+@pytest.mark.parametrize(("rows", "block_rows"), [(1, 16), (16, 16), (17, 32), (33, 64), (64, 64), (5000, 64)])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_row_tiles_follow_the_rows_of_an_expert(rows, block_rows, is_packed):
+    tiles = choose_tiles(replace(DOWN, rows_per_expert=rows, is_packed=is_packed), num_processors=132)
+    assert tiles.block_rows == block_rows
+    assert (tiles.block_inputs == 0) == is_packed
+
+
+def test_k_is_split_until_every_processor_has_work():
+    assert choose_tiles(DOWN, num_processors=132).split == 5  # 2 experts x 64 tiles of outputs x 5 = 640 programs
+    assert choose_tiles(DOWN, num_processors=32).split == 1
+    assert choose_tiles(replace(DOWN, rows_per_expert=1000), num_processors=132).split == 1
+    assert choose_tiles(replace(DOWN, can_split=False), num_processors=132).split == 1
+
+
+def test_splits_have_bounds():
+    assert choose_tiles(replace(DOWN, num_out=64), num_processors=132).split == MAX_SPLIT
+    assert choose_tiles(replace(DOWN, num_out=64, num_in=2500), num_processors=132).split == 2
+    assert choose_tiles(replace(DOWN, num_in=64), num_processors=132).split == 1
+    assert choose_tiles(replace(DOWN, num_active=0, rows_per_expert=0), num_processors=132).split == MAX_SPLIT
+
+
+def test_without_tensor_cores_tiles_are_small():
+    for is_packed in (True, False):
+        assert [tiles.block_rows for tiles in list_tiles(is_packed, has_tensor_cores=False)] == [16]
