@@ -1,0 +1,61 @@
+"""What the Triton kernels take of a GPU, read from machine code compiled here: no GPU is needed.
+
+Usage: python benchmarks/triton_resources.py [--json FILE]
+
+The programs of one Mixtral layer (hidden 4096, FFN 14336), for every storage format and tile size and for four targets:
+registers per thread, bytes of spilled registers per thread, shared memory per program (limit: what the target has).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from report import Row, parse_arguments, show
+
+from expertmesh.kernels.triton.ahead import (
+    FORMATS,
+    MAX_SHARED_BYTES,
+    NO_TENSOR_CORES,
+    TARGETS,
+    Resources,
+    compile_dequantize,
+    compile_grouped_linear,
+    list_tiles,
+)
+from expertmesh.kernels.triton.layout import PackedMatrices
+
+HIDDEN, FFN = 4096, 14336
+
+
+def compile_all(target: str) -> Iterator[tuple[str, Resources]]:
+    """Compile the programs of a layer for one target; yields the name of each and what it takes."""
+    dtype = torch.float16 if target in NO_TENSOR_CORES else torch.bfloat16
+    for name, form in FORMATS.items():
+        gate_up, down = form.lay_out(2 * FFN, HIDDEN), form.lay_out(HIDDEN, FFN)
+        for tiles in list_tiles(form, target):
+            case = f"{target}, {name}, {tiles.block_rows} x {tiles.block_outputs}"
+            yield f"{case}, gate and up", compile_grouped_linear(gate_up, dtype, tiles, swiglu=True, target=target)
+            yield f"{case}, down", compile_grouped_linear(down, dtype, tiles, swiglu=False, target=target)
+        if isinstance(down, PackedMatrices):
+            yield f"{target}, {name}, unpack", compile_dequantize(down, dtype, target)
+
+
+def to_rows(target: str, case: str, resources: Resources) -> list[Row]:
+    """Turn the resources of one program into rows."""
+    return [
+        Row(case, "registers", resources.num_registers, ""),
+        Row(case, "spilled", resources.spilled_bytes, "B"),
+        Row(case, "shared", resources.shared_bytes, "B", limit_value=MAX_SHARED_BYTES[target]),
+    ]
+
+
+def main() -> None:
+    """Compile and report."""
+    arguments = parse_arguments(__doc__).parse_args()
+    rows = [
+        row for target in TARGETS for case, resources in compile_all(target) for row in to_rows(target, case, resources)
+    ]
+    show("what Triton's kernels take of a GPU", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
