@@ -62,6 +62,8 @@ protos: $(VENV)/.installed-dev ## Generate the gRPC stubs from protos/
 bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/rpc_hop.py
 	@$(BIN)/python benchmarks/layer.py
+	@$(BIN)/python benchmarks/cpu_kernels.py
+	@$(BIN)/python benchmarks/memory.py
 
 model: $(VENV)/.installed-dev ## Train the demo model anew (60 to 90 minutes on two cores)
 	@$(BIN)/python examples/tiny-mixtral/train.py

@@ -27,7 +27,8 @@ class Labels:
     device = torch.device("cpu")
 
     def experts(self, experts):
-        return SimpleNamespace(names=list(experts), num_bytes=10 * len(experts))
+        names = list(experts)
+        return SimpleNamespace(names=names, num_bytes=10 * len(names))
 
 
 def test_only_the_hosted_experts_are_read_layer_by_layer():

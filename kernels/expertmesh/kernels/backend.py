@@ -3,7 +3,7 @@
 Alphabet: M rows, D hidden width, N and K output and input features, R rows sorted by expert, E hosted experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -45,6 +45,6 @@ class Backend(Protocol):
         """Take over one matrix."""
         ...
 
-    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
-        """Take over the experts of one layer."""
+    def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
+        """Take over the experts of one layer, best one after the other: unpacked codes take several times the file."""
         ...

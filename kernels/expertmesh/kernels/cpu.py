@@ -3,7 +3,7 @@
 Alphabet: M rows, N output features, K input features, G groups, B outputs of a tile of the packed layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch.nn.functional import linear
@@ -102,7 +102,7 @@ class CpuBackend:
         is_wide = weight.data.dtype == torch.float32
         return complete(Float32Linear(weight.data) if is_wide else HalfLinear(weight.data), weight, self.device)
 
-    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
+    def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""
         return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])
 

@@ -1,6 +1,6 @@
 """The reference backend: every weight dequantized to float32, plain torch. Slow, large, and right."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 
@@ -36,6 +36,6 @@ class ReferenceBackend:
         values = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data.float()
         return complete(ReferenceLinear(values.to(self.device)), DenseWeight(values, weight.bias), self.device)
 
-    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
+    def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Dequantize the experts of a layer."""
         return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])

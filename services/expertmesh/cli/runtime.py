@@ -7,15 +7,12 @@ from typing import Any
 
 import torch
 
-from expertmesh.rpc.memory import keep_freed_memory
-
 
 def run_process(main: Coroutine[Any, Any, None], threads: int) -> None:
     """Run ``main`` to its end, on uvloop where there is one.
 
     ``threads`` are the CPU threads of torch, 0 = one per core.
     """
-    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     if sys.platform == "win32":

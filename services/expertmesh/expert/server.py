@@ -18,6 +18,7 @@ from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.model.backends import open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.v1 import expert_pb2_grpc
@@ -72,6 +73,7 @@ async def serve(
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
     store, info = await asyncio.to_thread(load, config, on_layer)
+    keep_freed_memory()
     async with running(config, store, info) as server:
         _log.info("READY: experts %s of model %s on %s", list(info.experts), info.fingerprint, server.address)
         on_ready(server.address)

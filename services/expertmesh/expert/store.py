@@ -43,7 +43,7 @@ class ExpertStore:
         sizes = config.hidden_size, config.intermediate_size
         layers = []
         for layer in range(config.num_layers):
-            layers.append(backend.experts([checkpoint.expert(layer, expert, *sizes) for expert in hosted]))
+            layers.append(backend.experts(checkpoint.expert(layer, expert, *sizes) for expert in hosted))
             on_layer(layer + 1, config.num_layers)
         return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device)
 

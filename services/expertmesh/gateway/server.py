@@ -24,6 +24,7 @@ from expertmesh.gateway.scheduler import Scheduler
 from expertmesh.gateway.sizing import CachePlan, plan_cache
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -44,6 +45,7 @@ async def serve(
     ``report`` follows the loading from another thread; ``on_ready`` gets the address once every expert has a replica.
     """
     model = await asyncio.to_thread(load, config, report)
+    keep_freed_memory()
     async with running(config, model) as gateway:
         shutdown = asyncio.create_task(wait_for_shutdown())
         ready = asyncio.create_task(gateway.wait_ready())

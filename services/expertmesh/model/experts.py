@@ -52,10 +52,10 @@ class LocalExperts:
         """Read every expert, layer by layer; ``report`` is told (layers done, layers in all)."""
         layers = []
         for layer in range(config.num_layers):
-            experts = [
+            experts = (
                 source.expert(layer, expert, config.hidden_size, config.intermediate_size)
                 for expert in range(config.num_experts)
-            ]
+            )
             layers.append(backend.experts(experts))
             report(layer + 1, config.num_layers)
         return cls(layers, config.num_experts)

@@ -4,7 +4,7 @@ Alphabet: M rows, N and K output and input features, R rows sorted by expert, E 
 width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch.nn.functional import linear, silu
@@ -136,7 +136,7 @@ class TritonBackend:
             return PackedLinear(matrices, self._facts)
         return complete(DenseLinear(matrices.data[0]), DenseWeight(matrices.data[0], weight.bias), self.device)
 
-    def experts(self, experts: Sequence[ExpertWeights]) -> GroupedFFN:
+    def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of one layer."""
         folded = [fold_down_order(expert) for expert in experts]
         gate_up = lay_out([interleave_outputs(expert.w_gate, expert.w_up) for expert in folded], self.device)
