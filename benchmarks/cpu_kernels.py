@@ -1,10 +1,11 @@
-"""Matrices on a CPU: the C kernels beside torch's int4pack op and float32 matrices.
+"""Matrices on a CPU: the C kernels beside torch's int4pack op, bfloat16 and float32 matrices.
 
-Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8] [--threads 2] [--json FILE]
+Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8 16] [--threads 2] [--json FILE]
 
-One matrix of Mixtral's experts (14336 x 4096, groups of 128), bfloat16 rows. Sides take turns; medians. Each quantized
-side walks through copies of its matrix that together exceed the caches, as the experts of a model do. The limit of a
-time is that of reading the packed matrix at the speed at which this machine sums a large float32 vector.
+One matrix of Mixtral's experts (14336 x 4096, groups of 128; 16 bits are bfloat16), bfloat16 rows. Sides take turns;
+medians. Each side but float32 walks through copies of its matrix that together exceed the caches, as the experts of a
+model do. The limit of a time is that of reading the packed matrix at the speed at which this machine sums a large
+float32 vector.
 """
 
 import itertools
@@ -18,11 +19,13 @@ from report import Row, parse_arguments, show
 from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
 NUM_OUT, NUM_IN, GROUP_SIZE = 14336, 4096, 128
 NUM_COPIES = 4
-SECONDS_PER_CASE = 0.5
+# What torch has for a width.
+PEERS = {4: "int4pack", 16: "bfloat16"}
+SECONDS_PER_CASE = 0.3
 MIN_TURNS, MAX_TURNS = 3, 100
 
 
@@ -39,7 +42,7 @@ def random_weight(bits: int) -> QuantizedWeight:
     )
 
 
-def rotate(backend: CpuBackend, weight: QuantizedWeight) -> Callable[[torch.Tensor], torch.Tensor]:
+def rotate(backend: CpuBackend, weight: Weight) -> Callable[[torch.Tensor], torch.Tensor]:
     """Multiply by one copy of the matrix after the other."""
     copies = itertools.cycle([backend.linear(weight) for _ in range(NUM_COPIES)])
     return lambda x: next(copies)(x)
@@ -67,11 +70,15 @@ def measure_bandwidth() -> float:
 
 def measure_bits(bits: int, cases: list[int], float32: Linear, bandwidth: float) -> list[Row]:
     """Time a width at each number of rows."""
-    weight = random_weight(bits)
-    num_bytes = CpuBackend().linear(weight).num_bytes
-    sides = {"native": rotate(CpuBackend(), weight), "float32": float32}
-    if bits == 4:
-        sides["int4pack"] = rotate(CpuBackend(is_native=False), weight)
+    weight = random_weight(4 if bits == 16 else bits)
+    held: Weight = DenseWeight(dequantize(weight, torch.bfloat16)) if bits == 16 else weight
+    num_bytes = CpuBackend().linear(held).num_bytes
+    sides: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "native": rotate(CpuBackend(), held),
+        "float32": float32,
+    }
+    if bits in PEERS:
+        sides[PEERS[bits]] = rotate(CpuBackend(is_native=False), held)
     rows = []
     for num_rows in cases:
         seconds = measure_seconds(sides, torch.randn(num_rows, NUM_IN).bfloat16())
@@ -94,7 +101,7 @@ def main() -> None:
     """Measure every width and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 512])
-    parser.add_argument("--bits", type=int, nargs="+", default=[3, 4, 8])
+    parser.add_argument("--bits", type=int, nargs="+", default=[3, 4, 8, 16])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

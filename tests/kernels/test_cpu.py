@@ -102,9 +102,9 @@ def test_packed_weights_take_hardly_more_than_in_the_file(cpu, group_size):
 
 @pytest.mark.parametrize(("storage", "bytes_per_value"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
 def test_dense_weights_keep_their_storage(storage, bytes_per_value):
-    expert = random_expert(storage, 16, 32, 0)
-    assert NATIVE.experts([expert, expert]).num_bytes == 2 * 3 * 16 * 32 * bytes_per_value
-    assert REFERENCE.experts([expert]).num_bytes == 3 * 16 * 32 * 4
+    expert = random_expert(storage, 32, 64, 0)
+    assert NATIVE.experts([expert, expert]).num_bytes == 2 * 3 * 32 * 64 * bytes_per_value
+    assert REFERENCE.experts([expert]).num_bytes == 3 * 32 * 64 * 4
 
 
 def test_without_native_kernels_codes_of_another_width_become_a_dense_matrix():

@@ -71,19 +71,19 @@ class Int4Linear:
 
 
 class NativeLinear:
-    """Codes of any width in the layout of the C kernels."""
+    """Codes of any width, or a bfloat16 or float16 matrix, in the layout of the C kernels."""
 
     def __init__(self, matrix: NativeMatrix) -> None:
         self._matrix = matrix
         self.num_bytes = matrix.num_bytes
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply, return the dtype of ``x``; inside, activations are 16-bit integers."""
+        """Multiply, return the dtype of ``x``."""
         return self._matrix.multiply(x)
 
 
 class CpuBackend:
-    """Runs on the CPU: quantized weights on the C kernels if ``is_native`` and they can be built, else on torch's."""
+    """Runs on the CPU: on the C kernels if ``is_native`` and they can be built, else on torch's."""
 
     name = "cpu"
 
@@ -92,15 +92,25 @@ class CpuBackend:
         self._library = load_default() if is_native else None
 
     def linear(self, weight: Weight) -> Linear:
-        """Keep codes packed where the C kernels or torch's op take them; other codes become a bfloat16 matrix."""
+        """Keep weights as they are stored where a kernel takes them; other codes become a bfloat16 matrix."""
         if isinstance(weight, QuantizedWeight):
-            if self._library is not None and weight.bits in STORED_BITS:
-                return complete(NativeLinear(NativeMatrix.pack(self._library, weight)), weight, self.device)
-            if _fits_int4pack(weight):
-                return complete(Int4Linear(PackedInt4.pack(weight)), weight, self.device)
+            packed = self._packed(weight)
+            if packed is not None:
+                return complete(packed, weight, self.device)
             weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
-        is_wide = weight.data.dtype == torch.float32
-        return complete(Float32Linear(weight.data) if is_wide else HalfLinear(weight.data), weight, self.device)
+        return complete(self._dense(weight), weight, self.device)
+
+    def _packed(self, weight: QuantizedWeight) -> Linear | None:
+        if self._library is not None and weight.bits in STORED_BITS:
+            return NativeLinear(NativeMatrix.pack(self._library, weight))
+        return Int4Linear(PackedInt4.pack(weight)) if _fits_int4pack(weight) else None
+
+    def _dense(self, weight: DenseWeight) -> Linear:
+        if weight.data.dtype == torch.float32:
+            return Float32Linear(weight.data)
+        if self._library is not None and not has_fast_bfloat16():
+            return NativeLinear(NativeMatrix.pack_half(self._library, weight))
+        return HalfLinear(weight.data)
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""

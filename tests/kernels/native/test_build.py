@@ -1,6 +1,8 @@
 import logging
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,12 +82,13 @@ def test_a_failing_compiler_is_quoted_and_leaves_nothing_behind(tmp_path):
 
 
 @needs_compiler
-def test_a_directory_that_cannot_be_made_is_replaced(tmp_path):
-    file = tmp_path / "file"
-    file.touch()
-    library = build.build("cc", file / "cache")
+@pytest.mark.parametrize("base", ["{tmp_path}/file", "~/.cache"])
+def test_a_directory_that_cannot_be_made_is_replaced_by_a_private_one(tmp_path, base):
+    (tmp_path / "file").touch()
+    library = build.build("cc", Path(base.format(tmp_path=tmp_path), "expertmesh"))
     assert library.exists()
     assert library.parent.stat().st_mode & 0o077 == 0
+    shutil.rmtree(library.parent)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from expertmesh.kernels.native.build import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
 LIBRARY = load_default()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="needs a C compiler and AVX2")
@@ -202,3 +202,58 @@ def test_rounded_weights_multiply_like_their_values():
     weight = round_to_nearest(values, 4, 64)
     x = random_rows(5, 256)
     assert relative_error(pack(weight).multiply(x), x.double() @ dequantize(weight, torch.float64).T) < MAX_ERROR
+
+
+def pack_half(data: torch.Tensor) -> NativeMatrix:
+    assert LIBRARY is not None
+    return NativeMatrix.pack_half(LIBRARY, DenseWeight(data))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("num_out", "num_in"), [(1, 1), (37, 256), (16, 128), (50, 1000), (33, 131)])
+def test_half_products_are_close_and_rows_do_not_depend_on_each_other(dtype, num_out, num_in):
+    data = random_rows(num_out, num_in).to(dtype)
+    matrix, x = pack_half(data), random_rows(max(ROWS), num_in)
+    single = torch.cat([matrix.multiply(row.unsqueeze(0)) for row in x])
+    assert relative_error(single, x.double() @ data.double().T) < 1e-6
+    for num_rows in (0, *ROWS):
+        assert matrix.multiply(x[:num_rows]).equal(single[:num_rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_half_matrices_take_rows_of_every_type(dtype):
+    data, x = random_rows(40, 96).bfloat16(), random_rows(5, 96).to(dtype)
+    found = pack_half(data).multiply(x)
+    assert found.dtype == dtype
+    assert found.equal(pack_half(data).multiply(x.float()).to(dtype))
+
+
+@pytest.mark.parametrize("num_rows", [1, 20])
+def test_half_products_do_not_depend_on_threads(num_rows):
+    matrix, x = pack_half(random_rows(1000, 512).half()), random_rows(num_rows, 512)
+    alone = matrix.multiply(x)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert matrix.multiply(x).equal(alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_in_a_half_matrix_or_its_rows_comes_out(value):
+    data, x = torch.ones(40, 160).bfloat16(), torch.ones(3, 160)
+    x[1, 70] = value
+    expected = x @ data.float().T
+    assert pack_half(data).multiply(x).allclose(expected, equal_nan=True)
+    data[3, 5] = value
+    assert not pack_half(data).multiply(torch.ones(3, 160))[:, 3].isfinite().any()
+
+
+def test_half_matrices_take_their_bytes():
+    assert pack_half(torch.ones(64, 100).half()).num_bytes == 64 * 100 * 2
+
+
+def test_only_halves_are_taken():
+    with pytest.raises(ValueError, match="the matrix is torch.float32; float16 or bfloat16 would be right"):
+        pack_half(torch.ones(2, 2))

@@ -19,7 +19,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 COMPILER = "cc"
-SOURCE = Path(__file__).with_name("int16dot.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("int16dot.c", "half.c"))
+HEADERS = (Path(__file__).with_name("common.h"),)
 COMPILE_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
 # No -fopenmp here: its symbols then come from the OpenMP runtime that torch has loaded, whose threads are warm.
 LINK_FLAGS = ("-shared",)
@@ -31,6 +32,10 @@ SIGNATURES = {
     "int16dot_tile_outputs": (c_int64, ()),
     "int16dot_codes_bytes": (c_int64, (c_void_p,)),
     "int16dot_scratch_bytes": (c_int64, (c_void_p, c_int64)),
+    "half_weights_bytes": (c_int64, (c_void_p,)),
+    "half_scratch_bytes": (c_int64, (c_void_p, c_int64)),
+    "half_pack": (None, (c_void_p, c_void_p, c_int)),
+    "half_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "int16dot_pack": (None, (c_void_p, c_void_p, c_int)),
     "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
 }
@@ -64,7 +69,7 @@ def build(compiler: str, directory: Path) -> Path:
     missing = NEEDED_FEATURES - set(re.findall(r"__\w+__", macros))
     if missing:
         raise BuildError(f"{compiler} finds no {', '.join(sorted(missing))} on this machine")
-    library = _prepare(directory) / f"int16dot-{_digest_inputs(macros)}.so"
+    library = _prepare(directory) / f"kernels-{_digest_inputs(macros)}.so"
     if not _is_intact(library):
         _compile(compiler, library)
     return library
@@ -72,20 +77,25 @@ def build(compiler: str, directory: Path) -> Path:
 
 def default_directory() -> Path:
     """Where libraries are kept: ``$XDG_CACHE_HOME/expertmesh``, else ``~/.cache/expertmesh``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "expertmesh"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base, "expertmesh")
 
 
 def _prepare(directory: Path) -> Path:
-    """Make ``directory``; where nothing can be written, use a new private one, which the next process will not find."""
-    with suppress(OSError):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return directory if os.access(directory, os.W_OK | os.X_OK) else Path(tempfile.mkdtemp(prefix="expertmesh-"))
+    """Make ``directory``; where it is not ours to write, make a private one, which the next process will not find."""
+    # A home that cannot be told stays "~": relative, and no place to write to.
+    if directory.is_absolute():
+        with suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(directory, os.W_OK | os.X_OK) and directory.stat().st_uid == os.getuid():
+                return directory
+    return Path(tempfile.mkdtemp(prefix="expertmesh-"))
 
 
 def _digest_inputs(macros: str) -> str:
     # The macros hold the compiler's version and the instructions of this processor.
-    parts = (SOURCE.read_bytes(), " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), macros.encode())
+    sources = (source.read_bytes() for source in (*SOURCES, *HEADERS))
+    parts = (*sources, " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), macros.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
@@ -100,9 +110,10 @@ def _is_intact(library: Path) -> bool:
 def _compile(compiler: str, library: Path) -> None:
     """Compile beside ``library`` and move the result there at once: others may be reading, or compiling the same."""
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        compiled, linked = Path(scratch, "int16dot.o"), Path(scratch, library.name)
-        _run(compiler, *COMPILE_FLAGS, str(SOURCE), "-o", str(compiled))
-        _run(compiler, *LINK_FLAGS, str(compiled), "-o", str(linked))
+        linked, objects = Path(scratch, library.name), [str(Path(scratch, f"{source.stem}.o")) for source in SOURCES]
+        for source, compiled in zip(SOURCES, objects, strict=True):
+            _run(compiler, *COMPILE_FLAGS, str(source), "-o", compiled)
+        _run(compiler, *LINK_FLAGS, *objects, "-o", str(linked))
         with linked.open("ab") as file:
             file.write(hashlib.sha256(linked.read_bytes()).digest())
         os.replace(linked, library)

@@ -2,91 +2,17 @@
 
    y[m, n] = sum over k of x[m, k] * (code[n, k] - zero[n, k / G]) * scale[n, k / G]
 
-   Rows of x are quantized block by block (at most 128 features of one group) to int16 with one float32 scale, so that the
-   sum over a block is exact in int32: 128 * 255 * 32767 < 2^31. Blocks are added up in float32, in ascending order,
+   Rows of x are quantized block by block (at most 128 features of one group) to int16 with one float32 scale, so that
+   the sum over a block is exact in int32: 128 * 255 * 32767 < 2^31. Blocks are added up in float32, in ascending order,
    whatever the number of rows or threads: the result of a row depends on nothing but that row.
 
-   Packed codes are [tile][block][chunk][half][lane] 16-bit words. A tile has 2 halves of LANES outputs; each output owns
-   two neighbouring words, for even and odd features; word w of a chunk holds the features w, w + 2, w + 4, ..., each in
-   BITS bits. So (words >> BITS * j) & mask is a vector of feature pairs, which the multiply-add instruction takes. */
+   Packed codes are [tile][block][chunk][half][lane] 16-bit words. A tile has 2 halves of LANES outputs; each output
+   owns two neighbouring words, for even and odd features; word w of a chunk holds the features w, w + 2, w + 4, ...,
+   each in its bits. So (words >> bits * j) & mask is a vector of feature pairs, which the multiply-add instruction takes. */
 
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
+#include "common.h"
 
-#if defined(__AVX512BW__)
-#define LANES 16
-typedef __m512i ints;
-typedef __m512 floats;
-#define load_ints(p) _mm512_loadu_si512((const void *)(p))
-#define store_ints(p, v) _mm512_storeu_si512((void *)(p), v)
-#define zero_ints() _mm512_setzero_si512()
-#define same_ints(v) _mm512_set1_epi32(v)
-#define same_words(v) _mm512_set1_epi16(v)
-#define and_ints(a, b) _mm512_and_si512(a, b)
-#define shift_words(v, count) _mm512_srli_epi16(v, count)
-#define subtract_ints(a, b) _mm512_sub_epi32(a, b)
-#define multiply_ints(a, b) _mm512_mullo_epi32(a, b)
-#define ints_of_bytes(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
-#define ints_of_words(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p)))
-#define shift_ints_left(v, count) _mm512_slli_epi32(v, count)
-#define floats_of_ints(v) _mm512_cvtepi32_ps(v)
-#define floats_of_halves(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
-#define cast_to_floats(v) _mm512_castsi512_ps(v)
-#define load_floats(p) _mm512_loadu_ps(p)
-#define store_floats(p, v) _mm512_storeu_ps(p, v)
-#define zero_floats() _mm512_setzero_ps()
-#define same_floats(v) _mm512_set1_ps(v)
-#define multiply_floats(a, b) _mm512_mul_ps(a, b)
-#define multiply_add_floats(a, b, c) _mm512_fmadd_ps(a, b, c)
-#if defined(__AVX512VNNI__)
-#define add_pair_products(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
-#else
-#define add_pair_products(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
-#endif
-#else
-#define LANES 8
-typedef __m256i ints;
-typedef __m256 floats;
-#define load_ints(p) _mm256_loadu_si256((const __m256i *)(p))
-#define store_ints(p, v) _mm256_storeu_si256((__m256i *)(p), v)
-#define zero_ints() _mm256_setzero_si256()
-#define same_ints(v) _mm256_set1_epi32(v)
-#define same_words(v) _mm256_set1_epi16(v)
-#define and_ints(a, b) _mm256_and_si256(a, b)
-#define shift_words(v, count) _mm256_srli_epi16(v, count)
-#define subtract_ints(a, b) _mm256_sub_epi32(a, b)
-#define multiply_ints(a, b) _mm256_mullo_epi32(a, b)
-#define ints_of_bytes(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
-#define ints_of_words(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p)))
-#define shift_ints_left(v, count) _mm256_slli_epi32(v, count)
-#define floats_of_ints(v) _mm256_cvtepi32_ps(v)
-#define floats_of_halves(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
-#define cast_to_floats(v) _mm256_castsi256_ps(v)
-#define load_floats(p) _mm256_loadu_ps(p)
-#define store_floats(p, v) _mm256_storeu_ps(p, v)
-#define zero_floats() _mm256_setzero_ps()
-#define same_floats(v) _mm256_set1_ps(v)
-#define multiply_floats(a, b) _mm256_mul_ps(a, b)
-#define multiply_add_floats(a, b, c) _mm256_fmadd_ps(a, b, c)
-#if defined(__AVXVNNI__)
-#define add_pair_products(sum, a, b) _mm256_dpwssd_avx_epi32(sum, a, b)
-#else
-#define add_pair_products(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
-#endif
-#endif
-
-#define HALVES 2
-#define TILE (HALVES * LANES)
-#define MAX_FEATURES 128  /* of a block: more would overflow its int32 sums */
-#define MAX_BLOCK 144     /* with padding up to whole chunks */
-#define MAX_DIRECT_ROWS 16 /* beyond, a panel of unpacked codes pays: 89 cycles per row instead of 97, but 130 more */
-#define PACKED_KERNEL_ROWS 4 /* with 4 x 2 sums, registers are left for unpacking */
-#define MAX_KERNEL_ROWS 6    /* 6 x 2 sums and a panel's codes fill all 16 */
-#define MAX_PANEL_ROWS 96 /* rows whose sums stay in the nearest cache */
-#define MIN_WORK_PER_THREAD (1 << 17)
-
-enum { FLOAT32, FLOAT16, BFLOAT16 };
+#define MAX_BLOCK 144 /* features of a block with padding up to whole chunks */
 
 /* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8. Scales and zeros are [tile][group][TILE]. */
 typedef struct {
@@ -96,13 +22,6 @@ typedef struct {
     void *scales;
     uint8_t *zeros;
 } matrix_t;
-
-/* Rows [M, K] of floats, `stride` values apart. */
-typedef struct {
-    const void *data;
-    int64_t num_rows, stride;
-    int32_t type;
-} rows_t;
 
 /* Quantized rows: values [block][M][block size], scales and sums [block][M]. */
 typedef struct {
@@ -115,8 +34,6 @@ typedef struct {
 typedef struct {
     int64_t num_groups, blocks_per_group, num_blocks, block_size, block_words;
 } layout_t;
-
-static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static inline int codes_per_word(int bits) { return 16 / bits; }
 
@@ -146,7 +63,8 @@ static void pack_block(const uint8_t *codes, int bits, int64_t block_size, int l
     for (int64_t chunk = 0; chunk < block_size / (2 * per_word); chunk++)
         for (int odd = 0; odd < 2; odd++) {
             uint16_t word = 0;
-            for (int j = 0; j < per_word; j++) word |= (uint16_t)(codes[chunk * 2 * per_word + 2 * j + odd] << bits * j);
+            const uint8_t *first = codes + chunk * 2 * per_word + odd;
+            for (int j = 0; j < per_word; j++) word |= (uint16_t)(first[2 * j] << bits * j);
             words[chunk * 2 * TILE + 2 * lane + odd] = word;
         }
 }
@@ -179,21 +97,6 @@ void int16dot_pack(const matrix_t *matrix, const uint8_t *codes, int num_threads
 }
 
 /* ---- quantizing rows ---- */
-
-static void read_floats(const void *data, int type, int64_t start, int64_t count, float *out) {
-    if (type == FLOAT32) memcpy(out, (const float *)data + start, count * sizeof(float));
-    const uint16_t *halves = (const uint16_t *)data + start;
-    if (type == BFLOAT16)
-        for (int64_t i = 0; i < count; i++) {
-            const uint32_t bits = (uint32_t)halves[i] << 16;
-            memcpy(out + i, &bits, sizeof bits);
-        }
-    if (type == FLOAT16) {
-        int64_t i = 0;
-        for (; i + 8 <= count; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(halves + i))));
-        for (; i < count; i++) out[i] = _cvtsh_ss(halves[i]);
-    }
-}
 
 /* The bits of the largest magnitude: as integers they sort like magnitudes, with Inf and NaN on top. */
 static int32_t largest_magnitude(const float *x, int64_t count) {
@@ -229,7 +132,8 @@ static float quantize_block(const float *x, int64_t count, int16_t *values, int3
     return is_finite ? largest / 32767.0f : __builtin_nanf("");
 }
 
-static void quantize_rows(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block, const input_t *input) {
+static void quantize_rows(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block,
+                          const input_t *input) {
     int64_t num_features, start = block_start(matrix, layout, block, &num_features);
     for (int64_t row = 0; row < x->num_rows; row++) {
         const int64_t at = block * x->num_rows + row;
@@ -254,12 +158,12 @@ typedef struct {
     floats *sums;
 } block_t;
 
-static inline __attribute__((always_inline)) ints unpack(ints words, int bits, int j) {
+static ALWAYS_INLINE ints unpack(ints words, int bits, int j) {
     const ints shifted = j ? shift_words(words, bits * j) : words;
     return bits * (j + 1) == 16 ? shifted : and_ints(shifted, same_words((int16_t)((1 << bits) - 1)));
 }
 
-static inline __attribute__((always_inline)) void add_block(const block_t *block, const int bits, const int num_rows) {
+static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const int num_rows) {
     const int per_word = 16 / bits;
     ints sums[MAX_KERNEL_ROWS][HALVES];
 #pragma GCC unroll 8
@@ -301,14 +205,15 @@ typedef void (*kernel_t)(const block_t *);
 KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(8) KERNELS(16) KERNEL(16, 5) KERNEL(16, 6)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {
-    static const kernel_t packed[][PACKED_KERNEL_ROWS] = {[2] = NAMES(2), [3] = NAMES(3), [4] = NAMES(4), [8] = NAMES(8)};
+    static const kernel_t packed[][PACKED_KERNEL_ROWS] = {
+        [2] = NAMES(2), [3] = NAMES(3), [4] = NAMES(4), [8] = NAMES(8)};
     static const kernel_t panel[MAX_KERNEL_ROWS] = {add_block_16_1, add_block_16_2, add_block_16_3,
                                                     add_block_16_4, add_block_16_5, add_block_16_6};
     return bits == 16 ? panel[num_rows - 1] : packed[bits][num_rows - 1];
 }
 
 /* Widen the words of a block to one code per word: the same layout with bits = 16. */
-static inline __attribute__((always_inline)) void widen(const uint16_t *words, int64_t num_chunks, const int bits, uint16_t *panel) {
+static ALWAYS_INLINE void widen(const uint16_t *words, int64_t num_chunks, const int bits, uint16_t *panel) {
     for (int64_t chunk = 0; chunk < num_chunks; chunk++, words += 2 * TILE) {
         const ints first = load_ints(words), second = load_ints(words + TILE);
 #pragma GCC unroll 8
@@ -326,30 +231,6 @@ static void widen_block(const uint16_t *words, int64_t num_chunks, int bits, uin
     if (bits == 8) widen(words, num_chunks, 8, panel);
 }
 
-static floats load_scales(const matrix_t *matrix, int64_t at) {
-    if (matrix->scale_type == FLOAT32) return load_floats((const float *)matrix->scales + at);
-    if (matrix->scale_type == FLOAT16) return floats_of_halves((const uint16_t *)matrix->scales + at);
-    return cast_to_floats(shift_ints_left(ints_of_words((const uint16_t *)matrix->scales + at), 16));
-}
-
-static void write_outputs(const floats sums[HALVES], int64_t count, int type, void *out) {
-    float values[TILE];
-    for (int half = 0; half < HALVES; half++) store_floats(values + half * LANES, sums[half]);
-    if (type == FLOAT32) memcpy(out, values, count * sizeof(float));
-    uint16_t halves[TILE];
-    if (type == FLOAT16)
-        for (int i = 0; i < TILE; i += 8)
-            _mm_storeu_si128((__m128i *)(halves + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT));
-    if (type == BFLOAT16)
-        for (int i = 0; i < TILE; i++) {
-            uint32_t bits;
-            memcpy(&bits, values + i, sizeof bits);
-            const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-            halves[i] = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)rounded;
-        }
-    if (type != FLOAT32) memcpy(out, halves, count * sizeof(uint16_t));
-}
-
 /* Multiply rows `first` to `first` + `num_rows` by the outputs of one tile. */
 static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, const rows_t *y,
                           int64_t tile, int64_t first, int64_t num_rows) {
@@ -361,7 +242,8 @@ static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const 
     const int64_t num_chunks = layout->block_size / (2 * codes_per_word(matrix->bits));
     const int64_t num_passes = divide_up(num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS);
     for (int64_t index = 0; index < layout->num_blocks; index++) {
-        block_t block = {.num_chunks = layout->block_size / (2 * codes_per_word(bits)), .block_size = layout->block_size};
+        block_t block = {.block_size = layout->block_size};
+        block.num_chunks = layout->block_size / (2 * codes_per_word(bits));
         block.words = matrix->codes + (tile * layout->num_blocks + index) * layout->block_words;
         if (!is_direct) {
             widen_block(block.words, num_chunks, matrix->bits, panel);
@@ -370,7 +252,7 @@ static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const 
         const int64_t group = (tile * layout->num_groups + index / layout->blocks_per_group) * TILE;
         for (int half = 0; half < HALVES; half++) {
             block.zeros[half] = ints_of_bytes(matrix->zeros + group + half * LANES);
-            block.scales[half] = load_scales(matrix, group + half * LANES);
+            block.scales[half] = load_as_floats(matrix->scales, matrix->scale_type, group + half * LANES);
         }
         for (int64_t pass = 0; pass < num_passes; pass++) {
             const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
@@ -382,10 +264,8 @@ static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const 
             kernel_of(bits, end - row)(&block);
         }
     }
-    const int64_t left = matrix->num_out - tile * TILE, item_bytes = y->type == FLOAT32 ? 4 : 2;
     for (int64_t row = 0; row < num_rows; row++)
-        write_outputs(sums + row * HALVES, left < TILE ? left : TILE, y->type,
-                      (char *)y->data + ((first + row) * y->stride + tile * TILE) * item_bytes);
+        write_outputs(sums + row * HALVES, matrix->num_out, tile, y, first + row);
 }
 
 /* Bytes of scratch memory that a product with `num_rows` rows needs. */
@@ -398,12 +278,10 @@ int64_t int16dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows) {
 void int16dot_multiply(const matrix_t *matrix, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
     const layout_t layout = layout_of(matrix);
     const int64_t num_rows = x->num_rows, num_tiles = divide_up(matrix->num_out, TILE);
-    const int64_t num_values = layout.num_blocks * num_rows * layout.block_size;
     const input_t input = {.scales = scratch,
                            .sums = (int32_t *)scratch + layout.num_blocks * num_rows,
                            .values = (int16_t *)((int32_t *)scratch + 2 * layout.num_blocks * num_rows)};
-    const int64_t useful_threads = 1 + num_values * num_tiles * TILE / MIN_WORK_PER_THREAD;
-    const int team = num_threads < useful_threads ? num_threads : (int)useful_threads;
+    const int team = useful_threads(num_threads, num_rows * matrix->num_in * matrix->num_out);
 #pragma omp parallel num_threads(team)
     {
 #pragma omp for

@@ -1,4 +1,4 @@
-"""Quantized matrices that the C kernels multiply. Knows their layout and calls; not how they are compiled.
+"""Matrices that the C kernels multiply. Knows their layout and calls; not how they are compiled.
 
 Alphabet: M rows, N output features, K input features, G groups, B outputs of a tile.
 """
@@ -6,10 +6,11 @@ Alphabet: M rows, N output features, K input features, G groups, B outputs of a 
 import ctypes
 from ctypes import byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
 # Bits that a code takes in the packed layout, for every width of codes.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
@@ -31,6 +32,12 @@ class MatrixArguments(ctypes.Structure):
     )
 
 
+class HalfMatrixArguments(ctypes.Structure):
+    """``half_matrix_t`` of the C source."""
+
+    _fields_ = (("num_out", c_int64), ("num_in", c_int64), ("type", c_int32), ("weights", c_void_p))
+
+
 class RowsArguments(ctypes.Structure):
     """``rows_t`` of the C source."""
 
@@ -41,12 +48,15 @@ class RowsArguments(ctypes.Structure):
 class NativeMatrix:
     """A matrix [N, K] in the layout of the C kernels, which depends on the CPU: it is made at load and never stored.
 
-    ``tensors`` own the memory that ``arguments`` points to.
+    ``tensors`` own the memory that ``arguments`` points to; ``run`` and ``scratch_bytes`` are functions of the library.
     """
 
-    library: ctypes.CDLL
-    arguments: MatrixArguments
+    num_out: int
+    num_in: int
+    arguments: ctypes.Structure
     tensors: tuple[torch.Tensor, ...]
+    run: Any
+    scratch_bytes: Any
 
     @classmethod
     def pack(cls, library: ctypes.CDLL, weight: QuantizedWeight) -> "NativeMatrix":
@@ -60,30 +70,42 @@ class NativeMatrix:
         arguments.codes, arguments.scales, arguments.zeros = (t.data_ptr() for t in (packed, scales, zeros))
         codes = weight.codes.contiguous()
         library.int16dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
-        return cls(library, arguments, (packed, scales, zeros))
+        tensors = (packed, scales, zeros)
+        return cls(*weight.shape, arguments, tensors, library.int16dot_multiply, library.int16dot_scratch_bytes)
+
+    @classmethod
+    def pack_half(cls, library: ctypes.CDLL, weight: DenseWeight) -> "NativeMatrix":
+        """Lay out a float16 or bfloat16 matrix; its ``bias`` is left to the caller."""
+        if weight.data.dtype not in (torch.float16, torch.bfloat16):
+            raise ValueError(f"the matrix is {weight.data.dtype}; float16 or bfloat16 would be right")
+        arguments = HalfMatrixArguments(*weight.shape, TYPES[weight.data.dtype])
+        packed = torch.empty(library.half_weights_bytes(byref(arguments)), dtype=torch.uint8)
+        arguments.weights = packed.data_ptr()
+        data = weight.data.contiguous()
+        library.half_pack(byref(arguments), data.data_ptr(), torch.get_num_threads())
+        return cls(*weight.shape, arguments, (packed,), library.half_multiply, library.half_scratch_bytes)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of codes, scales and zeros."""
+        """Bytes of all that is read for a product."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply ``x`` [M, K] of any float type and return [M, N] in the type of ``x``.
 
-        Inside, each row is rounded to 16 bits of the largest value of every 128 features (or of a group, where groups
-        are smaller). A row with NaN or Inf gives NaN. Other rows and threads do not change a row's result.
+        Other rows and the number of threads do not change a row's result. For a quantized matrix each row is rounded to
+        16 bits of the largest value of every 128 features (or of a group, where groups are smaller), and a row with NaN
+        or Inf gives NaN. ValueError when ``x`` does not fit.
         """
-        if x.dim() != 2 or x.shape[1] != self.arguments.num_in or not x.is_cpu:
-            raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.arguments.num_in}] on the CPU is right")
+        if x.dim() != 2 or x.shape[1] != self.num_in or not x.is_cpu:
+            raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.num_in}] on the CPU is right")
         if x.dtype not in TYPES:
             return self.multiply(x.float()).to(x.dtype)
         x = x if x.stride(1) == 1 else x.contiguous()
-        y = torch.empty(x.shape[0], self.arguments.num_out, dtype=x.dtype)  # [M, N]
+        y = torch.empty(x.shape[0], self.num_out, dtype=x.dtype)  # [M, N]
         matrix = byref(self.arguments)
-        scratch = torch.empty(self.library.int16dot_scratch_bytes(matrix, x.shape[0]), dtype=torch.uint8)
-        self.library.int16dot_multiply(
-            matrix, byref(_rows(x)), byref(_rows(y)), scratch.data_ptr(), torch.get_num_threads()
-        )
+        scratch = torch.empty(self.scratch_bytes(matrix, x.shape[0]), dtype=torch.uint8)
+        self.run(matrix, byref(_rows(x)), byref(_rows(y)), scratch.data_ptr(), torch.get_num_threads())
         return y
 
 

@@ -1,0 +1,140 @@
+/* What the kernels share: x86 vectors, rows of floats, the size of a tile. Knows no layout of a matrix. */
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512BW__)
+#define LANES 16
+typedef __m512i ints;
+typedef __m512 floats;
+#define load_ints(p) _mm512_loadu_si512((const void *)(p))
+#define store_ints(p, v) _mm512_storeu_si512((void *)(p), v)
+#define zero_ints() _mm512_setzero_si512()
+#define same_ints(v) _mm512_set1_epi32(v)
+#define same_words(v) _mm512_set1_epi16(v)
+#define and_ints(a, b) _mm512_and_si512(a, b)
+#define shift_words(v, count) _mm512_srli_epi16(v, count)
+#define subtract_ints(a, b) _mm512_sub_epi32(a, b)
+#define multiply_ints(a, b) _mm512_mullo_epi32(a, b)
+#define ints_of_bytes(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
+#define ints_of_words(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p)))
+#define shift_ints_left(v, count) _mm512_slli_epi32(v, count)
+#define floats_of_ints(v) _mm512_cvtepi32_ps(v)
+#define floats_of_halves(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define cast_to_floats(v) _mm512_castsi512_ps(v)
+#define load_floats(p) _mm512_loadu_ps(p)
+#define store_floats(p, v) _mm512_storeu_ps(p, v)
+#define zero_floats() _mm512_setzero_ps()
+#define same_floats(v) _mm512_set1_ps(v)
+#define multiply_floats(a, b) _mm512_mul_ps(a, b)
+#define add_floats(a, b) _mm512_add_ps(a, b)
+#define multiply_add_floats(a, b, c) _mm512_fmadd_ps(a, b, c)
+#if defined(__AVX512VNNI__)
+#define add_pair_products(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#else
+#define add_pair_products(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+#endif
+#else
+#define LANES 8
+typedef __m256i ints;
+typedef __m256 floats;
+#define load_ints(p) _mm256_loadu_si256((const __m256i *)(p))
+#define store_ints(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define zero_ints() _mm256_setzero_si256()
+#define same_ints(v) _mm256_set1_epi32(v)
+#define same_words(v) _mm256_set1_epi16(v)
+#define and_ints(a, b) _mm256_and_si256(a, b)
+#define shift_words(v, count) _mm256_srli_epi16(v, count)
+#define subtract_ints(a, b) _mm256_sub_epi32(a, b)
+#define multiply_ints(a, b) _mm256_mullo_epi32(a, b)
+#define ints_of_bytes(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
+#define ints_of_words(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p)))
+#define shift_ints_left(v, count) _mm256_slli_epi32(v, count)
+#define floats_of_ints(v) _mm256_cvtepi32_ps(v)
+#define floats_of_halves(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define cast_to_floats(v) _mm256_castsi256_ps(v)
+#define load_floats(p) _mm256_loadu_ps(p)
+#define store_floats(p, v) _mm256_storeu_ps(p, v)
+#define zero_floats() _mm256_setzero_ps()
+#define same_floats(v) _mm256_set1_ps(v)
+#define multiply_floats(a, b) _mm256_mul_ps(a, b)
+#define add_floats(a, b) _mm256_add_ps(a, b)
+#define multiply_add_floats(a, b, c) _mm256_fmadd_ps(a, b, c)
+#if defined(__AVXVNNI__)
+#define add_pair_products(sum, a, b) _mm256_dpwssd_avx_epi32(sum, a, b)
+#else
+#define add_pair_products(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#endif
+#endif
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define HALVES 2
+#define TILE (HALVES * LANES) /* outputs that a kernel computes at once */
+#define MAX_FEATURES 128      /* of a block: more would overflow the int32 sums of 8-bit codes */
+#define MAX_DIRECT_ROWS 16    /* beyond, unpacking first pays: 89 cycles a row instead of 97, but 130 more in all */
+#define PACKED_KERNEL_ROWS 4  /* with 4 x 2 sums, registers are left for unpacking */
+#define MAX_KERNEL_ROWS 6     /* 6 x 2 sums and a panel's weights fill all 16 */
+#define MAX_PANEL_ROWS 96     /* rows whose sums stay in the nearest cache */
+#define MIN_WORK_PER_THREAD (1 << 17)
+
+enum { FLOAT32, FLOAT16, BFLOAT16 };
+
+/* Rows [M, K] of floats, `stride` values apart. */
+typedef struct {
+    void *data;
+    int64_t num_rows, stride;
+    int32_t type;
+} rows_t;
+
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Threads that are worth waking for this many products. */
+static inline int useful_threads(int num_threads, int64_t num_products) {
+    const int64_t useful = 1 + num_products / MIN_WORK_PER_THREAD;
+    return num_threads < useful ? num_threads : (int)useful;
+}
+
+static inline floats load_as_floats(const void *data, int type, int64_t at) {
+    if (type == FLOAT32) return load_floats((const float *)data + at);
+    if (type == FLOAT16) return floats_of_halves((const uint16_t *)data + at);
+    return cast_to_floats(shift_ints_left(ints_of_words((const uint16_t *)data + at), 16));
+}
+
+static inline void read_floats(const void *data, int type, int64_t start, int64_t count, float *out) {
+    if (type == FLOAT32) memcpy(out, (const float *)data + start, count * sizeof(float));
+    const uint16_t *halves = (const uint16_t *)data + start;
+    if (type == BFLOAT16)
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t bits = (uint32_t)halves[i] << 16;
+            memcpy(out + i, &bits, sizeof bits);
+        }
+    if (type == FLOAT16) {
+        int64_t i = 0;
+        for (; i + LANES <= count; i += LANES) store_floats(out + i, floats_of_halves(halves + i));
+        for (; i < count; i++) out[i] = _cvtsh_ss(halves[i]);
+    }
+}
+
+static inline uint16_t float16_of(float value) { return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT); }
+
+static inline uint16_t bfloat16_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Round the sums of a tile to the type of `y`, and write those that exist. */
+static inline void write_outputs(const floats sums[HALVES], int64_t num_out, int64_t tile, const rows_t *y,
+                                 int64_t row) {
+    const int64_t left = num_out - tile * TILE, count = left < TILE ? left : TILE, at = row * y->stride + tile * TILE;
+    float values[TILE];
+    for (int half = 0; half < HALVES; half++) store_floats(values + half * LANES, sums[half]);
+    if (y->type == FLOAT32) {
+        memcpy((float *)y->data + at, values, count * sizeof(float));
+        return;
+    }
+    uint16_t halves[TILE];
+    for (int i = 0; i < TILE; i++) halves[i] = y->type == FLOAT16 ? float16_of(values[i]) : bfloat16_of(values[i]);
+    memcpy((uint16_t *)y->data + at, halves, count * sizeof(uint16_t));
+}
