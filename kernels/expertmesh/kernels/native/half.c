@@ -14,10 +14,10 @@ typedef struct {
     uint16_t *weights;
 } half_matrix_t;
 
-/* What a block's kernel works on: weights of one tile, rows of floats `stride` apart, sums [rows][HALVES] to add to. */
+/* What a block's kernel works on: weights of one tile, rows of MAX_FEATURES floats, sums [rows][HALVES] to add to. */
 typedef struct {
     const void *weights;
-    int64_t num_features, stride;
+    int64_t num_features;
     const float *values;
     floats *sums;
 } half_block_t;
@@ -41,7 +41,7 @@ int64_t half_weights_bytes(const half_matrix_t *matrix) {
 
 /* Bytes of scratch memory that a product with `num_rows` rows needs. */
 int64_t half_scratch_bytes(const half_matrix_t *matrix, int64_t num_rows) {
-    return num_rows * matrix->num_in * (int64_t)sizeof(float);
+    return num_rows * divide_up(matrix->num_in, MAX_FEATURES) * MAX_FEATURES * (int64_t)sizeof(float);
 }
 
 static ALWAYS_INLINE void add_block(const half_block_t *block, const int type, const int num_rows) {
@@ -53,7 +53,7 @@ static ALWAYS_INLINE void add_block(const half_block_t *block, const int type, c
         const floats second = load_as_floats(block->weights, type, k * TILE + LANES);
 #pragma GCC unroll 8
         for (int row = 0; row < num_rows; row++) {
-            const floats value = same_floats(block->values[row * block->stride + k]);
+            const floats value = same_floats(block->values[row * MAX_FEATURES + k]);
             sums[row][0] = multiply_add_floats(first, value, sums[row][0]);
             sums[row][1] = multiply_add_floats(second, value, sums[row][1]);
         }
@@ -88,6 +88,13 @@ static void widen_block(const uint16_t *weights, int type, int64_t num_features,
         store_floats(panel + at, load_as_floats(weights, type, at));
 }
 
+/* Rows lie block by block, [block][M][MAX_FEATURES]: powers of 2 apart, they would push each other out of the cache. */
+static void widen_rows(const rows_t *x, int64_t start, int64_t count, float *values) {
+    for (int64_t row = 0; row < x->num_rows; row++)
+        read_floats(x->data, x->type, row * x->stride + start, count,
+                    values + start * x->num_rows + row * MAX_FEATURES);
+}
+
 /* Multiply rows `first` to `first` + `num_rows` by the outputs of one tile. */
 static void multiply_tile(const half_matrix_t *matrix, const float *values, const rows_t *y, int64_t tile,
                           int64_t first, int64_t num_rows) {
@@ -99,12 +106,12 @@ static void multiply_tile(const half_matrix_t *matrix, const float *values, cons
     const int64_t num_passes = divide_up(num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS);
     for (int64_t start = 0; start < num_in; start += MAX_FEATURES) {
         const uint16_t *weights = matrix->weights + (tile * num_in + start) * TILE;
-        half_block_t block = {.weights = is_direct ? (const void *)weights : panel, .stride = num_in};
+        half_block_t block = {.weights = is_direct ? (const void *)weights : panel};
         block.num_features = num_in - start < MAX_FEATURES ? num_in - start : MAX_FEATURES;
         if (!is_direct) widen_block(weights, matrix->type, block.num_features, panel);
         for (int64_t pass = 0; pass < num_passes; pass++) {
             const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
-            block.values = values + (first + row) * num_in + start;
+            block.values = values + start * y->num_rows + (first + row) * MAX_FEATURES;
             block.sums = sums + row * HALVES;
             kernel_of(is_direct ? matrix->type : FLOAT32, end - row)(&block);
         }
@@ -120,8 +127,8 @@ void half_multiply(const half_matrix_t *matrix, const rows_t *x, const rows_t *y
 #pragma omp parallel num_threads(team)
     {
 #pragma omp for
-        for (int64_t row = 0; row < num_rows; row++)
-            read_floats(x->data, x->type, row * x->stride, num_in, (float *)scratch + row * num_in);
+        for (int64_t start = 0; start < num_in; start += MAX_FEATURES)
+            widen_rows(x, start, num_in - start < MAX_FEATURES ? num_in - start : MAX_FEATURES, scratch);
         for (int64_t first = 0; first < num_rows; first += MAX_PANEL_ROWS) {
             const int64_t left = num_rows - first;
 #pragma omp for nowait

@@ -8,7 +8,7 @@
 
    Packed codes are [tile][block][chunk][half][lane] 16-bit words. A tile has 2 halves of LANES outputs; each output
    owns two neighbouring words, for even and odd features; word w of a chunk holds the features w, w + 2, w + 4, ...,
-   each in its bits. So (words >> bits * j) & mask is a vector of feature pairs, which the multiply-add instruction takes. */
+   each in its bits. So (words >> bits * j) & mask is a vector of feature pairs, as the multiply-add instruction takes. */
 
 #include "common.h"
 
