@@ -49,6 +49,8 @@ static ALWAYS_INLINE void add_block(const half_block_t *block, const int type, c
 #pragma GCC unroll 8
     for (int row = 0; row < num_rows; row++) sums[row][0] = sums[row][1] = zero_floats();
     for (int64_t k = 0; k < block->num_features; k++) {
+        if (type != FLOAT32 && k * 2 * TILE % CACHE_LINE == 0)
+            _mm_prefetch((const char *)block->weights + k * 2 * TILE + PREFETCH_BYTES, _MM_HINT_T0);
         const floats first = load_as_floats(block->weights, type, k * TILE);
         const floats second = load_as_floats(block->weights, type, k * TILE + LANES);
 #pragma GCC unroll 8

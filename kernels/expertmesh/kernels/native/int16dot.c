@@ -171,6 +171,8 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
     const uint16_t *words = block->words;
     const int16_t *values = block->values;
     for (int64_t chunk = 0; chunk < block->num_chunks; chunk++, words += 2 * TILE, values += 2 * per_word) {
+        for (int line = 0; bits != 16 && line < 4 * TILE; line += CACHE_LINE)
+            _mm_prefetch((const char *)words + PREFETCH_BYTES + line, _MM_HINT_T0);
         const ints first = load_ints(words), second = load_ints(words + TILE);
 #pragma GCC unroll 8
         for (int j = 0; j < per_word; j++) {
