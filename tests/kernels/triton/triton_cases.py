@@ -154,7 +154,13 @@ def op_errors(case: Case, device: str) -> dict[str, float]:
     }
     errors = {}
     for name, epilogue in epilogues.items():
-        arguments = (x, matrices, case.num_rows, epilogue, ops.Device(4, case.dtype == "float16"))
+        arguments = (
+            x,
+            matrices,
+            case.num_rows,
+            epilogue,
+            ops.Device(4, case.dtype == "float16", has_ptx=device == "cuda"),
+        )
         found, expected = ops.grouped_linear(*arguments), ops.grouped_linear_torch(*arguments)
         assert found.dtype == expected.dtype
         errors[name] = relative_error(found, expected)
@@ -172,7 +178,7 @@ def open_backend(device: str, dtype: str):
     if device == "cuda":
         return TritonBackend.open(torch.device(device))
     # The interpreter multiplies the bits of bfloat16 values: there such rows take the path of GPUs without them.
-    return TritonBackend(torch.device(device), Device(num_processors=4, has_tensor_cores=dtype == "float16"))
+    return TritonBackend(torch.device(device), Device(4, has_tensor_cores=dtype == "float16", has_ptx=False))
 
 
 def random_expert(case: Case, generator: torch.Generator) -> ExpertWeights:

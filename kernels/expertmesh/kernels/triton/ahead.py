@@ -50,7 +50,8 @@ class Resources:
 
 def device_of(target: str) -> ops.Device:
     """What launches on ``target`` depend on, with one processor."""
-    return ops.Device(num_processors=1, has_tensor_cores=target not in NO_TENSOR_CORES)
+    is_nvidia = TARGETS[target].backend == "cuda"
+    return ops.Device(num_processors=1, has_tensor_cores=target not in NO_TENSOR_CORES, has_ptx=is_nvidia)
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,19 @@ FORMATS = {
 
 def list_tiles(form: Format, target: str) -> Sequence[Tiles]:
     """Return the tile sizes that launches on ``target`` choose from, for half-precision rows."""
-    return tuning.list_tiles(form.bits < 16, target not in NO_TENSOR_CORES)
+    return tuning.list_tiles(0 if form.bits == 16 else form.bits, target not in NO_TENSOR_CORES)
 
 
 def compile_grouped_linear(
     matrices: Matrices, dtype: torch.dtype, tiles: Tiles, swiglu: bool, target: str
 ) -> Resources:
     """Compile the launch of ``ops.grouped_linear`` on rows of ``dtype``; ``matrices`` may be on the meta device."""
-    dot_dtype = ops.choose_dot_dtype(dtype, device_of(target))
+    device = device_of(target)
+    dot_dtype = ops.choose_dot_dtype(dtype, device)
     packed = matrices if isinstance(matrices, PackedMatrices) else None
     pointers = {
         "x": dtype,
         "weights": packed.words.dtype if packed else matrices.data.dtype,  # type: ignore[union-attr]
-        "high_bits": torch.uint8 if packed and packed.high_bits is not None else None,
         "scales": packed.scales.dtype if packed else None,
         "zeros": packed.zeros.dtype if packed else None,
         "order": torch.int32 if packed and packed.order is not None else None,
@@ -115,15 +116,14 @@ def compile_grouped_linear(
         "tiles": torch.int32,
         "y": dtype if swiglu else torch.float32,
     }
-    constants = ops.constants(matrices, tiles, swiglu, dot_dtype)
+    constants = ops.constants(matrices, tiles, swiglu, dot_dtype, device)
     return _compile(kernels.grouped_linear, pointers, constants, tiles.num_warps, tiles.num_stages, target)
 
 
 def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str) -> Resources:
     """Compile the launch of ``ops.dequantize`` to ``dtype``; ``matrices`` may be on the meta device."""
-    pointers = {
+    pointers: dict[str, torch.dtype | None] = {
         "words": matrices.words.dtype,
-        "high_bits": None if matrices.high_bits is None else torch.uint8,
         "scales": matrices.scales.dtype,
         "zeros": torch.uint8,
         "y": dtype,

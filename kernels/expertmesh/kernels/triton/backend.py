@@ -127,7 +127,8 @@ class TritonBackend:
         if capability < MIN_CAPABILITY:
             raise ValueError(f"backend triton needs compute capability 7.5, {device} has {capability}; use reference")
         num_processors = torch.cuda.get_device_properties(device).multi_processor_count
-        return cls(device, Device(num_processors, has_tensor_cores=capability >= TENSOR_CORE_CAPABILITY))
+        has_tensor_cores = capability >= TENSOR_CORE_CAPABILITY
+        return cls(device, Device(num_processors, has_tensor_cores, has_ptx=torch.version.hip is None))
 
     def linear(self, weight: Weight) -> Linear:
         """Take over one matrix; dense ones, and groups that do not fit the packed layout, are multiplied by torch."""

@@ -10,10 +10,9 @@ unpacked codes are.
 import triton
 import triton.language as tl
 
-from expertmesh.kernels.triton.layout import low_bits, num_slots
+from expertmesh.kernels.triton.layout import num_slots
 
 _num_slots = triton.constexpr_function(num_slots)
-_low_bits = triton.constexpr_function(low_bits)
 
 
 @triton.constexpr_function
@@ -25,43 +24,64 @@ def _starts_group(slot, num_slots, plane_rows, group_size):
     return span % group_size != 0 or slot * plane_rows % group_size == 0
 
 
-@triton.jit
-def _move_bits(words, source: tl.constexpr, target: tl.constexpr):
-    return words << (target - source) if target >= source else words >> (source - target)
+@triton.constexpr_function
+def _take_code_asm(slot, bits, ones):
+    """PTX that does to both halves of a register what ``_take_code`` does to a word, in two instructions.
 
-
-@triton.jit
-def _load_words(words, high_bits, rows, outs, NUM_OUT: tl.constexpr):
-    """Load the words of ``rows`` [P] and their high bits, if there are any: twice [BN, P] int32."""
-    offsets = rows[None, :] * NUM_OUT + outs[:, None]
-    is_out = (outs < NUM_OUT)[:, None]
-    low = tl.load(words + offsets, mask=is_out, other=0).to(tl.int32)
-    high = low
-    if high_bits is not None:
-        high = tl.load(high_bits + offsets, mask=is_out, other=0).to(tl.int32)
-    return low, high
-
-
-@triton.jit
-def _unpack(low, high, slot: tl.constexpr, BITS: tl.constexpr):
-    """Return 1 + code / 2**BITS in float32: the code written into the top of the mantissa of 1.0.
-
-    This costs a shift and one logical instruction per value; converting an integer runs at a quarter of that rate.
+    0xEA is the truth table of (a and b) or c. Bits that the shift moves from one half to the other are masked out.
     """
-    bottom: tl.constexpr = 23 - BITS
-    width: tl.constexpr = _low_bits(BITS)
-    code = _move_bits(low, slot * width, bottom) & (2**width - 1) << bottom
-    if BITS == 3:
-        code |= _move_bits(high, slot, 22) & 1 << 22
-    return (code | 0x3F800000).to(tl.float32, bitcast=True)
+    mask, ones = (pattern << 16 | pattern for pattern in (2**bits - 1, ones))
+    return f"{{ .reg .b32 t; shr.u32 t, $1, {slot * bits}; lop3.b32 $0, t, {mask:#x}, {ones:#x}, 0xEA; }}"
 
 
 @triton.jit
-def _load_affine(scales, zeros, group, outs, NUM_OUT: tl.constexpr, BITS: tl.constexpr):
-    """Return factor and shift [BN] that turn what ``_unpack`` gives into values: (code - zero) * scale."""
+def _take_code(words, slot: tl.constexpr, BITS: tl.constexpr, ONES: tl.constexpr, PTX: tl.constexpr):
+    """Return the codes of one slot with the bits ``ONES`` set above them; int16."""
+    if PTX:
+        asm: tl.constexpr = _take_code_asm(slot, BITS, ONES)
+        return tl.inline_asm_elementwise(asm, "=r,r", [words], dtype=tl.int16, is_pure=True, pack=2)
+    return (words >> (slot * BITS)) & (2**BITS - 1) | ONES
+
+
+@triton.jit
+def _load_affine(scales, zeros, group, outs, NUM_OUT: tl.constexpr):
+    """Load the scales and zero points [BN] of a group as float32."""
     scale = tl.load(scales + group * NUM_OUT + outs, mask=outs < NUM_OUT, other=0.0).to(tl.float32)
     zero = tl.load(zeros + group * NUM_OUT + outs, mask=outs < NUM_OUT, other=0).to(tl.float32)
-    return scale * 2**BITS, -scale * (2**BITS + zero)
+    return scale, zero
+
+
+@triton.jit
+def _unpack_half(
+    words, scale, zero, slot: tl.constexpr, BITS: tl.constexpr, HALF: tl.constexpr, PTX: tl.constexpr
+):  # fmt: skip
+    """Return the values [BN, P] of one slot, computed in the 16-bit dtype HALF, two to a register.
+
+    The code is written into the bottom of the mantissa of a power of two so large that it counts in ones: 1024 in
+    float16, 128 in bfloat16. Converting integers would run at a quarter of the rate.
+    """
+    is_float16: tl.constexpr = HALF.fp_mantissa_width == 10
+    base: tl.constexpr = 1024.0 if is_float16 else 128.0
+    base_bits: tl.constexpr = 0x6400 if is_float16 else 0x4300
+    shifted = _take_code(words, slot, BITS, base_bits, PTX).to(HALF, bitcast=True)
+    return (shifted - (zero + base).to(HALF)[:, None]) * scale.to(HALF)[:, None]
+
+
+@triton.jit
+def _unpack_wide(words, scale, zero, slot: tl.constexpr, BITS: tl.constexpr):
+    """Return the values [BN, P] of one slot in float32; the code goes to the top of the mantissa of 1."""
+    start: tl.constexpr = slot * BITS
+    top: tl.constexpr = 23 - BITS
+    wide = words.to(tl.int32)
+    moved = wide << (top - start) if top >= start else wide >> (start - top)
+    one_plus_code = (moved & (2**BITS - 1) << top | 0x3F800000).to(tl.float32, bitcast=True)
+    return one_plus_code * (scale * 2**BITS)[:, None] - (scale * (2**BITS + zero))[:, None]
+
+
+@triton.jit
+def _load_words(words, rows, outs, NUM_OUT: tl.constexpr):
+    """Load the words of ``rows`` [P]: [BN, P]."""
+    return tl.load(words + rows[None, :] * NUM_OUT + outs[:, None], mask=(outs < NUM_OUT)[:, None], other=0)
 
 
 @triton.jit
@@ -78,9 +98,10 @@ def _load_inputs(x, row_offsets, order, features, NUM_IN: tl.constexpr, is_whole
 
 @triton.jit
 def _multiply_packed(
-    x, row_offsets, words, high_bits, scales, zeros, order, outs, split,
+    x, row_offsets, words, scales, zeros, order, outs, split,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr,
-    DOT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr,
+    DOT: tl.constexpr, HALF: tl.constexpr, PTX: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Product [BN, BM] over this split's share of the spans."""
     slots: tl.constexpr = _num_slots(BITS)
@@ -92,14 +113,17 @@ def _multiply_packed(
     sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     first_span = split * spans_per_split
     for span in range(first_span, tl.minimum(first_span + spans_per_split, num_spans)):
-        low, high = _load_words(words, high_bits, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
+        tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
         for slot in tl.static_range(slots):
             first_feature = span * span_inputs + slot * PLANE
             if _starts_group(slot, slots, PLANE, GROUP_SIZE):
                 # Padding past K may lie in a group that does not exist.
                 group = tl.minimum(first_feature // GROUP_SIZE, last_group)
-                factor, shift = _load_affine(scales, zeros, group, outs, NUM_OUT, BITS)
-            values = _unpack(low, high, slot, BITS) * factor[:, None] + shift[:, None]
+                scale, zero = _load_affine(scales, zeros, group, outs, NUM_OUT)
+            if HALF is not None:
+                values = _unpack_half(tile, scale, zero, slot, BITS, HALF, PTX)
+            else:
+                values = _unpack_wide(tile, scale, zero, slot, BITS)
             inputs = _load_inputs(x, row_offsets, order, first_feature + lanes, NUM_IN, NUM_IN % span_inputs == 0)
             sums = tl.dot(values.to(DOT), inputs.to(DOT), sums, input_precision="ieee")
     return sums
@@ -129,9 +153,10 @@ def _multiply_dense(
 
 @triton.jit
 def grouped_linear(
-    x, weights, high_bits, scales, zeros, order, bias, row_weights, tiles, y, num_rows,
+    x, weights, scales, zeros, order, bias, row_weights, tiles, y, num_rows,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, NUM_WORDS: tl.constexpr, NUM_GROUPS: tl.constexpr,
     BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr, SWIGLU: tl.constexpr, DOT: tl.constexpr,
+    HALF: tl.constexpr, PTX: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Multiply each tile of rows by its expert's matrix.
@@ -139,7 +164,8 @@ def grouped_linear(
     Grid: tiles of rows, tiles of outputs, splits of K. ``tiles`` [tiles, 3] int32: expert, first row, row after the
     expert's last. ``y`` is [SPLIT, R, N], a partial sum per split; with SWIGLU it is [1, R, N/2] and outputs 2f and
     2f + 1 are gate and up of feature f. ``row_weights`` [R] scales rows, ``bias`` [E, N] is added before; both may be
-    None. BITS = 0 means dense weights.
+    None. BITS = 0 means dense weights. HALF is the 16-bit dtype to unpack in, or None for float32; PTX says whether
+    instructions of NVIDIA's may be used to do so.
     """
     tile = tiles + 3 * tl.program_id(0)
     expert = tl.load(tile).to(tl.int64)
@@ -159,15 +185,12 @@ def grouped_linear(
     else:
         words = weights + expert * NUM_WORDS * NUM_OUT
         first_group = expert * NUM_GROUPS * NUM_OUT
-        expert_high_bits = high_bits
-        if high_bits is not None:
-            expert_high_bits = high_bits + expert * NUM_WORDS * NUM_OUT
         expert_order = order
         if order is not None:
             expert_order = order + expert * NUM_IN
         sums = _multiply_packed(
-            x, row_offsets, words, expert_high_bits, scales + first_group, zeros + first_group, expert_order, outs,
-            split, NUM_IN, NUM_OUT, BITS, GROUP_SIZE, PLANE, DOT, BLOCK_M, BLOCK_N, SPLIT,
+            x, row_offsets, words, scales + first_group, zeros + first_group, expert_order, outs,
+            split, NUM_IN, NUM_OUT, BITS, GROUP_SIZE, PLANE, DOT, HALF, PTX, BLOCK_M, BLOCK_N, SPLIT,
         )  # fmt: skip
     if bias is not None:
         added = tl.load(bias + expert * NUM_OUT + outs, mask=(outs < NUM_OUT) & (split == 0), other=0.0)
@@ -188,7 +211,7 @@ def grouped_linear(
 
 @triton.jit
 def dequantize(
-    words, high_bits, scales, zeros, y,
+    words, scales, zeros, y,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -199,13 +222,13 @@ def dequantize(
     outs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     lanes = tl.arange(0, PLANE)
     is_out = (outs < NUM_OUT)[:, None]
-    low, high = _load_words(words, high_bits, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
+    tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
     for slot in tl.static_range(slots):
         first_feature = (span * slots + slot) * PLANE
         if _starts_group(slot, slots, PLANE, GROUP_SIZE):
             group = tl.minimum(first_feature // GROUP_SIZE, last_group)
-            factor, shift = _load_affine(scales, zeros, group, outs, NUM_OUT, BITS)
-        values = _unpack(low, high, slot, BITS) * factor[:, None] + shift[:, None]
+            scale, zero = _load_affine(scales, zeros, group, outs, NUM_OUT)
+        values = _unpack_wide(tile, scale, zero, slot, BITS)
         features = (first_feature + lanes)[None, :]
         stored = y + outs.to(tl.int64)[:, None] * NUM_IN + features
         tl.store(stored, values.to(y.dtype.element_ty), mask=is_out & (features < NUM_IN))

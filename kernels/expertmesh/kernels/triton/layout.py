@@ -2,11 +2,10 @@
 
 Alphabet: E experts, N output features, K input features, G groups, W words per output, P rows of a plane.
 
-Codes lie in words [E, W, N]. A span is what a block of P words holds: ``num_slots`` planes of P consecutive input
-features each, slot i of word r being feature i * P + r of the span. So unpacking is a shift and a mask of a whole tile,
-never an interleave, and words of neighbouring outputs are neighbours in memory. An int32 holds 8 codes of 4 bits or 4
-of 8 bits, an int16 holds 8 codes of 2 bits. 3-bit codes do not divide a word: their low two bits are stored like 2-bit
-codes, and the high bits of the same 8 codes in a byte beside.
+Codes lie in 16-bit words [E, W, N]. A span is what a block of P words holds: ``num_slots`` planes of P consecutive
+input features each, slot i of word r being feature i * P + r of the span. So unpacking is a shift and a mask of a whole
+tile, never an interleave; words of neighbouring outputs are neighbours in memory; and a register holds two words, of
+which one instruction unpacks two values. A word holds 8, 5, 4 or 2 codes of 2, 3, 4 or 8 bits, so 3-bit codes take 3.2.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
 STORED_BITS = (2, 3, 4, 8)
-# The word of a span by the bits of a code.
-WORD_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
+WORD_BITS = 16
 PLANE_ROWS = (32, 16)  # the largest that divides the group size is taken
 
 
@@ -27,13 +25,11 @@ PLANE_ROWS = (32, 16)  # the largest that divides the group size is taken
 class PackedMatrices:
     """Quantized matrices of E experts, all stored alike.
 
-    ``words`` [E, W, N] int32 or int16, ``high_bits`` [E, W, N] uint8 for 3-bit codes or None, ``scales`` [E, G, N]
-    floating point, ``zeros`` [E, G, N] uint8, ``order`` [E, K] int32 (the input feature of each column) or None,
-    ``bias`` [E, N] float32 or None. A group size of K means one group.
+    ``words`` [E, W, N] int16, ``scales`` [E, G, N] floating point, ``zeros`` [E, G, N] uint8, ``order`` [E, K] int32
+    (the input feature of each column) or None, ``bias`` [E, N] float32 or None. A group size of K means one group.
     """
 
     words: torch.Tensor
-    high_bits: torch.Tensor | None
     scales: torch.Tensor
     zeros: torch.Tensor
     order: torch.Tensor | None
@@ -51,7 +47,7 @@ class PackedMatrices:
     @property
     def num_bytes(self) -> int:
         """Bytes of everything stored."""
-        tensors = (self.words, self.high_bits, self.scales, self.zeros, self.order, self.bias)
+        tensors = (self.words, self.scales, self.zeros, self.order, self.bias)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
@@ -83,12 +79,7 @@ Matrices = PackedMatrices | DenseMatrices
 
 def num_slots(bits: int) -> int:
     """Planes per span: how many codes of ``bits`` bits a word holds."""
-    return 4 if bits == 8 else 8
-
-
-def low_bits(bits: int) -> int:
-    """Bits of a code that its word holds; the rest is in ``high_bits``."""
-    return 2 if bits == 3 else bits
+    return WORD_BITS // bits
 
 
 def lay_out(weights: Sequence[Weight], device: torch.device) -> Matrices:
@@ -102,9 +93,9 @@ def lay_out(weights: Sequence[Weight], device: torch.device) -> Matrices:
 def unpack(matrices: PackedMatrices) -> torch.Tensor:
     """Return the values [E, N, K] in float32, columns as stored: the torch twin of what kernels do per tile."""
     num_experts, _, num_out = matrices.words.shape
-    codes = _read_codes(matrices.words, low_bits(matrices.bits), matrices)
-    if matrices.high_bits is not None:
-        codes |= _read_codes(matrices.high_bits, 1, matrices) << 2
+    spans = matrices.words.view(num_experts, -1, matrices.plane_rows, num_out)  # [E, spans, P, N]
+    slots = range(num_slots(matrices.bits))
+    codes = torch.stack([spans >> slot * matrices.bits & 2**matrices.bits - 1 for slot in slots], dim=2)
     codes = codes.reshape(num_experts, -1, num_out)[:, : matrices.num_in]  # [E, K, N]
     group = torch.arange(matrices.num_in, device=codes.device) // matrices.group_size
     values = (codes.float() - matrices.zeros[:, group].float()) * matrices.scales[:, group].float()
@@ -115,11 +106,9 @@ def _pack(weights: Sequence[QuantizedWeight], device: torch.device) -> PackedMat
     first = weights[0]
     bits = _container_bits(first.bits)
     plane_rows = _find_plane_rows(first)
-    all_planes = [_cut_planes(weight.codes.to(device).T, num_slots(bits), plane_rows) for weight in weights]
     wide = len({weight.scales.dtype for weight in weights}) > 1
     return PackedMatrices(
-        words=torch.stack([_pack_words(planes & 2 ** low_bits(bits) - 1, low_bits(bits)) for planes in all_planes]),
-        high_bits=torch.stack([_pack_words(planes >> 2, 1) for planes in all_planes]) if bits == 3 else None,
+        words=torch.stack([_pack_words(weight.codes.to(device).T, bits, plane_rows) for weight in weights]),
         scales=torch.stack([(w.scales.float() if wide else w.scales).T.contiguous() for w in weights]).to(device),
         zeros=torch.stack([weight.zeros.T.contiguous() for weight in weights]).to(device),
         order=_stack_orders(weights, device),
@@ -131,27 +120,15 @@ def _pack(weights: Sequence[QuantizedWeight], device: torch.device) -> PackedMat
     )
 
 
-def _cut_planes(codes: torch.Tensor, num_planes: int, plane_rows: int) -> torch.Tensor:
-    """Cut ``codes`` [K, N] into spans of planes [spans, planes, P, N], padding K."""
+def _pack_words(codes: torch.Tensor, bits: int, plane_rows: int) -> torch.Tensor:
+    """Pack ``codes`` [K, N] uint8 into words [W, N] int16, padding K to whole spans."""
     num_in, num_out = codes.shape
-    span = num_planes * plane_rows
-    padded = torch.nn.functional.pad(codes, (0, 0, 0, -num_in % span))
-    return padded.reshape(-1, num_planes, plane_rows, num_out)
-
-
-def _pack_words(planes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Pack ``planes`` [spans, planes, P, N] of codes below 2**bits into words [W, N]."""
-    words = torch.zeros_like(planes[:, 0], dtype=WORD_DTYPES[bits])
-    for slot in range(planes.shape[1]):
-        words |= planes[:, slot].to(words.dtype) << bits * slot
+    padded = torch.nn.functional.pad(codes, (0, 0, 0, -num_in % (num_slots(bits) * plane_rows)))
+    planes = padded.reshape(-1, num_slots(bits), plane_rows, num_out)  # [spans, slots, P, N]
+    words = torch.zeros_like(planes[:, 0], dtype=torch.int16)
+    for slot in range(num_slots(bits)):
+        words |= planes[:, slot].to(torch.int16) << slot * bits
     return words.flatten(0, 1)
-
-
-def _read_codes(words: torch.Tensor, bits: int, matrices: PackedMatrices) -> torch.Tensor:
-    """Return the codes [E, spans, planes, P, N] that ``words`` [E, W, N] hold."""
-    num_experts, _, num_out = words.shape
-    spans = words.view(num_experts, -1, matrices.plane_rows, num_out).int()
-    return torch.stack([spans >> bits * slot & 2**bits - 1 for slot in range(num_slots(matrices.bits))], dim=2)
 
 
 def _container_bits(bits: int) -> int:

@@ -21,10 +21,11 @@ TRITON_DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfl
 
 @dataclass(frozen=True)
 class Device:
-    """What launches depend on: how many processors there are, and whether Triton finds tensor cores in them."""
+    """What launches depend on: processors, whether Triton finds tensor cores in them, whether they are NVIDIA's."""
 
     num_processors: int
     has_tensor_cores: bool
+    has_ptx: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def grouped_linear(
         grid = (len(schedule), -(-matrices.num_out // tiles.block_outputs), tiles.split)
         kernels.grouped_linear[grid](
             x, *_pointers(matrices), matrices.bias, epilogue.row_weights, schedule, parts, len(x),
-            **constants(matrices, tiles, epilogue.swiglu, dot_dtype),
+            **constants(matrices, tiles, epilogue.swiglu, dot_dtype, device),
             num_warps=tiles.num_warps, num_stages=tiles.num_stages,
         )  # fmt: skip
     return parts[0] if tiles.split == 1 else parts.sum(0).to(epilogue.dtype)
@@ -85,11 +86,9 @@ def dequantize(matrices: PackedMatrices, expert: int, dtype: torch.dtype) -> tor
     """Return the matrix [N, K] of one expert in ``dtype``, columns as stored."""
     values = torch.empty(matrices.num_out, matrices.num_in, dtype=dtype, device=matrices.words.device)
     num_spans = matrices.words.shape[1] // matrices.plane_rows
-    high_bits = None if matrices.high_bits is None else matrices.high_bits[expert]
     grid = (num_spans, -(-matrices.num_out // DEQUANTIZE_OUTPUTS))
     kernels.dequantize[grid](
         matrices.words[expert],
-        high_bits,
         matrices.scales[expert],
         matrices.zeros[expert],
         values,
@@ -113,7 +112,18 @@ def has_tensor_cores(dot_dtype: tl.dtype, device: Device) -> bool:
     return device.has_tensor_cores and dot_dtype != tl.float32
 
 
-def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtype) -> dict[str, object]:
+def choose_unpack_dtype(matrices: PackedMatrices, dot_dtype: tl.dtype, device: Device) -> tl.dtype | None:
+    """Unpack in 16 bits where that is exact up to the rounding of the value, else in float32 (None).
+
+    float16 needs float16 scales. bfloat16 counts ones from 128 to 255 only, so 8 bits do not fit, and is not what AMD's
+    processors compute in.
+    """
+    if dot_dtype == tl.float16 and matrices.scales.dtype == torch.float16:
+        return dot_dtype
+    return dot_dtype if dot_dtype == tl.bfloat16 and device.has_ptx and matrices.bits < 8 else None
+
+
+def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtype, device: Device) -> dict[str, object]:
     """Name the compile-time arguments of the ``grouped_linear`` kernel."""
     packed = matrices if isinstance(matrices, PackedMatrices) else None
     return {
@@ -126,6 +136,8 @@ def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtyp
         "PLANE": packed.plane_rows if packed else 0,
         "SWIGLU": swiglu,
         "DOT": dot_dtype,
+        "HALF": choose_unpack_dtype(packed, dot_dtype, device) if packed else None,
+        "PTX": device.has_ptx,
         "BLOCK_M": tiles.block_rows,
         "BLOCK_N": tiles.block_outputs,
         "BLOCK_K": tiles.block_inputs,
@@ -159,7 +171,7 @@ def _describe(
         num_active=num_active,
         num_out=matrices.num_out,
         num_in=matrices.num_in,
-        is_packed=isinstance(matrices, PackedMatrices),
+        bits=matrices.bits if isinstance(matrices, PackedMatrices) else 0,
         has_tensor_cores=has_tensor_cores(dot_dtype, device),
         can_split=not epilogue.swiglu,
     )
@@ -167,5 +179,5 @@ def _describe(
 
 def _pointers(matrices: Matrices) -> tuple[torch.Tensor | None, ...]:
     if isinstance(matrices, PackedMatrices):
-        return matrices.words, matrices.high_bits, matrices.scales, matrices.zeros, matrices.order
-    return matrices.data, None, None, None, None
+        return matrices.words, matrices.scales, matrices.zeros, matrices.order
+    return matrices.data, None, None, None
