@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from expertmesh.kernels.triton import tuning
 from expertmesh.kernels.triton.ahead import (
     FORMATS,
     MAX_SHARED_BYTES,
@@ -53,9 +54,12 @@ def test_unpacking_fits_its_gpu(target):
     assert compile_dequantize(matrices, dtype_of(target), target).spilled_bytes == 0
 
 
-@pytest.mark.parametrize("target", NO_TENSOR_CORES)
-def test_bfloat16_rows_compile_without_tensor_cores(target):
-    form = FORMATS["4 bits g128"]
-    tiles = list_tiles(form, target)[0]
-    resources = compile_grouped_linear(form.lay_out(2 * FFN, HIDDEN), torch.bfloat16, tiles, swiglu=True, target=target)
+@pytest.mark.parametrize("name", ["4 bits g128", "bfloat16"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_rows_that_tensor_cores_do_not_take_compile(target, name):
+    form = FORMATS[name]
+    dtype = torch.bfloat16 if target in NO_TENSOR_CORES else torch.float32
+    (tiles,) = tuning.list_tiles(0 if form.bits == 16 else form.bits, has_tensor_cores=False)
+    resources = compile_grouped_linear(form.lay_out(2 * FFN, HIDDEN), dtype, tiles, swiglu=True, target=target)
     assert resources.spilled_bytes == 0
+    assert resources.shared_bytes <= MAX_SHARED_BYTES[target]

@@ -87,6 +87,7 @@ FORMATS = {
     "2 bits g64": Format(2, 64),
     "3 bits g128": Format(3, 128),
     "4 bits g128": Format(4, 128),
+    "4 bits g16": Format(4, 16),
     "4 bits g128 act-order": Format(4, 128, act_order=True, bias=True),
     "8 bits g128": Format(8, 128),
     "bfloat16": Format(16),
@@ -94,7 +95,7 @@ FORMATS = {
 
 
 def list_tiles(form: Format, target: str) -> Sequence[Tiles]:
-    """Return the tile sizes that launches on ``target`` choose from, for half-precision rows."""
+    """Return the tile sizes that launches on ``target`` choose from, for rows of 16 bits."""
     return tuning.list_tiles(0 if form.bits == 16 else form.bits, target not in NO_TENSOR_CORES)
 
 

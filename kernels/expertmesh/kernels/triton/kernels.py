@@ -63,8 +63,17 @@ def _unpack_half(
     is_float16: tl.constexpr = HALF.fp_mantissa_width == 10
     base: tl.constexpr = 1024.0 if is_float16 else 128.0
     base_bits: tl.constexpr = 0x6400 if is_float16 else 0x4300
-    shifted = _take_code(words, slot, BITS, base_bits, PTX).to(HALF, bitcast=True)
-    return (shifted - (zero + base).to(HALF)[:, None]) * scale.to(HALF)[:, None]
+    if BITS == 8 and not is_float16:
+        # 128 more codes would not fit beside 128: each half of the code on its own, and 16 x high + low is exact.
+        zero_high = tl.floor(zero / 16)
+        high = _take_code(words, 2 * slot + 1, 4, base_bits, PTX).to(HALF, bitcast=True)
+        low = _take_code(words, 2 * slot, 4, base_bits, PTX).to(HALF, bitcast=True)
+        steps = (high - (zero_high + base).to(HALF)[:, None]) * 16
+        steps += low - (zero - 16 * zero_high + base).to(HALF)[:, None]
+    else:
+        code = _take_code(words, slot, BITS, base_bits, PTX).to(HALF, bitcast=True)
+        steps = code - (zero + base).to(HALF)[:, None]
+    return steps * scale.to(HALF)[:, None]
 
 
 @triton.jit

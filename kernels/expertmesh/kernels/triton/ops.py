@@ -4,6 +4,7 @@ Alphabet: R rows sorted by expert, E experts, N output features, K input feature
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -55,13 +56,15 @@ def grouped_linear(
     parts_dtype = epilogue.dtype if tiles.split == 1 else torch.float32
     parts = torch.empty(tiles.split, len(x), num_columns, dtype=parts_dtype, device=x.device)
     if len(x):
+        # Not pinned, so the copy is staged before this returns; non_blocking keeps it from waiting for the device.
         schedule = schedule_tiles(num_rows, tiles.block_rows).to(x.device, non_blocking=True)
         grid = (len(schedule), -(-matrices.num_out // tiles.block_outputs), tiles.split)
-        kernels.grouped_linear[grid](
-            x, *_pointers(matrices), matrices.bias, epilogue.row_weights, schedule, parts, len(x),
-            **constants(matrices, tiles, epilogue.swiglu, dot_dtype, device),
-            num_warps=tiles.num_warps, num_stages=tiles.num_stages,
-        )  # fmt: skip
+        with _current(x.device):
+            kernels.grouped_linear[grid](
+                x, *_pointers(matrices), matrices.bias, epilogue.row_weights, schedule, parts, len(x),
+                **constants(matrices, tiles, epilogue.swiglu, dot_dtype, device),
+                num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+            )  # fmt: skip
     return parts[0] if tiles.split == 1 else parts.sum(0).to(epilogue.dtype)
 
 
@@ -87,13 +90,9 @@ def dequantize(matrices: PackedMatrices, expert: int, dtype: torch.dtype) -> tor
     values = torch.empty(matrices.num_out, matrices.num_in, dtype=dtype, device=matrices.words.device)
     num_spans = matrices.words.shape[1] // matrices.plane_rows
     grid = (num_spans, -(-matrices.num_out // DEQUANTIZE_OUTPUTS))
-    kernels.dequantize[grid](
-        matrices.words[expert],
-        matrices.scales[expert],
-        matrices.zeros[expert],
-        values,
-        **dequantize_constants(matrices),
-    )
+    tensors = matrices.words[expert], matrices.scales[expert], matrices.zeros[expert]
+    with _current(values.device):
+        kernels.dequantize[grid](*tensors, values, **dequantize_constants(matrices))
     return values
 
 
@@ -113,14 +112,13 @@ def has_tensor_cores(dot_dtype: tl.dtype, device: Device) -> bool:
 
 
 def choose_unpack_dtype(matrices: PackedMatrices, dot_dtype: tl.dtype, device: Device) -> tl.dtype | None:
-    """Unpack in 16 bits where that is exact up to the rounding of the value, else in float32 (None).
+    """Unpack in 16 bits where that costs nothing but the rounding of scales and values, else in float32 (None).
 
-    float16 needs float16 scales. bfloat16 counts ones from 128 to 255 only, so 8 bits do not fit, and is not what AMD's
-    processors compute in.
+    float16 needs float16 scales. bfloat16 holds any scale, but is not what AMD's processors compute in.
     """
     if dot_dtype == tl.float16 and matrices.scales.dtype == torch.float16:
         return dot_dtype
-    return dot_dtype if dot_dtype == tl.bfloat16 and device.has_ptx and matrices.bits < 8 else None
+    return dot_dtype if dot_dtype == tl.bfloat16 and device.has_ptx else None
 
 
 def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtype, device: Device) -> dict[str, object]:
@@ -155,6 +153,11 @@ def dequantize_constants(matrices: PackedMatrices) -> dict[str, object]:
         "PLANE": matrices.plane_rows,
         "BLOCK_N": DEQUANTIZE_OUTPUTS,
     }
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    # Triton launches on the current device, whatever device its arguments are on.
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _describe(

@@ -25,9 +25,9 @@ MIN_ROWS_TO_DEQUANTIZE = 384
 class Workload:
     """One launch.
 
-    ``rows_per_expert`` is the mean over the ``num_active`` experts that have rows; the matrices are [num_out, num_in] of
-    ``bits`` bits, 0 for dense ones. ``has_tensor_cores`` says whether products of its dtype run on them. ``can_split``:
-    whether partial sums will do.
+    ``rows_per_expert`` is the mean over the ``num_active`` experts that have rows; the matrices are [num_out, num_in]
+    of ``bits`` bits, 0 for dense ones. ``has_tensor_cores`` says whether products of its dtype run on them.
+    ``can_split``: whether partial sums will do.
     """
 
     rows_per_expert: int
