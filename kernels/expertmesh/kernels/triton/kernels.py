@@ -16,10 +16,10 @@ _num_slots = triton.constexpr_function(num_slots)
 
 
 @triton.constexpr_function
-def _starts_group(slot, num_slots, plane_rows, group_size):
+def _starts_group(slot, num_slots, plane_rows, group_size, num_in):
     """Whether the scales of this slot of a span may differ from those of the slot before."""
     span = num_slots * plane_rows
-    if group_size % span == 0:
+    if group_size % span == 0 or group_size >= num_in:
         return slot == 0
     return span % group_size != 0 or slot * plane_rows % group_size == 0
 
@@ -110,13 +110,13 @@ def _multiply_packed(
     x, row_offsets, words, scales, zeros, order, outs, split,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr,
     DOT: tl.constexpr, HALF: tl.constexpr, PTX: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Product [BN, BM] over this split's share of the spans."""
     slots: tl.constexpr = _num_slots(BITS)
     span_inputs: tl.constexpr = slots * PLANE
     num_spans: tl.constexpr = (NUM_IN + span_inputs - 1) // span_inputs
-    spans_per_split: tl.constexpr = (num_spans + SPLIT - 1) // SPLIT
+    spans_per_split = tl.cdiv(num_spans, tl.num_programs(2))
     last_group: tl.constexpr = (NUM_IN + GROUP_SIZE - 1) // GROUP_SIZE - 1
     lanes = tl.arange(0, PLANE)
     sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
@@ -125,7 +125,7 @@ def _multiply_packed(
         tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
         for slot in tl.static_range(slots):
             first_feature = span * span_inputs + slot * PLANE
-            if _starts_group(slot, slots, PLANE, GROUP_SIZE):
+            if _starts_group(slot, slots, PLANE, GROUP_SIZE, NUM_IN):
                 # Padding past K may lie in a group that does not exist.
                 group = tl.minimum(first_feature // GROUP_SIZE, last_group)
                 scale, zero = _load_affine(scales, zeros, group, outs, NUM_OUT)
@@ -142,11 +142,11 @@ def _multiply_packed(
 def _multiply_dense(
     x, row_offsets, data, outs, split,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr,
-    DOT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
+    DOT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Product [BN, BM] over this split's share of the input features."""
     num_blocks: tl.constexpr = (NUM_IN + BLOCK_K - 1) // BLOCK_K
-    blocks_per_split: tl.constexpr = (num_blocks + SPLIT - 1) // SPLIT
+    blocks_per_split = tl.cdiv(num_blocks, tl.num_programs(2))
     lanes = tl.arange(0, BLOCK_K)
     is_out = (outs < NUM_OUT)[:, None]
     sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
@@ -160,18 +160,19 @@ def _multiply_dense(
     return sums
 
 
-@triton.jit
+# The number of rows changes with every call: no program of its own for 1 or for multiples of 16.
+@triton.jit(do_not_specialize=["num_rows"])
 def grouped_linear(
     x, weights, scales, zeros, order, bias, row_weights, tiles, y, num_rows,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, NUM_WORDS: tl.constexpr, NUM_GROUPS: tl.constexpr,
     BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr, SWIGLU: tl.constexpr, DOT: tl.constexpr,
     HALF: tl.constexpr, PTX: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Multiply each tile of rows by its expert's matrix.
 
     Grid: tiles of rows, tiles of outputs, splits of K. ``tiles`` [tiles, 3] int32: expert, first row, row after the
-    expert's last. ``y`` is [SPLIT, R, N], a partial sum per split; with SWIGLU it is [1, R, N/2] and outputs 2f and
+    expert's last. ``y`` is [splits, R, N], a partial sum each; with SWIGLU it is [1, R, N/2] and outputs 2f and
     2f + 1 are gate and up of feature f. ``row_weights`` [R] scales rows, ``bias`` [E, N] is added before; both may be
     None. BITS = 0 means dense weights. HALF is the 16-bit dtype to unpack in, or None for float32; PTX says whether
     instructions of NVIDIA's may be used to do so.
@@ -189,7 +190,7 @@ def grouped_linear(
     if BITS == 0:
         data = weights + expert * NUM_OUT * NUM_IN
         sums = _multiply_dense(
-            x, row_offsets, data, outs, split, NUM_IN, NUM_OUT, DOT, BLOCK_M, BLOCK_N, BLOCK_K, SPLIT
+            x, row_offsets, data, outs, split, NUM_IN, NUM_OUT, DOT, BLOCK_M, BLOCK_N, BLOCK_K
         )  # fmt: skip
     else:
         words = weights + expert * NUM_WORDS * NUM_OUT
@@ -199,7 +200,7 @@ def grouped_linear(
             expert_order = order + expert * NUM_IN
         sums = _multiply_packed(
             x, row_offsets, words, scales + first_group, zeros + first_group, expert_order, outs,
-            split, NUM_IN, NUM_OUT, BITS, GROUP_SIZE, PLANE, DOT, HALF, PTX, BLOCK_M, BLOCK_N, SPLIT,
+            split, NUM_IN, NUM_OUT, BITS, GROUP_SIZE, PLANE, DOT, HALF, PTX, BLOCK_M, BLOCK_N,
         )  # fmt: skip
     if bias is not None:
         added = tl.load(bias + expert * NUM_OUT + outs, mask=(outs < NUM_OUT) & (split == 0), other=0.0)
@@ -234,7 +235,7 @@ def dequantize(
     tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
     for slot in tl.static_range(slots):
         first_feature = (span * slots + slot) * PLANE
-        if _starts_group(slot, slots, PLANE, GROUP_SIZE):
+        if _starts_group(slot, slots, PLANE, GROUP_SIZE, NUM_IN):
             group = tl.minimum(first_feature // GROUP_SIZE, last_group)
             scale, zero = _load_affine(scales, zeros, group, outs, NUM_OUT)
         values = _unpack_wide(tile, scale, zero, slot, BITS)

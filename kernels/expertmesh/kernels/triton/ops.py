@@ -139,7 +139,6 @@ def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtyp
         "BLOCK_M": tiles.block_rows,
         "BLOCK_N": tiles.block_outputs,
         "BLOCK_K": tiles.block_inputs,
-        "SPLIT": tiles.split,
     }
 
 
