@@ -24,7 +24,7 @@ NUM_OUT, NUM_IN, GROUP_SIZE = 14336, 4096, 128
 NUM_COPIES = 4
 # What torch has for a width.
 PEERS = {4: "int4pack", 16: "bfloat16"}
-SECONDS_PER_CASE = 0.5
+SECONDS_PER_CASE = 0.3
 MIN_TURNS, MAX_TURNS = 3, 100
 
 
