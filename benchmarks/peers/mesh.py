@@ -1,0 +1,85 @@
+"""expertmesh itself, asked over its public API. Knows how to start it, not how it works.
+
+Usage: python -m peers.mesh CHECKPOINT THREADS; prints a line of JSON per mode: its name, and tokens per second by case.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from expertmesh.cli.layout import free_port
+from expertmesh.client.gateway import GatewayClient, Sampling
+from peers.cases import Case, measure
+
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+
+
+@contextmanager
+def serving(command: str, *flags: object) -> Iterator[str]:
+    """Run ``expertmesh COMMAND``; yields the gateway's endpoint once it answers."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    argv = [sys.executable, "-m", "expertmesh.cli.main", command, *map(str, flags), "--listen", endpoint]
+    with subprocess.Popen(argv, stdout=sys.stderr) as process:
+        try:
+            asyncio.run(_wait_until_serving(endpoint, process))
+            yield endpoint
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+
+async def _wait_until_serving(endpoint: str, process: "subprocess.Popen[bytes]") -> None:
+    async with GatewayClient(endpoint) as client, asyncio.timeout(START_SECONDS):
+        while not await client.is_serving():
+            if process.poll() is not None:
+                raise RuntimeError(f"expertmesh ended with exit code {process.returncode}; its output above says why")
+            await asyncio.sleep(0.2)
+
+
+async def rate_at(endpoint: str, case: Case) -> float:
+    """Ask for all sequences at once; returns tokens per second.
+
+    A prefill ends with the first token. Decoding is timed from when the last sequence has its first token to when the
+    first one has its last: while all of them are in the batch and none is in its prefill.
+    """
+    async with GatewayClient(endpoint) as client:
+        started = time.perf_counter()
+        answers = await asyncio.gather(*(_ask(client, prompt, case.new_tokens + 1) for prompt in case.prompts()))
+    if not case.new_tokens:
+        return case.batch * case.prompt_tokens / (max(arrivals[0] for arrivals in answers) - started)
+    start, stop = max(arrivals[0] for arrivals in answers), min(arrivals[-1] for arrivals in answers)
+    return sum(_rate_within(arrivals, start, stop) for arrivals in answers)
+
+
+async def _ask(client: GatewayClient, prompt: list[int], max_tokens: int) -> list[float]:
+    """Return when each token of the answer arrived, in ``time.perf_counter`` seconds."""
+    sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+    return [time.perf_counter() async for piece in client.generate(prompt, sampling) for _ in piece.token_ids]
+
+
+def _rate_within(arrivals: Sequence[float], start: float, stop: float) -> float:
+    inside = [arrival for arrival in arrivals if start <= arrival <= stop]
+    return (len(inside) - 1) / (inside[-1] - inside[0])
+
+
+def main() -> None:
+    """Serve in each mode, measure, print."""
+    model, threads = Path(sys.argv[1]), int(sys.argv[2])
+    modes = {
+        "expertmesh": ("up", "--model", model),
+        "expertmesh local": ("gateway", "--model", model, "--local-experts", "--threads", threads),
+    }
+    for name, command in modes.items():
+        with serving(*command) as endpoint:
+            rates = measure(lambda case, endpoint=endpoint: asyncio.run(rate_at(endpoint, case)))
+        print(json.dumps([name, rates]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
