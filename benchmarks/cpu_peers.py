@@ -1,12 +1,13 @@
 """Tokens per second on CPUs: expertmesh, llama.cpp and transformers on the same random Mixtral of real width.
 
-Usage: python benchmarks/cpu_peers.py [--directory DIR] [--only ENGINE]... [--llama-python PATH] [--json FILE]
+Usage: python benchmarks/cpu_peers.py [--directory DIR] [--only ENGINE]... [--case NAME]...
+    [--llama-python PATH] [--json FILE]
 
 Two layers of Mixtral-8x7B with random weights: AWQ 4-bit for expertmesh, Q4_0 for llama.cpp, bfloat16 for transformers.
 Engines run one after the other, each in a process of its own and on all cores: expertmesh as ``expertmesh up`` starts
 it (experts in processes of their own, asked over gRPC) and with all experts in the gateway's process. All get the same
 prompts and decode greedily. The checkpoints take 11 GB of disk; ``--directory`` keeps them, and the rates, for later
-runs: with ``--only``, the rates of the other engines are those kept.
+runs: with ``--only`` or ``--case``, the rates of other engines and cases are those kept.
 """
 
 import json
@@ -23,6 +24,9 @@ from peers.cases import CASES
 from report import Row, parse_arguments, show
 
 OURS = "expertmesh"
+ENGINES = ["llama", "transformers", "expertmesh"]
+ALL_CASES = [case.name for case in CASES]
+RATES_FILE = "rates.json"
 METRIC, UNIT = "tokens_per_second", "tokens/s"
 
 Rates = dict[str, dict[str, float]]
@@ -55,9 +59,9 @@ def engines(directory: Path, llama_python: str) -> list[Engine]:
     ]
 
 
-def run(engine: Engine) -> Rates:
+def run(engine: Engine, cases: list[str]) -> Rates:
     """Measure one engine in a process of its own; returns tokens per second by its ways to run and by case."""
-    command = [engine.python, "-m", engine.module, *map(str, engine.arguments)]
+    command = [engine.python, "-m", engine.module, *map(str, engine.arguments), *cases]
     here = str(Path(__file__).parent)
     paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     output = subprocess.run(
@@ -66,40 +70,43 @@ def run(engine: Engine) -> Rates:
     return dict(json.loads(line) for line in output.splitlines())
 
 
-def measure(directory: Path, only: list[str], llama_python: str) -> Rates:
-    """Measure the chosen engines; those that are not installed are named and left out."""
+def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rates) -> None:
+    """Measure engines and put what they reach into ``rates``; those that are not installed are named and left out."""
     from peers.checkpoint import write_checkpoints
 
-    print(f"random checkpoints in {directory}: written unless they are there", file=sys.stderr)
     write_checkpoints(directory / "bf16", directory / "awq")
-    kept = directory / "rates.json"
-    rates: Rates = json.loads(kept.read_text()) if only and kept.exists() else {}
-    for engine in engines(directory, llama_python):
-        if only and engine.name not in only:
-            continue
+    for engine in chosen:
         if not engine.is_installed:
             needs = " and ".join(engine.needs)
             print(f"{engine.name}: skipped, {engine.python} has no {needs}; pip install 'expertmesh[peers]'")
             continue
-        rates |= run(engine)
-        kept.write_text(json.dumps(rates, indent=2) + "\n")
-    return rates
+        for name, measured in run(engine, cases).items():
+            rates[name] = rates.get(name, {}) | measured
+            (directory / RATES_FILE).write_text(json.dumps(rates, indent=2) + "\n")
+
+
+def kept_rates(directory: Path) -> Rates:
+    """Read what earlier runs measured."""
+    file = directory / RATES_FILE
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def rows_of(rates: Rates) -> list[Row]:
     """Compare expertmesh with the better peer of each case, then list every engine by itself."""
-    peers = [name for name in rates if not name.startswith(OURS)]
-    rows = []
-    for case in (case.name for case in CASES):
-        if OURS in rates:
-            best = max(peers, key=lambda name: rates[name][case], default=None)
-            rows.append(Row(case, METRIC, rates[OURS][case], UNIT, best, rates[best][case] if best else None))
-    return rows + [
+    compared = [_compare(case.name, rates) for case in CASES if case.name in rates.get(OURS, {})]
+    others = [
         Row(case.name, f"{METRIC} {name}", values[case.name], UNIT)
         for case in CASES
         for name, values in rates.items()
-        if name != OURS
+        if name != OURS and case.name in values
     ]
+    return compared + others
+
+
+def _compare(case: str, rates: Rates) -> Row:
+    peers = {name: values[case] for name, values in rates.items() if not name.startswith(OURS) and case in values}
+    best = max(peers, key=lambda name: peers[name], default=None)
+    return Row(case, METRIC, rates[OURS][case], UNIT, best, None if best is None else peers[best])
 
 
 @contextmanager
@@ -117,11 +124,14 @@ def main() -> None:
     """Make checkpoints, measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--directory", type=Path, help="where checkpoints and rates are kept for the next run")
-    parser.add_argument("--only", action="append", default=[], choices=("llama", "transformers", "expertmesh"))
+    parser.add_argument("--only", action="append", choices=ENGINES, help="measure this engine; may be repeated")
+    parser.add_argument("--case", action="append", choices=ALL_CASES, help="measure this case; may be repeated")
     parser.add_argument("--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python and gguf")
     arguments = parser.parse_args()
     with checkpoint_directory(arguments.directory) as directory:
-        rates = measure(directory, arguments.only, arguments.llama_python)
+        rates = kept_rates(directory) if arguments.only or arguments.case else {}
+        chosen = [e for e in engines(directory, arguments.llama_python) if e.name in (arguments.only or ENGINES)]
+        measure(directory, chosen, arguments.case or ALL_CASES, rates)
     show("two layers of Mixtral-8x7B on CPUs", rows_of(rates), arguments.json)
 
 

@@ -3,9 +3,10 @@
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 VOCAB_SIZE = 32000
@@ -26,7 +27,7 @@ class Case:
     @property
     def warmup(self) -> "Case":
         """The same, shorter."""
-        return replace(self, prompt_tokens=min(self.prompt_tokens, 32), new_tokens=min(self.new_tokens, 4))
+        return replace(self, prompt_tokens=min(self.prompt_tokens, 32), new_tokens=min(self.new_tokens, 8))
 
     def prompts(self) -> list[list[int]]:
         """Draw the prompts, the same in every process: a prompt per sequence, no special ids."""
@@ -57,21 +58,24 @@ class Session(Protocol):
 
 
 def rate_of(case: Case, open_session: Callable[[Case], AbstractContextManager[Session]]) -> float:
-    """Return tokens per second: those of the prompt for a prefill, else those of the steps after it."""
+    """Return tokens per second: those of the prompt for a prefill, else those of the median step after it."""
     with open_session(case) as session:
-        started = time.perf_counter()
-        session.prefill(case.prompts())
+        seconds = timed(partial(session.prefill, case.prompts()))
         if not case.new_tokens:
-            return case.batch * case.prompt_tokens / (time.perf_counter() - started)
-        started = time.perf_counter()
-        for _ in range(case.new_tokens):
-            session.step()
-        return case.batch * case.new_tokens / (time.perf_counter() - started)
+            return case.batch * case.prompt_tokens / seconds
+        return case.batch / statistics.median(timed(session.step) for _ in range(case.new_tokens))
 
 
-def measure(rate: Callable[[Case], float]) -> dict[str, float]:
-    """Run every case on one engine; returns tokens per second by the name of the case."""
-    return {case.name: _median_rate(rate, case) for case in CASES}
+def timed(call: Callable[[], None]) -> float:
+    """Return the seconds that a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def measure(rate: Callable[[Case], float], names: Collection[str]) -> dict[str, float]:
+    """Run the cases of these names on one engine; returns tokens per second by name."""
+    return {case.name: _median_rate(rate, case) for case in CASES if case.name in names}
 
 
 def _median_rate(rate: Callable[[Case], float], case: Case) -> float:

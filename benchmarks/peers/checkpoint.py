@@ -129,5 +129,5 @@ def _save(directory: Path, file: str, tensors: Tensors, weight_map: dict[str, st
 
 
 def _finish(directory: Path, config: dict[str, Any], weight_map: dict[str, str]) -> None:
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """llama.cpp with a Q4_0 file, through the low-level API of llama-cpp-python. Knows no torch and no other engine.
 
-Usage: python -m peers.llama BF16_CHECKPOINT GGUF THREADS; writes the file if it is missing, then prints a line of JSON:
-the name of the engine, and tokens per second by case.
+Usage: python -m peers.llama BF16_CHECKPOINT GGUF THREADS CASE...; writes the file if it is missing, then prints a
+line of JSON: the name of the engine, and tokens per second by case.
 """
 
 import json
@@ -19,6 +19,7 @@ from peers.cases import VOCAB_SIZE, Case, measure, rate_of
 from peers.gguf_file import write_gguf
 
 CONTEXT_MULTIPLE = 256
+GGML_LOG_LEVEL_ERROR = 4  # of ggml.h
 
 
 class LlamaSession:
@@ -69,9 +70,17 @@ class LlamaSession:
         return int(np.ctypeslib.as_array(logits, (VOCAB_SIZE,)).argmax())
 
 
+@llama_cpp.llama_log_callback
+def print_failures(level: int, text: bytes, user_data: object) -> None:
+    """Pass on what llama.cpp logs as an error."""
+    if level == GGML_LOG_LEVEL_ERROR:
+        sys.stderr.write(text.decode(errors="replace"))
+
+
 @contextmanager
 def open_model(path: Path) -> Iterator[Any]:
     """Load a GGUF; weights are repacked for this CPU, as is llama.cpp's default."""
+    llama_cpp.llama_log_set(print_failures, None)
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     if not model:
@@ -103,10 +112,10 @@ def open_session(model: Any, threads: int, case: Case) -> Iterator[LlamaSession]
 
 def main() -> None:
     """Convert, load, measure, print."""
-    bf16, path, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    bf16, path, threads, cases = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     write_gguf(bf16, path)
     with open_model(path) as model:
-        rates = measure(partial(rate_of, open_session=partial(open_session, model, threads)))
+        rates = measure(partial(rate_of, open_session=partial(open_session, model, threads)), cases)
     print(json.dumps(["llama.cpp Q4_0", rates]), flush=True)
 
 

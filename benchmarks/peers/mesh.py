@@ -1,15 +1,18 @@
 """expertmesh itself, asked over its public API. Knows how to start it, not how it works.
 
-Usage: python -m peers.mesh CHECKPOINT THREADS; prints a line of JSON per mode: its name, and tokens per second by case.
+Usage: python -m peers.mesh CHECKPOINT THREADS CASE...; prints a line of JSON per mode: its name, and tokens per second
+by case.
 """
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from expertmesh.cli.layout import free_port
@@ -45,8 +48,8 @@ async def _wait_until_serving(endpoint: str, process: "subprocess.Popen[bytes]")
 async def rate_at(endpoint: str, case: Case) -> float:
     """Ask for all sequences at once; returns tokens per second.
 
-    A prefill ends with the first token. Decoding is timed from when the last sequence has its first token to when the
-    first one has its last: while all of them are in the batch and none is in its prefill.
+    A prefill ends with the first token. Decoding is the median gap between two tokens of a sequence, from when the last
+    sequence has its first token to when the first one has its last: all are in the batch then, none in its prefill.
     """
     async with GatewayClient(endpoint) as client:
         started = time.perf_counter()
@@ -54,7 +57,8 @@ async def rate_at(endpoint: str, case: Case) -> float:
     if not case.new_tokens:
         return case.batch * case.prompt_tokens / (max(arrivals[0] for arrivals in answers) - started)
     start, stop = max(arrivals[0] for arrivals in answers), min(arrivals[-1] for arrivals in answers)
-    return sum(_rate_within(arrivals, start, stop) for arrivals in answers)
+    pairs = [pair for arrivals in answers for pair in pairwise(arrivals)]
+    return case.batch / statistics.median(later - earlier for earlier, later in pairs if start <= later <= stop)
 
 
 async def _ask(client: GatewayClient, prompt: list[int], max_tokens: int) -> list[float]:
@@ -63,21 +67,16 @@ async def _ask(client: GatewayClient, prompt: list[int], max_tokens: int) -> lis
     return [time.perf_counter() async for piece in client.generate(prompt, sampling) for _ in piece.token_ids]
 
 
-def _rate_within(arrivals: Sequence[float], start: float, stop: float) -> float:
-    inside = [arrival for arrival in arrivals if start <= arrival <= stop]
-    return (len(inside) - 1) / (inside[-1] - inside[0])
-
-
 def main() -> None:
     """Serve in each mode, measure, print."""
-    model, threads = Path(sys.argv[1]), int(sys.argv[2])
+    model, threads, cases = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     modes = {
         "expertmesh": ("up", "--model", model),
         "expertmesh local": ("gateway", "--model", model, "--local-experts", "--threads", threads),
     }
     for name, command in modes.items():
         with serving(*command) as endpoint:
-            rates = measure(lambda case, endpoint=endpoint: asyncio.run(rate_at(endpoint, case)))
+            rates = measure(lambda case, endpoint=endpoint: asyncio.run(rate_at(endpoint, case)), cases)
         print(json.dumps([name, rates]), flush=True)
 
 

@@ -1,7 +1,7 @@
 """transformers in bfloat16, with the fastest of its ways to run experts. Knows no other engine.
 
-Usage: python -m peers.transformers_bf16 CHECKPOINT THREADS; prints a line of JSON per way: its name, and tokens per
-second by case.
+Usage: python -m peers.transformers_bf16 CHECKPOINT THREADS CASE...; prints a line of JSON per way: its name, and tokens
+per second by case.
 """
 
 import json
@@ -50,12 +50,12 @@ def open_session(model: MixtralForCausalLM, case: Case) -> Iterator[Transformers
 
 def main() -> None:
     """Load, measure every way, print."""
-    directory, threads = Path(sys.argv[1]), int(sys.argv[2])
+    directory, threads, cases = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(threads)
     model = MixtralForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
     for implementation in IMPLEMENTATIONS:
         model.set_experts_implementation(implementation)
-        rates = measure(partial(rate_of, open_session=partial(open_session, model)))
+        rates = measure(partial(rate_of, open_session=partial(open_session, model)), cases)
         print(json.dumps([f"transformers bf16 {implementation}", rates]), flush=True)
 
 
