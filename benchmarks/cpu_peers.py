@@ -59,15 +59,18 @@ def engines(directory: Path, llama_python: str) -> list[Engine]:
     ]
 
 
-def run(engine: Engine, cases: list[str]) -> Rates:
-    """Measure one engine in a process of its own; returns tokens per second by its ways to run and by case."""
+def run(engine: Engine, cases: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Measure one engine in a process of its own; yields each of its ways to run with tokens per second by case."""
     command = [engine.python, "-m", engine.module, *map(str, engine.arguments), *cases]
-    here = str(Path(__file__).parent)
-    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    output = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    return dict(json.loads(line) for line in output.splitlines())
+    paths = filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            name, rates = json.loads(line)
+            yield name, rates
+    if process.returncode:
+        raise SystemExit(f"{engine.name} ended with exit code {process.returncode}; its output above says why")
 
 
 def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rates) -> None:
@@ -80,7 +83,7 @@ def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rate
             needs = " and ".join(engine.needs)
             print(f"{engine.name}: skipped, {engine.python} has no {needs}; pip install 'expertmesh[peers]'")
             continue
-        for name, measured in run(engine, cases).items():
+        for name, measured in run(engine, cases):
             rates[name] = rates.get(name, {}) | measured
             (directory / RATES_FILE).write_text(json.dumps(rates, indent=2) + "\n")
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 VOCAB_SIZE = 32000
 NUM_SPECIAL_IDS = 3
-MAX_REPETITIONS = 5
-ENOUGH_SECONDS = 15.0
+MAX_REPETITIONS = 3
+ENOUGH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
