@@ -7,7 +7,8 @@ Two layers of Mixtral-8x7B with random weights: AWQ 4-bit for expertmesh, Q4_0 f
 Engines run one after the other, each in a process of its own and on all cores: expertmesh as ``expertmesh up`` starts
 it (experts in processes of their own, asked over gRPC) and with all experts in the gateway's process. All get the same
 prompts and decode greedily. The checkpoints take 11 GB of disk; ``--directory`` keeps them, and the rates, for later
-runs: with ``--only`` or ``--case``, the rates of other engines and cases are those kept.
+runs: with ``--only`` or ``--case``, the rates of other engines and cases are those kept. Keep one directory per version
+of the code: nothing tells whose rates they are.
 """
 
 import json
@@ -89,9 +90,14 @@ def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rate
 
 
 def kept_rates(directory: Path) -> Rates:
-    """Read what earlier runs measured."""
+    """Read what earlier runs measured, and say so: they may be of other code, or of a busier machine."""
     file = directory / RATES_FILE
-    return json.loads(file.read_text()) if file.exists() else {}
+    if not file.exists():
+        return {}
+    rates: Rates = json.loads(file.read_text())
+    for name, cases in rates.items():
+        print(f"{name}: {', '.join(cases)} from earlier runs ({file}) unless measured below")
+    return rates
 
 
 def rows_of(rates: Rates) -> list[Row]:
