@@ -1,10 +1,12 @@
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, write_mixtral
+from checkpoints import DENSE_MODEL, save, write_mixtral
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.quantizer import Recipe, quantize
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.rescale import Rescale
+from expertmesh.checkpoint.shards import files_of
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
@@ -54,3 +56,44 @@ def test_the_copy_holds_the_rounded_values(tmp_path, model, recipe, words):
 def test_what_the_format_cannot_hold_is_named(make_mixtral, tmp_path, recipe, message):
     with pytest.raises(CheckpointError, match=message):
         quantize(Checkpoint.open(make_mixtral().directory), tmp_path, recipe, silent)
+
+
+@pytest.mark.parametrize("model", [{"num_local_experts": 2}, DENSE_MODEL], ids=["mixtral", "mistral"])
+@pytest.mark.parametrize("recipe", [Recipe("awq", 4, 64), Recipe("gptq", 3, 32)], ids=["awq", "gptq"])
+def test_factors_of_one_change_nothing_but_the_fingerprint(make_mixtral, tmp_path, model, recipe):
+    checkpoint = Checkpoint.open(make_mixtral(dtype=torch.bfloat16, **model).directory)
+    matrices = [matrix for file in files_of(checkpoint).values() for matrix in file]
+    ones = {m.name: Rescale(torch.ones(m.shape[-1]) if m.shape[1:] else None, torch.ones(m.shape[0])) for m in matrices}
+    quantize(checkpoint, tmp_path / "plain", recipe, silent)
+    quantize(checkpoint, tmp_path / "ones", recipe, silent, ones)
+    plain, rescaled = Checkpoint.open(tmp_path / "plain"), Checkpoint.open(tmp_path / "ones")
+    assert list(plain.files.names) == list(rescaled.files.names)
+    assert all(plain.files.read(name).equal(rescaled.files.read(name)) for name in plain.files.names)
+    assert fingerprint(plain) != fingerprint(rescaled)
+
+
+def test_matrices_norms_and_biases_are_rescaled_before_they_are_rounded(make_mixtral, tmp_path):
+    made = make_mixtral(dtype=torch.bfloat16, num_hidden_layers=1)
+    bias = torch.linspace(-1, 1, 64).bfloat16()
+    save(made.directory, {**made.dense, "model.layers.0.self_attn.v_proj.bias": bias})
+    inputs, outputs = torch.linspace(0.5, 2, 128), torch.linspace(2, 0.5, 64)
+    rescales = {
+        "model.layers.0.input_layernorm": Rescale(outputs=inputs),
+        "model.layers.0.self_attn.v_proj": Rescale(inputs, outputs),
+        "model.layers.0.block_sparse_moe.gate": Rescale(inputs),
+    }
+    recipe = Recipe("gptq", 4, 64)
+    quantize(Checkpoint.open(made.directory), tmp_path, recipe, silent, rescales)
+    checkpoint = Checkpoint.open(tmp_path)
+
+    def expected(name: str) -> torch.Tensor:
+        return rescales[name].apply(made.dense[f"{name}.weight"])
+
+    norm, gate = "model.layers.0.input_layernorm", "model.layers.0.block_sparse_moe.gate"
+    assert checkpoint.tensor(norm, (128,)).equal(expected(norm).bfloat16())
+    assert checkpoint.tensor(gate, (8, 128)).equal(expected(gate).bfloat16())
+    value = checkpoint.weight("model.layers.0.self_attn.v_proj", (64, 128))
+    assert isinstance(value, QuantizedWeight)
+    assert dequantize(value).equal(dequantize(recipe.round(expected("model.layers.0.self_attn.v_proj"))))
+    assert value.bias is not None
+    assert value.bias.equal((bias.float() / outputs).bfloat16())

@@ -60,6 +60,7 @@ def test_help_shows_every_flag_with_its_default_and_environment_variable(name: s
         (["generate"], 2, "Missing argument"),
         (["split", "/nowhere", "/tmp/out"], 3, "/nowhere is not a directory"),
         (["quantize", "/nowhere", "/tmp/out"], 3, "/nowhere is not a directory"),
+        (["quantize", "/nowhere", "/tmp/out", "--calibration-tokens", "31"], 2, "--calibration-tokens"),
         (["up", "--model", "/nowhere", "--quantize", "int3"], 2, "'int3'; one of none, int8, int4 would be right"),
         (["expert", "--model", "/nowhere", "--experts", "0", "--quantize", "8"], 2, "'8'; one of none, int8, int4"),
     ],
@@ -108,3 +109,17 @@ def test_split_quantize_and_inspect_work_together(make_mixtral, tmp_path):
     assert run("inspect", plain, "--verify").returncode == 3
     refused = run("quantize", quantized, str(tmp_path / "twice"))
     assert (refused.returncode, "is gptq 3-bit g64 already" in refused.stderr) == (3, True)
+
+
+def test_quantize_calibrates_on_a_text(make_mixtral, tmp_path):
+    model = str(make_mixtral(vocab_size=32000, num_hidden_layers=1, num_local_experts=2).directory)
+    text, out = tmp_path / "text", tmp_path / "out"
+    text.write_text("Experts are servers of their own, and the gate asks some of them. " * 9)
+    arguments = ("quantize", model, str(out), "--group-size", "64", "--calibrate", str(text))
+    result = run(*arguments, "--calibration-tokens", "100")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".json", ".model", *[".safetensors"] * 3]
+    assert "awq 4-bit g64" in run("inspect", str(out)).stdout
+    text.write_text("Too short.")
+    refused = run(*arguments)
+    assert (refused.returncode, "has 3 tokens; at least 32" in refused.stderr) == (2, True), refused.stderr

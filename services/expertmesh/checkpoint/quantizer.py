@@ -1,10 +1,10 @@
 """A quantized copy of a plain checkpoint, in the formats that other tools read. Knows which matrices, not how to pack.
 
-Values are rounded to nearest; nothing is calibrated.
+Values are rounded to nearest, after factors have moved between matrices where someone has found such factors.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from expertmesh.checkpoint.configuration import DENSE
 from expertmesh.checkpoint.fingerprint import LENGTH, fingerprint
 from expertmesh.checkpoint.names import hf_name, is_quantizable
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.rescale import Rescale, digest
 from expertmesh.checkpoint.shards import Matrix, Report, Target, write
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
 from expertmesh.kernels.quantize import round_to_nearest
-from expertmesh.kernels.weights import DenseWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
 METHODS = {"awq": (awq.BITS,), "gptq": gptq.BITS}
 
@@ -51,48 +52,76 @@ class Recipe:
             return {**shared, "zero_point": True, "version": "gemm"}
         return {**shared, "desc_act": False, "sym": True, "checkpoint_format": "gptq"}
 
+    def round(self, matrix: torch.Tensor) -> QuantizedWeight:
+        """Quantize [N, K]; ValueError when it does not fit the groups."""
+        group_size = self.group_size if self.group_size > 0 else matrix.shape[1]
+        return round_to_nearest(matrix, self.bits, group_size, is_symmetric=self.method != "awq")
+
     def pack(self, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
         """Quantize [N, K] and lay it out; ValueError when it does not fit the format."""
-        group_size = self.group_size if self.group_size > 0 else matrix.shape[1]
-        if self.method == "awq":
-            return awq.pack(round_to_nearest(matrix, self.bits, group_size)).as_dict()
-        return gptq.pack(round_to_nearest(matrix, self.bits, group_size, is_symmetric=True)).as_dict()
+        weight = self.round(matrix)
+        return awq.pack(weight).as_dict() if self.method == "awq" else gptq.pack(weight).as_dict()
 
 
-def quantize(checkpoint: Checkpoint, directory: Path, recipe: Recipe, report: Report) -> None:
-    """Write ``checkpoint`` quantized, by who loads it; ``report(done, total)`` counts matrices.
-
-    Attention and experts are quantized; gate, head, embeddings and norms stay plain. An interrupted run goes on where
-    it stopped. CheckpointError when the checkpoint is quantized already or a matrix does not fit the format.
-    """
+def check(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Raise CheckpointError when the checkpoint is quantized already or the format does not know the recipe."""
     recipe.check()
     if checkpoint.quantization:
         raise CheckpointError(f"{checkpoint.directory} is {checkpoint.quantization} already; give a plain checkpoint")
-    mark = hashlib.sha256(f"{fingerprint(checkpoint)} {recipe}".encode()).hexdigest()[:LENGTH]
+
+
+def quantize(
+    checkpoint: Checkpoint,
+    directory: Path,
+    recipe: Recipe,
+    report: Report,
+    rescales: Mapping[str, Rescale] | None = None,
+) -> None:
+    """Write ``checkpoint`` quantized, by who loads it; ``report(done, total)`` counts matrices.
+
+    Attention and experts are quantized; gate, head, embeddings and norms stay plain. The matrices that ``rescales``
+    names are rescaled first. An interrupted run goes on where it stopped. CheckpointError when the checkpoint is
+    quantized already or a matrix does not fit the format.
+    """
+    check(checkpoint, recipe)
+    calibration = f" {digest(rescales)}" if rescales else ""
+    mark = hashlib.sha256(f"{fingerprint(checkpoint)} {recipe}{calibration}".encode()).hexdigest()[:LENGTH]
     config = {**checkpoint.config, "quantization_config": recipe.config}
     # Codes never take more than what they are made of.
     needed = sum(entry.num_bytes for entry in checkpoint.files.entries.values())
-    write(checkpoint, Target(directory, config, mark, _Converter(checkpoint, recipe)), needed, report)
+    write(checkpoint, Target(directory, config, mark, _Converter(checkpoint, recipe, rescales or {})), needed, report)
 
 
 class _Converter:
-    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe, rescales: Mapping[str, Rescale]) -> None:
         self._checkpoint = checkpoint
         self._recipe = recipe
+        self._rescales = rescales
         self._is_dense = DENSE in checkpoint.config.get("architectures", ())
 
     def __call__(self, matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
         new_name = hf_name(matrix.name, self._is_dense)
-        if not is_quantizable(matrix.name):
-            yield from self._checkpoint.stored(matrix.name, new_name, matrix.shape)
-            return
+        rescale = self._rescales.get(matrix.name, Rescale())
+        if is_quantizable(matrix.name):
+            return self._packed(matrix, new_name, rescale)
+        stored = self._checkpoint.stored(matrix.name, new_name, matrix.shape)
+        return _rescaled(stored, rescale) if matrix.name in self._rescales else stored
+
+    def _packed(self, matrix: Matrix, new_name: str, rescale: Rescale) -> Iterator[tuple[str, torch.Tensor]]:
         weight = self._checkpoint.weight(matrix.name, (matrix.shape[0], matrix.shape[1]))
         assert isinstance(weight, DenseWeight)
         try:
-            parts = self._recipe.pack(weight.data)
+            parts = self._recipe.pack(rescale.apply(weight.data))
         except ValueError as error:
             raise CheckpointError(f"{self._checkpoint.directory}: {matrix.name}: {error}") from error
         for part, tensor in parts.items():
             yield f"{new_name}.{part}", tensor
         if weight.bias is not None:
-            yield f"{new_name}.bias", weight.bias
+            yield f"{new_name}.bias", rescale.divide(weight.bias).to(weight.bias.dtype)
+
+
+def _rescaled(stored: Iterator[tuple[str, torch.Tensor]], rescale: Rescale) -> Iterator[tuple[str, torch.Tensor]]:
+    """Rescale a matrix or norm that stays plain, and its bias."""
+    for name, tensor in stored:
+        values = rescale.divide(tensor) if name.endswith(".bias") else rescale.apply(tensor)
+        yield name, values.to(tensor.dtype)
