@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from expertmesh.calibration.search import (
+    BLOCK_OUTPUTS,
     NUM_CANDIDATES,
     best_scales,
     candidate_scales,
@@ -68,7 +69,7 @@ def test_errors_are_those_of_the_outputs():
 
 
 def test_without_scales_rounding_is_plain():
-    matrix = random_rows(8)
+    matrix = random_rows(BLOCK_OUTPUTS + 44)
     assert round_scaled("a", matrix, torch.ones(64), rounding).equal(dequantize(rounding("a", matrix)))
 
 

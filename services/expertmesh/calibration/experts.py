@@ -20,7 +20,7 @@ from expertmesh.calibration.search import (
 from expertmesh.checkpoint.rescale import Rescale
 from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.ffn import SwiGLU
-from expertmesh.kernels.weights import DenseWeight, ExpertWeights, Weight
+from expertmesh.kernels.weights import DenseWeight, Weight
 
 # Fewer rows say too little about which channels of an expert matter.
 MIN_ROWS = 32
@@ -97,4 +97,6 @@ class _Search:
         return DenseWeight(round_scaled(f"{prefix}.{part}", plain.data, scales, self._rounding), plain.bias)
 
     def _build(self, parts: Mapping[str, DenseWeight]) -> SwiGLU:
-        return SwiGLU.build(ExpertWeights(parts["w1"], parts["w3"], parts["w2"]), self._linear)
+        # Not ``SwiGLU.build``: joining w1 and w3 would hold both twice.
+        w1, w2, w3 = (self._linear(parts[part]) for part in ALL)
+        return SwiGLU((w1, w3), w2)
