@@ -57,6 +57,7 @@ def test_head_dim_may_be_its_own():
         ({"rope_scaling": {"type": "yarn"}}, "'yarn'"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
+        ({"architectures": True}, "architecture True is not supported"),
         ({"eos_token_id": True}, "eos_token_id is True"),
     ],
 )

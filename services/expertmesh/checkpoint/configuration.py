@@ -40,9 +40,15 @@ def read_config(directory: Path) -> dict[str, Any]:
     return read_json(directory / "config.json")
 
 
+def is_dense(config: Mapping[str, Any]) -> bool:
+    """Tell whether a model has a single FFN per layer, without a gate."""
+    names = config.get("architectures")
+    return isinstance(names, list) and DENSE in names
+
+
 def count_experts(directory: Path, config: Mapping[str, Any]) -> int:
     """Tell how many experts a layer has, 1 for a dense model; CheckpointError when that is no positive number."""
-    num_experts = config.get("num_local_experts") if DENSE not in (config.get("architectures") or ()) else 1
+    num_experts = 1 if is_dense(config) else config.get("num_local_experts")
     if not isinstance(num_experts, int) or isinstance(num_experts, bool) or num_experts < 1:
         raise CheckpointError(f"{directory}: num_local_experts is {num_experts!r}; a positive integer would be right")
     return num_experts

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from expertmesh.checkpoint.configuration import DENSE
+from expertmesh.checkpoint.configuration import is_dense
 from expertmesh.checkpoint.fingerprint import LENGTH, fingerprint
 from expertmesh.checkpoint.names import hf_name, is_quantizable
 from expertmesh.checkpoint.reader import Checkpoint
@@ -97,7 +97,7 @@ class _Converter:
         self._checkpoint = checkpoint
         self._recipe = recipe
         self._rescales = rescales
-        self._is_dense = DENSE in checkpoint.config.get("architectures", ())
+        self._is_dense = is_dense(checkpoint.config)
 
     def __call__(self, matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
         new_name = hf_name(matrix.name, self._is_dense)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from expertmesh.checkpoint.configuration import DENSE, count_experts
+from expertmesh.checkpoint.configuration import count_experts, is_dense
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.names import hf_name
 from expertmesh.checkpoint.reader import PACKED_PARTS, Checkpoint
@@ -56,10 +56,10 @@ def split(checkpoint: Checkpoint, directory: Path, report: Report) -> None:
     Files that an earlier, interrupted run has finished are kept. ``report(done, total)`` counts matrices.
     CheckpointError when the directory holds another model, the disk is too small or a tensor cannot be read.
     """
-    is_dense = DENSE in checkpoint.config.get("architectures", ())
+    has_one_ffn = is_dense(checkpoint.config)
 
     def convert(matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
-        return checkpoint.stored(matrix.name, hf_name(matrix.name, is_dense), matrix.shape)
+        return checkpoint.stored(matrix.name, hf_name(matrix.name, has_one_ffn), matrix.shape)
 
     needed = sum(entry.num_bytes for entry in checkpoint.files.entries.values())
     write(checkpoint, Target(directory, checkpoint.config, fingerprint(checkpoint), convert), needed, report)
@@ -123,7 +123,7 @@ def _gateway_matrices(checkpoint: Checkpoint) -> Iterator[Matrix]:
         yield Matrix(f"{prefix}.self_attn.k_proj", (num_kv, hidden))
         yield Matrix(f"{prefix}.self_attn.v_proj", (num_kv, hidden))
         yield Matrix(f"{prefix}.self_attn.o_proj", (hidden, num_q))
-        if DENSE not in config.get("architectures", ()):
+        if not is_dense(config):
             yield Matrix(f"{prefix}.block_sparse_moe.gate", (count_experts(checkpoint.directory, config), hidden))
 
 

@@ -44,7 +44,7 @@ def up(
         options.flag(
             options.COMPUTE,
             "THREADS",
-            "CPU threads of each process; 0 = the cores divided by the expert processes.",
+            "CPU threads of each process; 0 = one per core, as hardly all compute at once.",
             min=0,
         ),
     ] = 0,
@@ -61,6 +61,8 @@ def up(
     An expert process that dies is started again, and requests wait for it. Ctrl-C stops everything in order.
     """
     configure_logging(log_level)
+    # Threads that wait for work by spinning would take the cores from the process whose turn it is.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options.quantize_bits(quantize)
     servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
@@ -69,7 +71,7 @@ def up(
         "quantize": quantize,
         "backend": backend,
         "device": device,
-        "threads": threads or max(1, (os.cpu_count() or 1) // len(servers)),
+        "threads": threads,
         "drain-seconds": drain_seconds,
         "log-level": log_level,
     }

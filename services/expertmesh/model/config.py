@@ -76,7 +76,7 @@ class ModelConfig:
 
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures") or []
-    for name in names:
+    for name in names if isinstance(names, list) else ():
         if name in ARCHITECTURES:
             return str(name)
     found = names or config.get("model_type")
