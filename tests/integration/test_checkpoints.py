@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import layouts
@@ -19,6 +20,9 @@ from expertmesh.checkpoint.shards import split
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.native.build import load_default
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch
@@ -29,17 +33,18 @@ from expertmesh.model.kv_cache import KVCache
 
 SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
 NUM_TOKENS = 21
+REFERENCE, CPU = ReferenceBackend(torch.device("cpu")), CpuBackend()
 TOKENS = torch.randint(0, 128, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0))
 
 
-async def with_servers(directory: Path, use, round_to_bits: int | None = None) -> torch.Tensor:
+async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
     """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model."""
-    checkpoint = Checkpoint.open(directory, round_to_bits)
+    checkpoint = Checkpoint.open(directory, server_config.get("round_to_bits"))
     config = ModelConfig.from_dict(checkpoint.config)
     half = (config.num_experts + 1) // 2
     hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
     async with AsyncExitStack() as stack:
-        servers = [await start_expert(directory, tuple(experts), round_to_bits=round_to_bits) for experts in hosts]
+        servers = [await start_expert(directory, tuple(experts), **server_config) for experts in hosts]
         for stop, _ in servers:
             stack.push_async_callback(stop.aclose)
         pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))
@@ -53,9 +58,10 @@ async def with_servers(directory: Path, use, round_to_bits: int | None = None) -
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
+async def logits(
+    experts: Experts, checkpoint: Checkpoint, config: ModelConfig, backend: Backend = REFERENCE
+) -> torch.Tensor:
     """Prefill TOKENS; returns [T, V]."""
-    backend = ReferenceBackend(torch.device("cpu"))
     decoder = Decoder.load(config, checkpoint, backend, torch.float32)
     cache = KVCache(config, 1, NUM_TOKENS, torch.float32, backend.device)
     positions = torch.arange(NUM_TOKENS)
@@ -63,11 +69,11 @@ async def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) 
     return await decoder.forward(batch, cache, experts)
 
 
-def assert_equals_transformers(made, round_to_bits: int | None = None) -> None:
-    found = asyncio.run(with_servers(made.directory, logits, round_to_bits))
+def assert_equals_transformers(made, use=logits, max_error: float = 1e-5, **server_config) -> None:
+    found = asyncio.run(with_servers(made.directory, use, **server_config))
     with torch.no_grad():
         expected = oracle(made)(TOKENS[None]).logits[0]
-    assert ((found - expected).norm() / expected.norm()).item() <= 1e-5
+    assert ((found - expected).norm() / expected.norm()).item() <= max_error
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -146,6 +152,23 @@ def test_split(tmp_path, quantization):
     made = write_mixtral(tmp_path / "model", quantization=quantization, dtype=torch.bfloat16, **SMALL)
     split(Checkpoint.open(made.directory), tmp_path / "shards", lambda done, total: None)
     assert_equals_transformers(replace(made, directory=tmp_path / "shards"))
+
+
+@pytest.mark.skipif(load_default() is None, reason="no C kernels here; torch's round activations to bfloat16")
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        None,
+        awq_quantization(32),
+        awq_quantization(-1),
+        *(gptq_quantization(bits, 64, desc_act=True, sym=False) for bits in (2, 3, 4, 8)),
+        gptq_quantization(8, -1),
+    ],
+)
+@pytest.mark.parametrize("model", [{}, DENSE_MODEL], ids=["mixtral", "mistral"])
+def test_on_the_kernels_of_the_cpu(tmp_path, quantization, model):
+    made = write_mixtral(tmp_path, quantization=quantization, dtype=torch.float32, **{**SMALL, **model})
+    assert_equals_transformers(made, partial(logits, backend=CPU), max_error=1e-3, backend="cpu")
 
 
 def test_biases_that_are_not_zero_are_added(tmp_path):
