@@ -1,5 +1,6 @@
 """The door between a decoder layer and its experts, and the experts that live in this process."""
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -63,7 +64,16 @@ class LocalExperts:
     async def __call__(
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
-        """Run the layer's experts here; ComputeError when what they produce is not finite."""
+        """Run the layer's experts in a thread, so that the event loop hears its clients meanwhile.
+
+        ComputeError when what they produce is not finite.
+        """
+        return await asyncio.to_thread(self._run, layer, hidden, topk_ids, topk_weights)
+
+    @torch.inference_mode()
+    def _run(
+        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+    ) -> torch.Tensor:
         total = run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)
         if not math.isfinite(total.sum().item()):
             bad_rows = ~total.isfinite().all(dim=1)  # [T]
