@@ -17,6 +17,8 @@ from expertmesh.errors import ExpertmeshError
 from expertmesh.rpc.signals import wait_for_shutdown
 
 MODULE = "expertmesh.cli.main"
+# A token goes to two experts: with one sequence, two servers compute at a time, and the gateway waits.
+BUSY_SERVERS = 2
 
 
 def up(
@@ -44,7 +46,7 @@ def up(
         options.flag(
             options.COMPUTE,
             "THREADS",
-            "CPU threads of each process; 0 = one per core, as hardly all compute at once.",
+            "CPU threads of each process; 0 = one per core for the gateway, half as many for an expert server.",
             min=0,
         ),
     ] = 0,
@@ -71,12 +73,18 @@ def up(
         "quantize": quantize,
         "backend": backend,
         "device": device,
-        "threads": threads,
         "drain-seconds": drain_seconds,
         "log-level": log_level,
     }
     experts = [
-        _program(f"experts {format_ranges(hosted)}", "expert", experts=format_ranges(hosted), listen=endpoint, **shared)
+        _program(
+            f"experts {format_ranges(hosted)}",
+            "expert",
+            experts=format_ranges(hosted),
+            listen=endpoint,
+            threads=threads or max(1, (os.cpu_count() or 1) // BUSY_SERVERS),
+            **shared,
+        )
         for hosted, endpoint in zip(servers, endpoints, strict=True)
     ]
     limits = {
@@ -87,7 +95,9 @@ def up(
         "wait-seconds": wait_seconds,
         **({"max-model-len": max_model_len} if max_model_len else {}),
     }
-    gateway = _program("gateway", "gateway", experts=",".join(endpoints), listen=listen, **shared, **limits)
+    gateway = _program(
+        "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **limits
+    )
     asyncio.run(_supervise(experts, gateway, drain_seconds))
 
 
