@@ -3,7 +3,7 @@
 Alphabet: R rows sorted by expert, D hidden width, F FFN width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +53,21 @@ class GroupedSwiGLU:
         """See ``GroupedFFN``; ValueError when ``num_rows`` do not add up to R."""
         if sum(num_rows) != len(x):
             raise ValueError(f"num_rows {list(num_rows)} add up to {sum(num_rows)}; there are {len(x)} rows")
-        outputs = torch.empty(x.shape, dtype=torch.float32, device=x.device)  # [R, D]
-        start = 0
-        for expert, count in zip(self._experts, num_rows, strict=True):
-            if count:
-                rows = slice(start, start + count)
-                torch.mul(expert(x[rows]), row_weights[rows, None], out=outputs[rows])
-            start += count
-        return outputs
+        return run_one_by_one(self._experts, x, num_rows, row_weights)
+
+
+def run_one_by_one(
+    experts: Iterable[Callable[[torch.Tensor], torch.Tensor]],
+    x: torch.Tensor,
+    num_rows: Sequence[int],
+    row_weights: torch.Tensor,
+) -> torch.Tensor:
+    """Run each of ``experts`` that has rows on them, and scale each row; arguments and result as ``GroupedFFN``."""
+    outputs = torch.empty(x.shape, dtype=torch.float32, device=x.device)  # [R, D]
+    start = 0
+    for expert, count in zip(experts, num_rows, strict=True):
+        if count:
+            rows = slice(start, start + count)
+            torch.mul(expert(x[rows]), row_weights[rows, None], out=outputs[rows])
+        start += count
+    return outputs

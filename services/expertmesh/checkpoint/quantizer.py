@@ -87,9 +87,7 @@ def quantize(
     calibration = f" {digest(rescales)}" if rescales else ""
     mark = hashlib.sha256(f"{fingerprint(checkpoint)} {recipe}{calibration}".encode()).hexdigest()[:LENGTH]
     config = {**checkpoint.config, "quantization_config": recipe.config}
-    # Codes never take more than what they are made of.
-    needed = sum(entry.num_bytes for entry in checkpoint.files.entries.values())
-    write(checkpoint, Target(directory, config, mark, _Converter(checkpoint, recipe, rescales or {})), needed, report)
+    write(checkpoint, Target(directory, config, mark, _Converter(checkpoint, recipe, rescales or {})), report)
 
 
 class _Converter:

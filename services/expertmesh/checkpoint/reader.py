@@ -93,8 +93,8 @@ class Checkpoint:
         CheckpointError when a tensor is missing or of another shape or dtype, or a scale is not finite.
         """
         location = self._locate(name, shape)
-        if self.is_packed(location):
-            return self._quantized(location, shape)
+        if self._is_packed(location):
+            return self._unpack(location, self._read_packed(location), shape)
         plain = DenseWeight(self.tensor(name, shape), self._bias(location, shape[0]))
         return self._round(name, plain) if self.round_to_bits and is_quantizable(name) else plain
 
@@ -111,22 +111,20 @@ class Checkpoint:
     def stored(self, name: str, new_name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors of ``name`` as a file would hold them under ``new_name``: codes stay packed.
 
-        CheckpointError as ``weight``; packed tensors are unpacked once, to be sure of what is copied.
+        CheckpointError as ``weight``; packed tensors are unpacked too, to be sure of what is copied.
         """
         location = self._locate(name, shape)
-        if self.is_packed(location):
-            self.weight(name, (shape[0], shape[1]))
-            for part in PACKED_PARTS:
-                if f"{location.prefix}.{part}" in self.files:
-                    yield f"{new_name}.{part}", self.files.read(f"{location.prefix}.{part}")
+        if self._is_packed(location):
+            parts = self._read_packed(location)
+            self._unpack(location, parts, (shape[0], shape[1]))
+            yield from ((f"{new_name}.{part}", tensor) for part, tensor in parts.items())
             return
         yield f"{new_name}.weight", self.tensor(name, shape)
         bias = self._bias(location, shape[0])
         if bias is not None:
             yield f"{new_name}.bias", bias
 
-    def is_packed(self, location: Location) -> bool:
-        """Tell whether a matrix is there as codes."""
+    def _is_packed(self, location: Location) -> bool:
         return f"{location.prefix}.qweight" in self.files
 
     def _round(self, name: str, plain: DenseWeight) -> QuantizedWeight:
@@ -149,32 +147,38 @@ class Checkpoint:
             )
         return bias
 
-    def _quantized(self, location: Location, shape: tuple[int, int]) -> QuantizedWeight:
-        file = self.files.entry(f"{location.prefix}.qweight").file
-        where = f"{file}: {location.prefix}"
+    def _read_packed(self, location: Location) -> dict[str, torch.Tensor]:
+        """Read the tensors of a packed matrix by their parts; CheckpointError when one is missing."""
         if self.quantization is None:
+            where = self._describe_packed(location)
             raise CheckpointError(f"{where}.qweight is there but no configuration names a quantization")
+        has_zeros = isinstance(self.quantization, AwqConfig) and self.quantization.has_zero_points
+        needed = {"qweight", "scales", *(["qzeros"] if has_zeros else [])}
+        names = {part: f"{location.prefix}.{part}" for part in PACKED_PARTS}
+        return {part: self.files.read(name) for part, name in names.items() if part in needed or name in self.files}
+
+    def _unpack(self, location: Location, parts: dict[str, torch.Tensor], shape: tuple[int, int]) -> QuantizedWeight:
+        where, quantization = self._describe_packed(location), self.quantization
+        assert quantization is not None
         try:
-            weight = self._unpack(location.prefix, self.quantization)
+            weight = _unpack(parts, quantization)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
-        _check_quantized(where, weight, shape, self.quantization)
+        _check_quantized(where, weight, shape, quantization)
         return weight
 
-    def _unpack(self, prefix: str, quantization: QuantizationConfig) -> QuantizedWeight:
-        qweight, scales = self.files.read(f"{prefix}.qweight"), self.files.read(f"{prefix}.scales")
-        bias = self._read_if_there(f"{prefix}.bias")
-        if isinstance(quantization, AwqConfig):
-            has_zeros = quantization.has_zero_points or f"{prefix}.qzeros" in self.files
-            qzeros = self.files.read(f"{prefix}.qzeros") if has_zeros else None
-            return awq.unpack(awq.AwqTensors(qweight, qzeros, scales, bias))
-        qzeros, g_idx = self._read_if_there(f"{prefix}.qzeros"), self._read_if_there(f"{prefix}.g_idx")
-        if g_idx is None and quantization.is_ordered and quantization.group_size > 0:
-            raise ValueError("g_idx is missing, and the configuration says desc_act: true")
-        return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), quantization.format)
+    def _describe_packed(self, location: Location) -> str:
+        return f"{self.files.entry(f'{location.prefix}.qweight').file}: {location.prefix}"
 
-    def _read_if_there(self, name: str) -> torch.Tensor | None:
-        return self.files.read(name) if name in self.files else None
+
+def _unpack(parts: dict[str, torch.Tensor], quantization: QuantizationConfig) -> QuantizedWeight:
+    qweight, qzeros, scales = parts["qweight"], parts.get("qzeros"), parts["scales"]
+    g_idx, bias = parts.get("g_idx"), parts.get("bias")
+    if isinstance(quantization, AwqConfig):
+        return awq.unpack(awq.AwqTensors(qweight, qzeros, scales, bias))
+    if g_idx is None and quantization.is_ordered and quantization.group_size > 0:
+        raise ValueError("g_idx is missing, and the configuration says desc_act: true")
+    return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), quantization.format)
 
 
 def _head_dim(config: dict[str, Any]) -> int:

@@ -61,14 +61,14 @@ def split(checkpoint: Checkpoint, directory: Path, report: Report) -> None:
     def convert(matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
         return checkpoint.stored(matrix.name, hf_name(matrix.name, has_one_ffn), matrix.shape)
 
-    needed = sum(entry.num_bytes for entry in checkpoint.files.entries.values())
-    write(checkpoint, Target(directory, checkpoint.config, fingerprint(checkpoint), convert), needed, report)
+    write(checkpoint, Target(directory, checkpoint.config, fingerprint(checkpoint), convert), report)
 
 
-def write(checkpoint: Checkpoint, target: Target, needed_bytes: int, report: Report) -> None:
+def write(checkpoint: Checkpoint, target: Target, report: Report) -> None:
     """Write the files of ``target`` from the matrices of ``checkpoint``. Errors as ``split``."""
     target.directory.mkdir(parents=True, exist_ok=True)
-    _check_room(target.directory, needed_bytes)
+    # Codes never take more than what they are made of.
+    _check_room(target.directory, sum(entry.num_bytes for entry in checkpoint.files.entries.values()))
     files = files_of(checkpoint)
     total = sum(len(matrices) for matrices in files.values())
     done = 0

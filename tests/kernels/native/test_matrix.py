@@ -58,6 +58,15 @@ SHAPES = [
 ]
 
 
+def with_threads(num_threads: int, matrix: NativeMatrix, x: torch.Tensor) -> torch.Tensor:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(num_threads)
+        return matrix.multiply(x)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("bits", STORED_BITS)
 @pytest.mark.parametrize(("num_out", "num_in", "group_size"), SHAPES)
 def test_products_are_close_and_rows_do_not_depend_on_each_other(bits, num_out, num_in, group_size):
@@ -75,13 +84,7 @@ def test_products_are_close_and_rows_do_not_depend_on_each_other(bits, num_out, 
 def test_threads_do_not_change_a_bit(bits, num_rows):
     matrix = pack(random_weight(bits, 1000, 512, 128))
     x = random_rows(num_rows, 512)
-    alone = matrix.multiply(x)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert matrix.multiply(x).equal(alone)
-    finally:
-        torch.set_num_threads(before)
+    assert with_threads(3, matrix, x).equal(with_threads(1, matrix, x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -231,13 +234,7 @@ def test_half_matrices_take_rows_of_every_type(dtype):
 @pytest.mark.parametrize("num_rows", [1, 20])
 def test_half_products_do_not_depend_on_threads(num_rows):
     matrix, x = pack_half(random_rows(1000, 512).half()), random_rows(num_rows, 512)
-    alone = matrix.multiply(x)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert matrix.multiply(x).equal(alone)
-    finally:
-        torch.set_num_threads(before)
+    assert with_threads(3, matrix, x).equal(with_threads(1, matrix, x))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

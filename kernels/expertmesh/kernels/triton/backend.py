@@ -5,12 +5,14 @@ width.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
+from expertmesh.kernels.ffn import run_one_by_one
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, lay_out
@@ -79,7 +81,9 @@ class TritonExperts:
             )
         num_active = sum(count > 0 for count in num_rows)
         if len(x) >= MIN_ROWS_TO_DEQUANTIZE * max(num_active, 1):
-            return self._run_one_by_one(x, num_rows, row_weights)
+            # One expert's matrices at a time: unpacked, those of a Mixtral layer would take 2.8 GB.
+            unpacked = [partial(self._run_unpacked, expert) for expert in range(num_experts)]
+            return run_one_by_one(unpacked, x, num_rows, row_weights)
         return self._run_grouped(x.contiguous(), num_rows, row_weights)
 
     def _run_grouped(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
@@ -87,18 +91,9 @@ class TritonExperts:
         weigh = Epilogue(torch.float32, row_weights=row_weights)
         return ops.grouped_linear(inner, self._down, num_rows, weigh, self._device)
 
-    def _run_one_by_one(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
-        # One expert's matrices at a time: unpacked, those of a Mixtral layer would take 2.8 GB.
-        outputs = torch.empty(x.shape, dtype=torch.float32, device=x.device)  # [R, D]
-        start = 0
-        for expert, count in enumerate(num_rows):
-            if count:
-                rows = slice(start, start + count)
-                gate, up = multiply_by_one(x[rows], self._gate_up, expert).view(count, -1, 2).unbind(2)  # [r, F]
-                y = multiply_by_one(silu(gate).mul_(up), self._down, expert)
-                torch.mul(y, row_weights[rows, None], out=outputs[rows])
-            start += count
-        return outputs
+    def _run_unpacked(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        gate, up = multiply_by_one(x, self._gate_up, expert).view(len(x), -1, 2).unbind(2)  # [r, F]
+        return multiply_by_one(silu(gate).mul_(up), self._down, expert)
 
 
 def multiply_by_one(x: torch.Tensor, matrices: Matrices, expert: int) -> torch.Tensor:
