@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from expertmesh.kernels.packed import count_groups, read_bias
 from expertmesh.kernels.weights import QuantizedWeight, describe
 
 BITS = 4
@@ -49,16 +50,16 @@ def pack(weight: QuantizedWeight) -> AwqTensors:
 
 def unpack(tensors: AwqTensors) -> QuantizedWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
-    _check(tensors)
-    scales, bias = tensors.scales.T.contiguous(), tensors.bias  # [N, G]
+    num_in, num_out, num_groups = _check(tensors)
+    scales = tensors.scales.T.contiguous()  # [N, G]
     middle = torch.full(scales.shape, 2 ** (BITS - 1), dtype=torch.uint8)
     return QuantizedWeight(
         codes=_unpack_words(tensors.qweight).T.contiguous(),
         scales=scales,
         zeros=middle if tensors.qzeros is None else _unpack_words(tensors.qzeros).T.contiguous(),
         bits=BITS,
-        group_size=tensors.qweight.shape[0] // scales.shape[1],
-        bias=bias if bias is not None and bias.any() else None,
+        group_size=num_in // num_groups,
+        bias=read_bias(tensors.bias, num_out),
     )
 
 
@@ -78,18 +79,14 @@ def _unpack_words(words: torch.Tensor) -> torch.Tensor:
     return codes.view(words.shape[0], -1)
 
 
-def _check(tensors: AwqTensors) -> None:
-    qweight, qzeros, scales, bias = tensors.qweight, tensors.qzeros, tensors.scales, tensors.bias
+def _check(tensors: AwqTensors) -> tuple[int, int, int]:
+    """Return K, N and G."""
+    qweight, qzeros = tensors.qweight, tensors.qzeros
     if qweight.dtype != torch.int32 or qweight.dim() != 2 or not qweight.numel():
         raise ValueError(f"qweight is {describe(qweight)}; int32 with two dimensions would be right")
     num_in, num_words = qweight.shape
     num_out = num_words * CODES_PER_WORD
-    if scales.dim() != 2 or scales.shape[1] != num_out or not scales.is_floating_point():
-        raise ValueError(f"scales is {describe(scales)}; floating point [groups, {num_out}] would be right")
-    num_groups = len(scales)
-    if not num_groups or num_in % num_groups:
-        raise ValueError(f"scales has {num_groups} groups, which do not divide the {num_in} rows of qweight")
+    num_groups = count_groups(tensors.scales, num_in, num_out)
     if qzeros is not None and (qzeros.dtype != torch.int32 or qzeros.shape != (num_groups, num_words)):
         raise ValueError(f"qzeros is {describe(qzeros)}; int32 {[num_groups, num_words]} would be right")
-    if bias is not None and (bias.shape != (num_out,) or not bias.is_floating_point()):
-        raise ValueError(f"bias is {describe(bias)}; floating point [{num_out}] would be right")
+    return num_in, num_out, num_groups

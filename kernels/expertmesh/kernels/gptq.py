@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from expertmesh.kernels.bitstream import WORD_BITS, pack_stream, unpack_stream
+from expertmesh.kernels.packed import count_groups, read_bias
 from expertmesh.kernels.weights import QuantizedWeight, describe
 
 BITS = (2, 3, 4, 8)
@@ -70,12 +71,10 @@ def unpack(tensors: GptqTensors, how: GptqFormat) -> QuantizedWeight:
     A zero point of 0 in format v1, which stores -1 there, is read as 0.
     """
     num_in, num_out = _check_qweight(tensors.qweight, how.bits)
-    num_groups = _check_scales(tensors.scales, num_in, num_out)
+    num_groups = count_groups(tensors.scales, num_in, num_out)
     group_size = num_in // num_groups
     codes = unpack_stream(tensors.qweight, how.bits).T  # [N, K]
     perm = _read_order(tensors.g_idx, num_in, group_size)
-    if tensors.bias is not None and (tensors.bias.shape != (num_out,) or not tensors.bias.is_floating_point()):
-        raise ValueError(f"bias is {describe(tensors.bias)}; floating point [{num_out}] would be right")
     return QuantizedWeight(
         codes=(codes if perm is None else codes[:, perm]).contiguous(),
         scales=tensors.scales.T.contiguous(),
@@ -83,7 +82,7 @@ def unpack(tensors: GptqTensors, how: GptqFormat) -> QuantizedWeight:
         bits=how.bits,
         group_size=group_size,
         perm=perm,
-        bias=tensors.bias if tensors.bias is not None and tensors.bias.any() else None,
+        bias=read_bias(tensors.bias, num_out),
     )
 
 
@@ -93,15 +92,6 @@ def _check_qweight(qweight: torch.Tensor, bits: int) -> tuple[int, int]:
     if len(qweight) * WORD_BITS % bits:
         raise ValueError(f"qweight has {len(qweight)} rows, which hold no whole number of {bits}-bit codes")
     return len(qweight) * WORD_BITS // bits, qweight.shape[1]
-
-
-def _check_scales(scales: torch.Tensor, num_in: int, num_out: int) -> int:
-    if scales.dim() != 2 or scales.shape[1] != num_out or not scales.is_floating_point():
-        raise ValueError(f"scales is {describe(scales)}; floating point [groups, {num_out}] would be right")
-    num_groups = len(scales)
-    if not num_groups or num_in % num_groups:
-        raise ValueError(f"scales has {num_groups} groups, which do not divide {num_in} input features")
-    return num_groups
 
 
 def _read_order(g_idx: torch.Tensor | None, num_in: int, group_size: int) -> torch.Tensor | None:
