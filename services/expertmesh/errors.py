@@ -13,6 +13,10 @@ class InvalidRequestError(ExpertmeshError):
     """A request asks for something that cannot be done; it names the field and the value."""
 
 
+class QueueFullError(ExpertmeshError):
+    """So many requests wait already that one more is refused; it may be sent again later."""
+
+
 class ConfigError(ExpertmeshError):
     """A flag or a combination of flags cannot be right."""
 

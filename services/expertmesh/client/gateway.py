@@ -40,7 +40,11 @@ class Answer:
     num_output_tokens: int
 
 
-FINISH_REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+FINISH_REASONS = {
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
+    pb.FINISH_REASON_LENGTH: "length",
+}
 
 
 class GatewayClient:

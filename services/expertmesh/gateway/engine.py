@@ -10,16 +10,23 @@ from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
 from expertmesh.gateway.runner import ModelRunner
 from expertmesh.gateway.scheduler import Chunk, Scheduler
+from expertmesh.model.sampler import Choice
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TokenDelta:
-    """The next token of a sequence; ``finish_reason`` is set with the last one."""
+    """The next token of a sequence; ``finish_reason`` is set with the last one.
 
-    token_id: int
+    The other fields are those of ``TextDelta`` in generator.py.
+    """
+
+    choice: Choice
     finish_reason: FinishReason | None
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[Choice, ...] | None = None
+    routed_experts: tuple[tuple[int, ...], ...] | None = None
 
 
 class EngineError(ExpertmeshError):
@@ -91,7 +98,7 @@ class Engine:
         if not self._scheduler.has_work:
             self._has_work.clear()
 
-    def _postprocess(self, chunks: list[Chunk], tokens: Mapping[Sequence, int]) -> None:
+    def _postprocess(self, chunks: list[Chunk], tokens: Mapping[Sequence, Choice]) -> None:
         for chunk in chunks:
             sequence = chunk.sequence
             if sequence not in self._streams:
@@ -100,9 +107,9 @@ class Engine:
             if sequence in tokens:
                 self._append(sequence, tokens[sequence])
 
-    def _append(self, sequence: Sequence, token_id: int) -> None:
-        sequence.tokens.append(token_id)
-        delta = TokenDelta(token_id, self._finish_reason(sequence, token_id))
+    def _append(self, sequence: Sequence, choice: Choice) -> None:
+        sequence.tokens.append(choice.token_id)
+        delta = TokenDelta(choice, self._finish_reason(sequence, choice.token_id))
         self._streams[sequence].put_nowait(delta)
         if delta.finish_reason is not None:
             self._end(sequence)
@@ -110,6 +117,8 @@ class Engine:
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if token_id in self._eos_ids and not sequence.request.sampling.ignore_eos:
             return FinishReason.STOP
+        if token_id in sequence.request.sampling.stop_ids:
+            return FinishReason.STOP_SEQUENCE
         if sequence.num_output_tokens >= sequence.max_tokens:
             return FinishReason.LENGTH
         return None

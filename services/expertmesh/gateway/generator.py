@@ -1,27 +1,79 @@
-"""Text in, text out: tokenizer and detokenizer around the engine. Knows text, not transport."""
+"""Text in, text out: tokenizer, detokenizer and stop strings around the engine. Knows text, not transport."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
-from expertmesh.gateway.engine import Engine
+from expertmesh.errors import InvalidRequestError
+from expertmesh.gateway.engine import Engine, TokenDelta
+from expertmesh.gateway.merge import merge
 from expertmesh.gateway.request import FinishReason, Request
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.model.sampler import Choice
+from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.grammar import Grammar
+from expertmesh.text.stop import StopMatcher
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
+
+MAX_SEQUENCES = 64
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
+
+    ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    best_of: int | None = None
+    grammar: Grammar | None = None
+    return_routed_experts: bool = False
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences to generate."""
+        return self.best_of or self.n
+
+    def validate(self) -> None:
+        """Raise InvalidRequestError that names the first field out of its range."""
+        if not 1 <= self.n <= MAX_SEQUENCES:
+            raise InvalidRequestError(f"n is {self.n}; it must be from 1 to {MAX_SEQUENCES}")
+        if self.best_of is not None and not self.n <= self.best_of <= MAX_SEQUENCES:
+            raise InvalidRequestError(f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}")
+        if len(self.stop) > MAX_STOPS:
+            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken")
+        if "" in self.stop:
+            raise InvalidRequestError("stop has an empty string; each must have at least one character")
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """A piece of an answer; counts are those so far, ``finish_reason`` comes with the last piece."""
+    """One more token of answer ``index``, and the text that became certain with it.
 
+    Text may lag behind its token: half a character, or what may be the beginning of a stop string, waits for the next.
+    ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
+    ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
+    computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
+    """
+
+    index: int
     text: str
-    token_id: int
+    token: Choice
     finish_reason: FinishReason | None
+    stop: str | None
     num_prompt_tokens: int
+    num_cached_tokens: int
     num_output_tokens: int
+    prompt_logprobs: tuple[Choice, ...] | None = None
+    routed_experts: tuple[tuple[int, ...], ...] | None = None
 
 
 class TextGenerator:
@@ -43,14 +95,82 @@ class TextGenerator:
         """Text of ids."""
         return self._tokenizer.decode(list(token_ids))
 
-    async def generate(self, prompt_ids: Sequence[int], sampling: SamplingParams) -> AsyncGenerator[TextDelta]:
-        """Continue a prompt; errors are those of ``Engine.generate``."""
-        detokenizer = Detokenizer(self._tokenizer)
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of one token in the middle of a text; empty for control tokens, one byte for those of the fallback."""
+        return self._tokenizer.token_bytes(token_id)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
+        """Stream the answers; errors are those of ``Engine.generate``. Leaving early ends every sequence."""
+        request.validate()
+        answers = [self._answer(request, index) for index in range(request.num_sequences)]
+        async with aclosing(merge(answers)) as deltas:
+            if request.num_sequences == request.n:
+                async for delta in deltas:
+                    yield delta
+            else:
+                for delta in _best([delta async for delta in deltas], request.n):
+                    yield delta
+
+    async def _answer(self, request: GenerationRequest, index: int) -> AsyncGenerator[TextDelta]:
+        """Generate one sequence until it ends by itself or with a stop string."""
+        text = _TextStream(self._tokenizer, request.stop)
         num_output_tokens = 0
-        async with aclosing(self._engine.generate(Request(tuple(prompt_ids), sampling))) as deltas:
-            async for delta in deltas:
-                text = detokenizer.push([delta.token_id])
-                if delta.finish_reason is not None:
-                    text += detokenizer.flush()
+        async with aclosing(self._engine.generate(_sequence_request(request, index))) as tokens:
+            async for token in tokens:
                 num_output_tokens += 1
-                yield TextDelta(text, delta.token_id, delta.finish_reason, len(prompt_ids), num_output_tokens)
+                piece = text.push(token)
+                yield TextDelta(
+                    index=index,
+                    text=piece,
+                    token=token.choice,
+                    finish_reason=FinishReason.STOP_SEQUENCE if text.stop else token.finish_reason,
+                    stop=text.stop,
+                    num_prompt_tokens=len(request.prompt_ids),
+                    num_cached_tokens=token.num_cached_tokens,
+                    num_output_tokens=num_output_tokens,
+                    prompt_logprobs=token.prompt_logprobs,
+                    routed_experts=token.routed_experts,
+                )
+                if text.stop:
+                    return
+
+
+class _TextStream:
+    """The text of one sequence as it becomes certain."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
+        self._matcher = StopMatcher(stops)
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that was met."""
+        return self._matcher.matched
+
+    def push(self, token: TokenDelta) -> str:
+        """Take the next token and return the text that is certain with it."""
+        text = self._detokenizer.push([token.choice.token_id])
+        if token.finish_reason is not None:
+            text += self._detokenizer.flush()
+        text = self._matcher.push(text)
+        if token.finish_reason is not None and self.stop is None:
+            text += self._matcher.flush()
+        return text
+
+
+def _sequence_request(request: GenerationRequest, index: int) -> Request:
+    sampling = request.sampling
+    if sampling.seed is not None:
+        sampling = replace(sampling, seed=(sampling.seed + index) % (MAX_SEED + 1))
+    if request.num_sequences > request.n and sampling.logprobs is None:
+        sampling = replace(sampling, logprobs=0)
+    return Request(request.prompt_ids, sampling, return_routed_experts=request.return_routed_experts)
+
+
+def _best(deltas: Sequence[TextDelta], n: int) -> list[TextDelta]:
+    """Keep the ``n`` answers whose tokens are the most probable on average, best first."""
+    answers: dict[int, list[TextDelta]] = {}
+    for delta in deltas:
+        answers.setdefault(delta.index, []).append(delta)
+    ranked = sorted(answers.values(), key=lambda answer: -fmean(delta.token.logprob or 0.0 for delta in answer))
+    return [replace(delta, index=index) for index, answer in enumerate(ranked[:n]) for delta in answer]

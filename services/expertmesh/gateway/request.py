@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.model.sampling import SamplingParams
@@ -10,8 +14,25 @@ from expertmesh.model.sampling import SamplingParams
 class FinishReason(Enum):
     """Why a sequence ended."""
 
-    STOP = "stop"
+    STOP = "stop"  # the model ended its answer
+    STOP_SEQUENCE = "stop_sequence"  # a stop string or stop id of the request came up
     LENGTH = "length"
+
+
+class Constraint(Protocol):
+    """What the next token of one sequence may be, for example so that the whole text fits a JSON schema."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which ids of the vocabulary [V] may come next; end-of-sequence ids too, where the text may end."""
+        ...
+
+    def advance(self, token_id: int) -> None:
+        """Take the next token, one of the allowed ones."""
+        ...
+
+    def copy(self) -> Self:
+        """Return the constraint of another sequence that has come as far as this one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,6 +41,8 @@ class Request:
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
+    constraint: Constraint | None = None
+    return_routed_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class Limits:
         for token_id in request.prompt_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise InvalidRequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
-        request.sampling.validate()
+        request.sampling.validate(self.vocab_size)
 
 
 @dataclass(eq=False)

@@ -1,17 +1,17 @@
 """From the chunks of a step to its sampled tokens. Knows tensors and the decoder, not requests waiting or clients."""
 
 from collections.abc import Sequence as Seq
-from weakref import WeakKeyDictionary
 
 import torch
 
+from expertmesh.gateway.noise import noise
 from expertmesh.gateway.request import Sequence
 from expertmesh.gateway.scheduler import Chunk
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.sampler import sample
+from expertmesh.model.sampler import Choice, SamplingRow, sample
 
 
 class ModelRunner:
@@ -22,29 +22,24 @@ class ModelRunner:
         self._cache = cache
         self._experts = experts
         self._device = device
-        self._generators: WeakKeyDictionary[Sequence, torch.Generator] = WeakKeyDictionary()
 
-    async def run(self, chunks: Seq[Chunk]) -> dict[Sequence, int]:
+    async def run(self, chunks: Seq[Chunk]) -> dict[Sequence, Choice]:
         """Compute ``chunks``; return the next token of each sequence that has none left to compute."""
         batch = build_batch(chunks, self._cache.block_size, self._device)
         logits = await self._decoder.forward(batch, self._cache, self._experts)  # [S', V]
         sequences = [chunk.sequence for chunk in chunks if chunk.is_last]
         if not sequences:
             return {}
-        tokens = sample(
-            logits,
-            [sequence.request.sampling for sequence in sequences],
-            [sequence.tokens for sequence in sequences],
-            [self._generator(sequence) for sequence in sequences],
-        )
-        return dict(zip(sequences, tokens.tolist(), strict=True))
+        return dict(zip(sequences, sample(logits, [self._row(sequence) for sequence in sequences]), strict=True))
 
-    def _generator(self, sequence: Sequence) -> torch.Generator:
-        generator = self._generators.get(sequence)
-        if generator is None:
-            generator = torch.Generator(self._device).manual_seed(sequence.seed)
-            self._generators[sequence] = generator
-        return generator
+    def _row(self, sequence: Sequence) -> SamplingRow:
+        sampling = sequence.request.sampling
+        return SamplingRow(
+            sampling,
+            sequence.request.prompt_ids,
+            sequence.tokens[sequence.num_prompt_tokens :],
+            noise(sequence.seed, len(sequence.tokens)),
+        )
 
 
 def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> StepBatch:

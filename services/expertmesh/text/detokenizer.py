@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.text.tokenizer import SPACE, Tokenizer
 
-SPACE = "\u2581"
 REPLACEMENT = "\ufffd"
 
 

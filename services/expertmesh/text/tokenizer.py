@@ -7,6 +7,7 @@ from sentencepiece import SentencePieceProcessor
 
 from expertmesh.errors import CheckpointError, InvalidRequestError
 
+SPACE = "\u2581"
 FILE_NAMES = ("tokenizer.model", "sentencepiece.bpe.model")
 
 
@@ -64,6 +65,13 @@ class Tokenizer:
         if not self._processor.is_byte(token_id):
             return None
         return int(self._processor.id_to_piece(token_id)[3:5], 16)  # <0x0A>
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of one id in the middle of a text: nothing for control tokens, one byte for those of the fallback."""
+        byte = self.byte(token_id)
+        if byte is not None:
+            return bytes([byte])
+        return b"" if self.is_control(token_id) else self.piece(token_id).replace(SPACE, " ").encode()
 
     def piece(self, token_id: int) -> str:
         """The piece of an id, with U+2581 for a space; the unknown id has the text that decoding gives it."""

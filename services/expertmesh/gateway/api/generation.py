@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generator import TextDelta, TextGenerator
+from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
 from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.status import report_errors
@@ -21,6 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 FINISH_REASONS = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
 }
 
@@ -93,7 +94,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _stream(self, prompt_ids: list[int], sampling: pb.SamplingParams) -> AsyncGenerator[pb.Delta]:
         params = _sampling_params(sampling, self._defaults)
-        async with aclosing(self._generator.generate(prompt_ids, params)) as deltas:
+        async with aclosing(self._generator.generate(GenerationRequest(tuple(prompt_ids), params))) as deltas:
             async for delta in deltas:
                 yield _encode_delta(delta)
 
@@ -109,7 +110,9 @@ def _sampling_params(message: pb.SamplingParams, defaults: SamplingParams) -> Sa
 
 
 def _encode_delta(delta: TextDelta) -> pb.Delta:
-    message = pb.Delta(text=delta.text, token_ids=[delta.token_id], finish_reason=FINISH_REASONS[delta.finish_reason])
+    message = pb.Delta(
+        text=delta.text, token_ids=[delta.token.token_id], finish_reason=FINISH_REASONS[delta.finish_reason]
+    )
     if delta.finish_reason is not None:
         message.usage.prompt_tokens = delta.num_prompt_tokens
         message.usage.completion_tokens = delta.num_output_tokens
