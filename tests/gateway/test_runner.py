@@ -1,7 +1,7 @@
 import torch
 
+from expertmesh.gateway.layout import build_batch
 from expertmesh.gateway.request import Request, Sequence
-from expertmesh.gateway.runner import build_batch
 from expertmesh.gateway.scheduler import Chunk
 from expertmesh.model.sampling import SamplingParams
 

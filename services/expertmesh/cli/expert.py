@@ -28,6 +28,7 @@ def expert(
     ] = 16384,
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "info",
+    chaos_delay: options.ChaosDelay = 0.0,
     with_parent: options.WithParent = False,
 ) -> None:
     """Serve some experts of a checkpoint; only their tensors are read."""
@@ -48,6 +49,7 @@ def expert(
         device=device,
         max_queue_rows=max_queue_rows,
         drain_seconds=drain_seconds,
+        chaos_delay_seconds=chaos_delay,
     )
     with progress_bar(f"loading experts {experts}") as report:
         run_process(

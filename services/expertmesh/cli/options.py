@@ -13,6 +13,7 @@ MODEL = "Model"
 NETWORK = "Network"
 COMPUTE = "Compute"
 LIMITS = "Limits"
+SPEED = "Speed"
 SAMPLING = "Sampling"
 LOGGING = "Logging"
 
@@ -67,12 +68,53 @@ MaxModelLen = Annotated[
         show_default=False,
     ),
 ]
-# The upper bound keeps inf out, which is no number of bytes.
-KVCacheGiB = Annotated[float, flag(LIMITS, "KV_CACHE_GIB", "Memory of the KV cache, GiB.", min=0, max=2**20)]
+KVCacheGiB = Annotated[
+    float | None,
+    flag(
+        LIMITS,
+        "KV_CACHE_GIB",
+        "Memory of the KV cache, GiB. Default: half of what is free after loading, nine tenths on a GPU.",
+        min=0,
+        # Keeps inf out, which is no number of bytes.
+        max=2**20,
+        show_default=False,
+    ),
+]
 MaxNumSeqs = Annotated[int, flag(LIMITS, "MAX_NUM_SEQS", "Sequences computed at once.", min=1)]
 MaxNumBatchedTokens = Annotated[
     int,
     flag(LIMITS, "MAX_NUM_BATCHED_TOKENS", "Tokens of one step; longer prompts are computed in chunks.", min=1),
+]
+MaxNumWaiting = Annotated[
+    int,
+    flag(LIMITS, "MAX_NUM_WAITING", "Sequences that may wait to be computed; more are refused as too many.", min=1),
+]
+NoPrefixCache = Annotated[
+    bool,
+    flag(
+        SPEED,
+        "NO_PREFIX_CACHE",
+        "Compute every prompt anew, also one that begins like an earlier one.",
+        "--no-prefix-cache",
+    ),
+]
+MicroBatches = Annotated[
+    int,
+    flag(
+        SPEED,
+        "MICRO_BATCHES",
+        "Parts of a step that run interleaved: while one awaits its experts, another attends.",
+        min=1,
+        max=8,
+    ),
+]
+Speculate = Annotated[
+    int,
+    flag(SPEED, "SPECULATE", "Tokens to guess per step from what the text holds already; 0 = none.", min=0, max=64),
+]
+ChaosDelay = Annotated[
+    float,
+    flag(LOGGING, "CHAOS_DELAY", "For experiments: answer every expert call so many seconds later.", min=0, max=60),
 ]
 WaitSeconds = Annotated[
     float,

@@ -51,12 +51,17 @@ def up(
         ),
     ] = 0,
     max_model_len: options.MaxModelLen = None,
-    kv_cache_gib: options.KVCacheGiB = 1.0,
+    kv_cache_gib: options.KVCacheGiB = None,
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 512,
+    max_num_waiting: options.MaxNumWaiting = 256,
+    no_prefix_cache: options.NoPrefixCache = False,
+    micro_batches: options.MicroBatches = 1,
+    speculate: options.Speculate = 0,
     wait_seconds: options.WaitSeconds = 120.0,
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "warning",
+    chaos_delay: options.ChaosDelay = 0.0,
 ) -> None:
     """Serve a model on this machine: a gateway and expert servers, each in a process of its own.
 
@@ -83,17 +88,22 @@ def up(
             experts=format_ranges(hosted),
             listen=endpoint,
             threads=threads or max(1, (os.cpu_count() or 1) // BUSY_SERVERS),
+            chaos_delay=chaos_delay,
             **shared,
         )
         for hosted, endpoint in zip(servers, endpoints, strict=True)
     ]
     limits = {
         "dtype": dtype,
+        "max-model-len": max_model_len,
         "kv-cache-gib": kv_cache_gib,
         "max-num-seqs": max_num_seqs,
         "max-num-batched-tokens": max_num_batched_tokens,
+        "max-num-waiting": max_num_waiting,
+        "no-prefix-cache": no_prefix_cache,
+        "micro-batches": micro_batches,
+        "speculate": speculate,
         "wait-seconds": wait_seconds,
-        **({"max-model-len": max_model_len} if max_model_len else {}),
     }
     gateway = _program(
         "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **limits
@@ -109,8 +119,15 @@ def _read_num_experts(model: Path) -> int:
 
 
 def _program(name: str, command: str, **flags: object) -> Program:
-    arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
+    arguments = [part for flag, value in flags.items() for part in _argument(flag.replace("_", "-"), value)]
     return Program(name, (sys.executable, "-m", MODULE, command, "--with-parent", *arguments))
+
+
+def _argument(flag: str, value: object) -> tuple[str, ...]:
+    """Write a flag with its value; None and False leave it at its default."""
+    if value is None or value is False:
+        return ()
+    return (f"--{flag}",) if value is True else (f"--{flag}", str(value))
 
 
 async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:

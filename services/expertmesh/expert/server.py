@@ -33,7 +33,8 @@ class ExpertServerConfig:
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
-    calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``.
+    calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers
+    come ``chaos_delay_seconds`` late.
     """
 
     model: Path
@@ -45,6 +46,7 @@ class ExpertServerConfig:
     max_queue_rows: int = 16384
     drain_seconds: float = 25.0
     round_to_bits: int | None = None
+    chaos_delay_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.max_batch_rows, self.max_queue_rows) < 1:

@@ -27,13 +27,24 @@ GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.
 
 
 class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
-    """Checks calls, queues them in ``batcher`` and answers; ``max_rows`` is the greatest call that is accepted."""
+    """Checks calls, queues them in ``batcher`` and answers; ``max_rows`` is the greatest call that is accepted.
 
-    def __init__(self, store: ExpertStore, batcher: Batcher[CallJob], info: ServerInfo, max_rows: int) -> None:
+    Every answer comes ``delay_seconds`` late: so a slow network can be tried out.
+    """
+
+    def __init__(
+        self,
+        store: ExpertStore,
+        batcher: Batcher[CallJob],
+        info: ServerInfo,
+        max_rows: int,
+        delay_seconds: float = 0.0,
+    ) -> None:
         self._store = store
         self._batcher = batcher
         self._info = info
         self._max_rows = max_rows
+        self._delay_seconds = delay_seconds
         self._streams: set[DispatchStream] = set()
         self._is_draining = False
 
@@ -72,9 +83,18 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
 
     def _submit(self, call: ExpertCall, on_done: Callable[[Outcome], None]) -> CallJob:
         check_call(call, self._store, self._max_rows)
-        job = CallJob(call, on_done)
+        job = CallJob(call, self._delayed(on_done))
         self._batcher.submit(job)
         return job
+
+    def _delayed(self, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+        if not self._delay_seconds:
+            return on_done
+
+        def answer_later(outcome: Outcome) -> None:
+            asyncio.get_running_loop().call_later(self._delay_seconds, on_done, outcome)
+
+        return answer_later
 
     async def _run(self, call: ExpertCall) -> ExpertResult:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
-from expertmesh.gateway.runner import ModelRunner
+from expertmesh.gateway.runner import ChunkOutput, ModelRunner, Route
 from expertmesh.gateway.scheduler import Chunk, Scheduler
-from expertmesh.model.sampler import Choice
+from expertmesh.model.sampling import Choice
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class TokenDelta:
     finish_reason: FinishReason | None
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[Choice, ...] | None = None
-    routed_experts: tuple[tuple[int, ...], ...] | None = None
+    routed_experts: Route | None = None
 
 
 class EngineError(ExpertmeshError):
@@ -87,8 +88,8 @@ class Engine:
             max_tokens=room if sampling.max_tokens is None else min(sampling.max_tokens, room),
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
         )
-        self._streams[sequence] = asyncio.Queue()
         self._scheduler.add(sequence)
+        self._streams[sequence] = asyncio.Queue()
         self._has_work.set()
         return sequence
 
@@ -98,21 +99,42 @@ class Engine:
         if not self._scheduler.has_work:
             self._has_work.clear()
 
-    def _postprocess(self, chunks: list[Chunk], tokens: Mapping[Sequence, Choice]) -> None:
-        for chunk in chunks:
-            sequence = chunk.sequence
-            if sequence not in self._streams:
-                continue  # its client left during the step
-            sequence.num_computed += chunk.num_tokens
-            if sequence in tokens:
-                self._append(sequence, tokens[sequence])
+    def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
+        for chunk, output in zip(chunks, outputs, strict=True):
+            if chunk.sequence in self._streams:  # else its client left during the step
+                self._take(chunk, output)
 
-    def _append(self, sequence: Sequence, choice: Choice) -> None:
-        sequence.tokens.append(choice.token_id)
-        delta = TokenDelta(choice, self._finish_reason(sequence, choice.token_id))
-        self._streams[sequence].put_nowait(delta)
-        if delta.finish_reason is not None:
+    def _take(self, chunk: Chunk, output: ChunkOutput) -> None:
+        """Move a sequence on by what came of its chunk, and hand its new tokens out."""
+        sequence = chunk.sequence
+        sequence.prompt_logprobs.extend(output.prompt_logprobs)
+        num_before = len(sequence.tokens)
+        reason = None
+        for choice, route in zip_longest(output.tokens, output.routes):
+            reason = self._append(sequence, choice, route)
+            if reason is not None:
+                break
+        self._scheduler.advance(chunk, max(0, len(sequence.tokens) - num_before - 1))
+        if reason is not None:
             self._end(sequence)
+
+    def _append(self, sequence: Sequence, choice: Choice, route: Route | None) -> FinishReason | None:
+        """Add a token to its sequence and stream; returns why it is the last one, if it is."""
+        sequence.tokens.append(choice.token_id)
+        if sequence.request.constraint is not None:
+            sequence.request.constraint.advance(choice.token_id)
+        reason = self._finish_reason(sequence, choice.token_id)
+        is_first = sequence.num_output_tokens == 1
+        wants_scores = sequence.request.sampling.prompt_logprobs is not None
+        delta = TokenDelta(
+            choice=choice,
+            finish_reason=reason,
+            num_cached_tokens=sequence.num_cached_tokens,
+            prompt_logprobs=tuple(sequence.prompt_logprobs) if is_first and wants_scores else None,
+            routed_experts=route if sequence.request.return_routed_experts else None,
+        )
+        self._streams[sequence].put_nowait(delta)
+        return reason
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if token_id in self._eos_ids and not sequence.request.sampling.ignore_eos:

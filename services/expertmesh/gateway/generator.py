@@ -10,8 +10,7 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.engine import Engine, TokenDelta
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.request import FinishReason, Request
-from expertmesh.model.sampler import Choice
-from expertmesh.model.sampling import MAX_SEED, SamplingParams
+from expertmesh.model.sampling import MAX_SEED, Choice, SamplingParams
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.grammar import Grammar
 from expertmesh.text.stop import StopMatcher

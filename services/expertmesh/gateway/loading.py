@@ -30,7 +30,7 @@ class GatewayConfig:
 
     Plain weights are rounded to ``round_to_bits``. ``endpoints`` are those of expert servers, None runs all experts in
     this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
-    and the KV cache allow.
+    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
     """
 
     model: Path
@@ -41,7 +41,9 @@ class GatewayConfig:
     device: str = "cpu"
     dtype: str = "auto"
     max_model_len: int | None = None
-    kv_cache_bytes: int = 2**30
+    kv_cache_bytes: int | None = None
+    reuses_prefixes: bool = True
+    num_micro_batches: int = 1
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     drain_seconds: float = 30.0

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.gateway.blocks import ROOT
+from expertmesh.gateway.lookup import PromptLookup
+from expertmesh.model.sampling import Choice, SamplingParams
 
 
 class FinishReason(Enum):
@@ -70,14 +72,23 @@ class Limits:
 
 @dataclass(eq=False)
 class Sequence:
-    """A token stream in the making: its tokens, how many of them are in the KV cache, and its blocks there."""
+    """A token stream in the making: its tokens, how many of them are in the KV cache, and its blocks there.
+
+    The first ``num_known_blocks`` blocks are known to the block pool as the prefix numbered ``known_prefix``.
+    ``prompt_logprobs`` are those found so far.
+    """
 
     request: Request
     max_tokens: int
     seed: int
     tokens: list[int] = field(init=False)
     num_computed: int = 0
+    num_cached_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
+    known_prefix: int = ROOT
+    num_known_blocks: int = 0
+    prompt_logprobs: list[Choice] = field(default_factory=list)
+    lookup: PromptLookup = field(default_factory=PromptLookup)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt_ids)
@@ -93,6 +104,17 @@ class Sequence:
         return len(self.tokens) - self.num_prompt_tokens
 
     @property
+    def output_ids(self) -> list[int]:
+        """The tokens produced so far."""
+        return self.tokens[self.num_prompt_tokens :]
+
+    @property
     def num_pending(self) -> int:
         """Tokens that are not in the KV cache yet."""
         return len(self.tokens) - self.num_computed
+
+    @property
+    def num_unscored(self) -> int:
+        """Prompt tokens whose log probability is wanted and not known yet; the first token never has one."""
+        wants = self.request.sampling.prompt_logprobs is not None
+        return self.num_prompt_tokens - 1 - len(self.prompt_logprobs) if wants else 0

@@ -1,77 +1,154 @@
-"""From the chunks of a step to its sampled tokens. Knows tensors and the decoder, not requests waiting or clients."""
+"""From the chunks of a step to its sampled tokens. Knows tensors and the decoder, not requests waiting or clients.
 
+Alphabet: S' rows whose logits are wanted, V vocabulary, L layers, A experts chosen per row.
+"""
+
+import asyncio
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TypeVar
 
 import torch
 
+from expertmesh.gateway.layout import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.gateway.noise import noise
-from expertmesh.gateway.request import Sequence
 from expertmesh.gateway.scheduler import Chunk
-from expertmesh.model.batch import StepBatch
+from expertmesh.gateway.trace import ExpertTrace
+from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.sampler import Choice, SamplingRow, sample
+from expertmesh.model.sampler import SamplingRow, sample, score
+from expertmesh.model.sampling import Choice
+
+R = TypeVar("R")
+
+# Experts of one row [L][A].
+Route = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ChunkOutput:
+    """What came of a chunk: the tokens that follow it, and scores of the prompt tokens in it that want them.
+
+    Where the chunk was the last of its sequence, ``tokens`` are the part of its draft that was right and one more;
+    ``routes`` are the experts that the rows before them went to, empty where no request asks.
+    """
+
+    tokens: tuple[Choice, ...] = ()
+    routes: tuple[Route, ...] = ()
+    prompt_logprobs: tuple[Choice, ...] = ()
 
 
 class ModelRunner:
-    """Runs the decoder over chunks and samples a token for every sequence whose last chunk it was."""
+    """Runs the decoder over chunks and samples for every sequence whose last chunk it was.
 
-    def __init__(self, decoder: Decoder, cache: KVCache, experts: Experts, device: torch.device) -> None:
+    ``num_micro_batches`` parts of a step run interleaved: while one awaits its experts, another attends.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        experts: Experts,
+        device: torch.device,
+        eos_ids: frozenset[int],
+        num_micro_batches: int = 1,
+        compute: Compute = compute_inline,
+    ) -> None:
         self._decoder = decoder
         self._cache = cache
         self._experts = experts
         self._device = device
+        self._eos_ids = tuple(sorted(eos_ids))
+        self._num_micro_batches = num_micro_batches
+        self._compute = compute
 
-    async def run(self, chunks: Seq[Chunk]) -> dict[Sequence, Choice]:
-        """Compute ``chunks``; return the next token of each sequence that has none left to compute."""
+    async def run(self, chunks: Seq[Chunk]) -> list[ChunkOutput]:
+        """Compute ``chunks`` and return what came of each."""
+        is_traced = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
+        parts = split_chunks(chunks, self._num_micro_batches)
+        # All parts are awaited even if one fails: none may write to the KV cache once its blocks are given away.
+        ends = await asyncio.gather(*(self._forward(part, is_traced) for part in parts), return_exceptions=True)
+        computed = [_result(end) for end in ends]
+        logits = torch.cat([logits for logits, _ in computed])  # [S', V]
+        routes = list(chain.from_iterable(routes for _, routes in computed))
+        return await self._compute(len(logits), self._conclude, chunks, logits, routes)
+
+    async def _forward(self, chunks: Seq[Chunk], is_traced: bool) -> tuple[torch.Tensor, list[Route]]:
+        """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
         batch = build_batch(chunks, self._cache.block_size, self._device)
-        logits = await self._decoder.forward(batch, self._cache, self._experts)  # [S', V]
-        sequences = [chunk.sequence for chunk in chunks if chunk.is_last]
-        if not sequences:
-            return {}
-        return dict(zip(sequences, sample(logits, [self._row(sequence) for sequence in sequences]), strict=True))
+        trace = ExpertTrace(self._experts, batch.sample_rows) if is_traced else None
+        logits = await self._decoder.forward(batch, self._cache, trace or self._experts, self._compute)
+        return logits, trace.routes() if trace else []
 
-    def _row(self, sequence: Sequence) -> SamplingRow:
-        sampling = sequence.request.sampling
-        return SamplingRow(
-            sampling,
-            sequence.request.prompt_ids,
-            sequence.tokens[sequence.num_prompt_tokens :],
-            noise(sequence.seed, len(sequence.tokens)),
-        )
+    def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:
+        """Score and sample; ``logits`` and ``routes`` hold the wanted rows of all chunks, one after the other."""
+        wanted = [wanted_rows(chunk) for chunk in chunks]
+        choices = self._sample(chunks, logits, wanted)
+        outputs = []
+        start = 0
+        for chunk, rows in zip(chunks, wanted, strict=True):
+            end_scored, end = start + len(rows.scored), start + len(rows)
+            tokens = _accept(chunk.draft, islice(choices, len(rows.sampled)))
+            scored = _score(chunk, rows.scored, logits[start:end_scored])
+            outputs.append(ChunkOutput(tokens, tuple(routes[end_scored:end][: len(tokens)]), scored))
+            start = end
+        return outputs
+
+    def _sample(self, chunks: Seq[Chunk], logits: torch.Tensor, wanted: Seq[WantedRows]) -> Iterator[Choice]:
+        """Sample all rows of the step that are to be sampled, together."""
+        rows = [row for chunk in chunks for row in self._sampling_rows(chunk)]
+        if len(rows) < len(logits):
+            is_sampled = [
+                flag for rows in wanted for flag in (*[False] * len(rows.scored), *[True] * len(rows.sampled))
+            ]
+            logits = logits[torch.tensor(is_sampled, device=logits.device)]
+        return iter(sample(logits, rows) if rows else ())
+
+    def _sampling_rows(self, chunk: Chunk) -> Iterator[SamplingRow]:
+        """Yield a row for the next token of a chunk, and one for each token of its draft as if those before held."""
+        if not chunk.is_last:
+            return
+        sequence, request = chunk.sequence, chunk.sequence.request
+        for num_drafted in range(len(chunk.draft) + 1):
+            output_ids = [*sequence.output_ids, *chunk.draft[:num_drafted]]
+            is_short = len(output_ids) < request.sampling.min_tokens
+            yield SamplingRow(
+                params=request.sampling,
+                prompt_ids=request.prompt_ids,
+                output_ids=output_ids,
+                noise=noise(sequence.seed, len(sequence.tokens) + num_drafted),
+                banned_ids=(*self._eos_ids, *request.sampling.stop_ids) if is_short else (),
+                allowed=request.constraint.allowed() if request.constraint else None,
+            )
 
 
-def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> StepBatch:
-    """Lay the tokens of ``chunks`` out one sequence after the other, with their places in the KV cache."""
-    token_ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    sample_rows: list[int] = []
-    for chunk in chunks:
-        sequence = chunk.sequence
-        span = range(sequence.num_computed, sequence.num_computed + chunk.num_tokens)
-        token_ids.extend(sequence.tokens[span.start : span.stop])
-        positions.extend(span)
-        slots.extend(sequence.blocks[i // block_size] * block_size + i % block_size for i in span)
-        if chunk.is_last:
-            sample_rows.append(len(token_ids) - 1)
-
-    def tensor(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
-
-    return StepBatch(
-        token_ids=tensor(token_ids),
-        positions=tensor(positions),
-        slot_mapping=tensor(slots),
-        query_lens=tuple(chunk.num_tokens for chunk in chunks),
-        context_lens=tuple(chunk.sequence.num_computed + chunk.num_tokens for chunk in chunks),
-        block_tables=_block_tables(chunks).to(device),
-        sample_rows=tensor(sample_rows),
-    )
+def _result(end: R | BaseException) -> R:
+    if isinstance(end, BaseException):
+        raise end
+    return end
 
 
-def _block_tables(chunks: Seq[Chunk]) -> torch.Tensor:
-    longest = max(len(chunk.sequence.blocks) for chunk in chunks)
-    tables = [chunk.sequence.blocks + [0] * (longest - len(chunk.sequence.blocks)) for chunk in chunks]
-    return torch.tensor(tables, dtype=torch.int64)  # [S, B]
+def _accept(draft: Seq[int], choices: Iterator[Choice]) -> tuple[Choice, ...]:
+    """Keep choices up to the first that differs from the draft: what comes after it was computed for nothing.
+
+    Each choice is drawn as it would be without a draft, so the text does not depend on drafts.
+    """
+    accepted = []
+    for drafted, choice in zip([*draft, None], choices, strict=False):
+        accepted.append(choice)
+        if choice.token_id != drafted:
+            break
+    return tuple(accepted)
+
+
+def _score(chunk: Chunk, rows: range, logits: torch.Tensor) -> tuple[Choice, ...]:
+    if not rows:
+        return ()
+    sequence = chunk.sequence
+    first = sequence.num_computed + rows.start + 1
+    num_top = sequence.request.sampling.prompt_logprobs or 0
+    return tuple(score(logits, sequence.tokens[first : first + len(rows)], num_top))

@@ -4,24 +4,36 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from expertmesh.gateway.blocks import BlockPool
+from expertmesh.errors import QueueFullError
+from expertmesh.gateway.blocks import ROOT, BlockPool
 from expertmesh.gateway.request import Sequence
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Bounds of one step: new tokens over all sequences, and sequences."""
+    """Bounds of one step: new tokens over all sequences, and sequences; and of the queue before it.
+
+    ``num_draft_tokens`` guessed tokens per sequence are verified in a step, beside the one that it computes anyway.
+    """
 
     max_num_batched_tokens: int = 512
     max_num_seqs: int = 64
+    max_num_waiting: int = 256
+    num_draft_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next ``num_tokens`` tokens of a sequence, to be computed in one step."""
+    """The next ``num_tokens`` tokens of a sequence, to be computed in one step, and ``draft``, a guess what follows."""
 
     sequence: Sequence
     num_tokens: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the chunk adds to the step."""
+        return self.num_tokens + len(self.draft)
 
     @property
     def is_last(self) -> bool:
@@ -33,8 +45,8 @@ class Scheduler:
     """Continuous batching, first come first served.
 
     Running sequences go first, then waiting ones are admitted as far as the token budget and the free blocks reach; a
-    prompt longer than the budget is computed in chunks. When a running sequence finds no free block, the youngest one
-    is preempted: it gives its blocks back and is computed again later, from its first token.
+    prompt longer than the budget is computed in chunks, one whose beginning is known shares its blocks. When a running
+    sequence finds no free block, the youngest one is preempted: it gives its blocks back and is computed again later.
     """
 
     def __init__(self, config: SchedulerConfig, blocks: BlockPool) -> None:
@@ -42,6 +54,7 @@ class Scheduler:
         self._blocks = blocks
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self.num_preempted = 0
 
     @property
     def has_work(self) -> bool:
@@ -59,7 +72,9 @@ class Scheduler:
         return len(self._running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence."""
+        """Queue a new sequence; QueueFullError when as many wait as may."""
+        if self.num_waiting >= self._config.max_num_waiting:
+            raise QueueFullError(f"{self.num_waiting} sequences wait already, which is the limit; try again later")
         self._waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -76,9 +91,20 @@ class Scheduler:
         chunks: list[Chunk] = []
         for chunk in self._continue_running(budget):
             chunks.append(chunk)
-            budget -= chunk.num_tokens
+            budget -= chunk.num_rows
         chunks.extend(self._admit_waiting(budget))
         return chunks
+
+    def advance(self, chunk: Chunk, num_accepted: int = 0) -> None:
+        """Note that a chunk was computed, and that ``num_accepted`` tokens of its draft were right.
+
+        Call it once the tokens accepted are part of the sequence.
+        """
+        sequence = chunk.sequence
+        sequence.num_computed += chunk.num_tokens + num_accepted
+        sequence.known_prefix, sequence.num_known_blocks = self._blocks.remember(
+            sequence.blocks, sequence.tokens, sequence.num_computed, sequence.known_prefix, sequence.num_known_blocks
+        )
 
     def _continue_running(self, budget: int) -> Iterator[Chunk]:
         index = 0
@@ -87,9 +113,10 @@ class Scheduler:
             num_tokens = min(sequence.num_pending, budget)
             if not self._make_room(sequence, sequence.num_computed + num_tokens):
                 return
-            budget -= num_tokens
+            chunk = Chunk(sequence, num_tokens, self._draft(sequence, budget - num_tokens))
+            budget -= chunk.num_rows
             index += 1
-            yield Chunk(sequence, num_tokens)
+            yield chunk
 
     def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
         """Grow the sequence's blocks, preempting younger ones for them; False if it had to preempt itself."""
@@ -101,19 +128,49 @@ class Scheduler:
         self._blocks.grow(sequence.blocks, num_tokens)
         return True
 
+    def _draft(self, sequence: Sequence, budget: int) -> tuple[int, ...]:
+        """Guess what follows a decoding sequence, as far as budget, blocks and its own end allow."""
+        if not self._config.num_draft_tokens or sequence.num_pending > 1 or sequence.request.constraint is not None:
+            return ()
+        num_left = sequence.max_tokens - sequence.num_output_tokens
+        num_tokens = min(self._config.num_draft_tokens, budget, num_left - 1)
+        draft = sequence.lookup.propose(sequence.tokens, num_tokens) if num_tokens > 0 else ()
+        num_in_all = len(sequence.tokens) + len(draft)
+        if not self._blocks.can_grow(sequence.blocks, num_in_all):
+            return ()
+        self._blocks.grow(sequence.blocks, num_in_all)
+        return draft
+
     def _preempt(self, sequence: Sequence) -> None:
+        self.num_preempted += 1
         self._blocks.free(sequence.blocks)
         sequence.num_computed = 0
+        sequence.known_prefix, sequence.num_known_blocks = ROOT, 0
         self._waiting.appendleft(sequence)
 
     def _admit_waiting(self, budget: int) -> Iterator[Chunk]:
         while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
             sequence = self._waiting[0]
-            # Room for all its tokens, not only for the first chunk: otherwise two long prompts preempt each other.
-            if not self._blocks.can_grow(sequence.blocks, len(sequence.tokens)):
+            if not self._admit(sequence):
                 return
-            num_tokens = min(sequence.num_pending, budget)
-            self._blocks.grow(sequence.blocks, len(sequence.tokens))
             self._running.append(self._waiting.popleft())
-            budget -= num_tokens
-            yield Chunk(sequence, num_tokens)
+            chunk = Chunk(sequence, min(sequence.num_pending, budget))
+            budget -= chunk.num_rows
+            yield chunk
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give a sequence blocks for all its tokens, known ones where its beginning is known; False if they lack.
+
+        Room for all its tokens, not only for the first chunk: otherwise two long prompts preempt each other.
+        """
+        # Tokens whose logits are wanted must be computed.
+        known = [] if sequence.num_unscored > 0 else self._blocks.find(sequence.tokens)
+        if not self._blocks.can_grow(known, len(sequence.tokens)):
+            return False
+        self._blocks.share(known)
+        sequence.blocks = known
+        sequence.num_computed = len(known) * self._blocks.block_size
+        if not sequence.num_output_tokens:
+            sequence.num_cached_tokens = sequence.num_computed
+        self._blocks.grow(sequence.blocks, len(sequence.tokens))
+        return True

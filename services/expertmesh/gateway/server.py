@@ -21,7 +21,8 @@ from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.request import Limits
 from expertmesh.gateway.runner import ModelRunner
 from expertmesh.gateway.scheduler import Scheduler
-from expertmesh.gateway.sizing import CachePlan, plan_cache
+from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
+from expertmesh.model.compute import Compute, ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.rpc.memory import keep_freed_memory
@@ -91,14 +92,13 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
 
     Health says NOT_SERVING until ``wait_ready``.
     """
-    plan = plan_cache(
-        model.config, model.dtype, config.kv_cache_bytes, config.max_model_len, config.scheduler.max_num_seqs
-    )
+    plan = _plan_cache(config, model)
     load_counter = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
     pool, experts = _connect(config, model)
-    blocks = BlockPool(plan.num_blocks, plan.block_size)
+    blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
     scheduler = Scheduler(config.scheduler, blocks)
-    runner = _make_runner(model, plan, CountedExperts(experts, load_counter))
+    compute = ComputeThread()
+    runner = _make_runner(config, model, plan, CountedExperts(experts, load_counter), compute)
     engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
     server = RpcServer(config.listen)
     servicer = GenerationServicer(TextGenerator(model.tokenizer, engine), _describe(model, plan), model.defaults)
@@ -110,6 +110,7 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
             yield Gateway(server, engine, scheduler, blocks, pool, model.config.num_experts, tasks)
         finally:
             await server.drain(config.drain_seconds)
+            compute.close()
 
 
 @asynccontextmanager
@@ -132,10 +133,19 @@ def _connect(config: GatewayConfig, model: LoadedModel) -> tuple[ReplicaPool | N
     return pool, RemoteExperts(pool, config.dispatch)
 
 
-def _make_runner(model: LoadedModel, plan: CachePlan, experts: Experts) -> ModelRunner:
+def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
+    budget = config.kv_cache_bytes
+    if budget is None:
+        budget = cache_budget(model.backend.device)
+    return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
+
+
+def _make_runner(
+    config: GatewayConfig, model: LoadedModel, plan: CachePlan, experts: Experts, compute: Compute
+) -> ModelRunner:
     device = model.backend.device
     cache = KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, device)
-    return ModelRunner(model.decoder, cache, experts, device)
+    return ModelRunner(model.decoder, cache, experts, device, model.eos_ids, config.num_micro_batches, compute)
 
 
 def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from expertmesh.errors import ConfigError
+from expertmesh.gateway.memory import free_memory_bytes
 from expertmesh.kernels.int4pack import has_fast_bfloat16
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.kv_cache import bytes_per_token
@@ -32,6 +33,17 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def cache_budget(device: torch.device) -> int:
+    """Bytes that a KV cache may take of what is free on ``device`` now.
+
+    Nine tenths of a GPU, which serves nobody else; half of the memory of a machine, which does.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free * 9 // 10
+    return free_memory_bytes() // 2
 
 
 def plan_cache(

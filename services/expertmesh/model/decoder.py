@@ -15,6 +15,7 @@ from expertmesh.kernels.backend import Backend, Linear
 from expertmesh.kernels.weights import DenseWeight, Weight, stack_outputs
 from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
 from expertmesh.model.batch import StepBatch
+from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.experts import Experts
 from expertmesh.model.gate import choose_experts, choose_only_expert
@@ -84,16 +85,21 @@ class Decoder:
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
         return cls(config, table, layers, loader.norm("model.norm"), backend.linear(head), rotary)
 
-    async def forward(self, batch: StepBatch, cache: KVCache, experts: Experts) -> torch.Tensor:
+    async def forward(
+        self, batch: StepBatch, cache: KVCache, experts: Experts, compute: Compute = compute_inline
+    ) -> torch.Tensor:
         """Run one step; returns the logits [S', V] float32 of ``batch.sample_rows``.
 
         Raises ComputeError when a logit is not finite, and whatever ``experts`` raises.
         """
+        num_rows = len(batch.token_ids)
         hidden, plan = self._embed(batch, cache)  # [T, D]
         for index, layer in enumerate(self._layers):
-            hidden, rows, topk_ids, topk_weights = self._attend_and_choose(index, layer, hidden, plan, cache)
+            hidden, rows, topk_ids, topk_weights = await compute(
+                num_rows, self._attend_and_choose, index, layer, hidden, plan, cache
+            )
             hidden = hidden + (await experts(index, rows, topk_ids, topk_weights)).to(hidden.dtype)
-        return self._logits(hidden[batch.sample_rows])
+        return await compute(len(batch.sample_rows), self._logits, hidden[batch.sample_rows])
 
     @torch.inference_mode()
     def _embed(self, batch: StepBatch, cache: KVCache) -> tuple[torch.Tensor, AttentionPlan]:

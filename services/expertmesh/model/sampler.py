@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.model.sampling import Choice, SamplingParams
 
 # Within these bounds no quotient overflows; beyond them a draw is greedy or uniform all the same.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30
@@ -30,19 +30,6 @@ class SamplingRow:
     noise: float = 0.0
     banned_ids: Sequence[int] = ()
     allowed: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A token and how probable the model found it: natural logarithms, before any parameter of the request.
-
-    ``logprob`` is None unless the request asked for it; ``top_logprobs`` are the most probable (id, logprob), best
-    first.
-    """
-
-    token_id: int
-    logprob: float | None = None
-    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What a request may ask of sampling. Knows ranges, not tensors."""
+"""What a request may ask of sampling, and what it gets. Knows ranges, not tensors."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,19 @@ from expertmesh.errors import InvalidRequestError
 MAX_SEED = 2**64 - 1
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token and how probable the model found it: natural logarithms, before any parameter of the request.
+
+    ``logprob`` is None unless the request asked for it; ``top_logprobs`` are the most probable (id, logprob), best
+    first.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,26 @@
+"""Which experts some rows of a step went to. Knows the gate's choices, not who asks for them."""
+
+import torch
+
+from expertmesh.model.experts import Experts
+
+
+class ExpertTrace:
+    """Experts, wherever they run, with a note of the choices in ``rows`` [S'] of the step."""
+
+    def __init__(self, experts: Experts, rows: torch.Tensor) -> None:
+        self._experts = experts
+        self._rows = rows
+        self._layers: list[torch.Tensor] = []
+
+    async def __call__(
+        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the experts; arguments and result as in ``Experts``."""
+        self._layers.append(topk_ids[self._rows])  # [S', A]
+        return await self._experts(layer, hidden, topk_ids, topk_weights)
+
+    def routes(self) -> list[tuple[tuple[int, ...], ...]]:
+        """Experts of each noted row, layer by layer [L], the one with the most weight first [A]."""
+        rows = torch.stack(self._layers, dim=1).tolist()  # [S', L, A]
+        return [tuple(tuple(experts) for experts in layers) for layers in rows]
