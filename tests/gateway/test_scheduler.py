@@ -1,26 +1,34 @@
 import random
+from itertools import count
+from typing import Any
 
+import pytest
+
+from expertmesh.errors import QueueFullError
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.request import Request, Sequence
 from expertmesh.gateway.scheduler import Chunk, Scheduler, SchedulerConfig
 from expertmesh.model.sampling import SamplingParams
 
-
-def sequence(num_prompt: int, max_tokens: int = 8) -> Sequence:
-    return Sequence(Request(tuple(range(num_prompt)), SamplingParams()), max_tokens=max_tokens, seed=0)
+FRESH = count(1000)
 
 
-def scheduler(num_blocks: int = 16, block_size: int = 4, tokens: int = 16, seqs: int = 4) -> Scheduler:
-    return Scheduler(SchedulerConfig(tokens, seqs), BlockPool(num_blocks, block_size))
+def sequence(num_prompt: int, max_tokens: int = 8, first: int | None = None, **sampling: Any) -> Sequence:
+    """A sequence whose prompt begins like no other's, or like those with the same ``first`` token."""
+    prompt = [next(FRESH) if first is None else first, *range(num_prompt - 1)]
+    return Sequence(Request(tuple(prompt), SamplingParams(**sampling)), max_tokens=max_tokens, seed=0)
 
 
-def advance(chunks: list[Chunk]) -> None:
+def scheduler(num_blocks: int = 16, block_size: int = 4, tokens: int = 16, seqs: int = 4, **config: Any) -> Scheduler:
+    return Scheduler(SchedulerConfig(tokens, seqs, **config), BlockPool(num_blocks, block_size))
+
+
+def advance(plan: Scheduler, chunks: list[Chunk], token: int = 0) -> None:
     """Do what the engine does after a step."""
     for chunk in chunks:
-        is_last = chunk.is_last
-        chunk.sequence.num_computed += chunk.num_tokens
-        if is_last:
-            chunk.sequence.tokens.append(0)
+        if chunk.is_last:
+            chunk.sequence.tokens.append(token)
+        plan.advance(chunk)
 
 
 def sizes(chunks: list[Chunk]) -> list[int]:
@@ -34,14 +42,14 @@ def test_long_prompt_is_computed_in_chunks_within_the_budget():
     for _ in range(4):
         chunks = plan.schedule()
         seen.append((sizes(chunks), chunks[0].is_last))
-        advance(chunks)
+        advance(plan, chunks)
     assert seen == [([16], False), ([16], False), ([8], True), ([1], True)]
 
 
 def test_decoding_sequences_go_before_new_prompts():
     plan = scheduler(tokens=16)
     plan.add(sequence(4))
-    advance(plan.schedule())
+    advance(plan, plan.schedule())
     plan.add(sequence(20))
     assert sizes(plan.schedule()) == [1, 15]
 
@@ -53,24 +61,27 @@ def test_no_more_sequences_than_allowed_and_first_come_first_served():
         plan.add(one)
     chunks = plan.schedule()
     assert [chunk.sequence for chunk in chunks] == [first, second]
-    advance(chunks)
+    advance(plan, chunks)
     plan.remove(first)
     assert [chunk.sequence for chunk in plan.schedule()] == [second, third]
 
 
-def test_the_youngest_is_preempted_and_computed_again_from_its_first_token():
+def test_the_youngest_is_preempted_and_computed_again_but_for_what_is_still_known():
     plan = scheduler(num_blocks=4, block_size=4, tokens=64)
     old, young = sequence(7), sequence(7)
+    assert plan.num_preempted == 0
     plan.add(old)
     plan.add(young)
-    advance(plan.schedule())
-    advance(plan.schedule())
+    advance(plan, plan.schedule())
+    advance(plan, plan.schedule())
     chunks = plan.schedule()  # both need a third block and none is free
     assert [chunk.sequence for chunk in chunks] == [old]
-    assert (young.num_computed, young.blocks, plan.num_waiting) == (0, [], 1)
+    assert (young.num_computed, young.blocks, plan.num_waiting, plan.num_preempted) == (0, [], 1, 1)
     plan.remove(old)
     chunks = plan.schedule()
-    assert [(chunk.sequence, chunk.num_tokens) for chunk in chunks] == [(young, 9)]
+    # One of its two full blocks went to the old sequence, the other one still holds its beginning.
+    assert [(chunk.sequence, chunk.num_tokens) for chunk in chunks] == [(young, 5)]
+    assert young.num_cached_tokens == 0  # what its client is told: how much of the prompt was known when it came
 
 
 def test_removing_frees_the_blocks_of_waiting_and_running():
@@ -103,9 +114,84 @@ def test_every_sequence_finishes_whatever_the_mix():
         for chunk in chunks:
             needed = chunk.sequence.num_computed + chunk.num_tokens
             assert len(chunk.sequence.blocks) * 4 >= needed
-        advance(chunks)
+        advance(plan, chunks)
         for chunk in chunks:
             if chunk.sequence.num_output_tokens >= chunk.sequence.max_tokens:
                 plan.remove(chunk.sequence)
     assert not plan.has_work
     assert pool.num_free == 12
+
+
+def test_a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_part():
+    plan = scheduler(num_blocks=16, block_size=4, tokens=64)
+    first, alike, other = sequence(10, first=7), sequence(14, first=7), sequence(10, first=8)
+    plan.add(first)
+    advance(plan, plan.schedule())
+    plan.add(alike)
+    plan.add(other)
+    chunks = plan.schedule()
+    assert [(chunk.sequence, chunk.num_tokens) for chunk in chunks] == [(first, 1), (alike, 6), (other, 10)]
+    assert alike.num_cached_tokens == 8
+    assert alike.blocks[:2] == first.blocks[:2]
+    assert not {*other.blocks} & {*first.blocks, *alike.blocks}
+
+
+def test_a_whole_known_prompt_leaves_one_token_to_compute():
+    plan = scheduler(num_blocks=16, block_size=4, tokens=64)
+    for _ in range(2):
+        one = sequence(8, first=7)
+        plan.add(one)
+        chunks = plan.schedule()
+        advance(plan, chunks)
+        plan.remove(one)
+    assert sizes(chunks) == [4]
+
+
+def test_a_prompt_whose_logits_are_wanted_is_computed_whole():
+    plan = scheduler(num_blocks=16, block_size=4, tokens=64)
+    first, scored = sequence(10, first=7), sequence(10, first=7, prompt_logprobs=0)
+    plan.add(first)
+    advance(plan, plan.schedule())
+    plan.add(scored)
+    assert [chunk.num_tokens for chunk in plan.schedule() if chunk.sequence is scored] == [10]
+
+
+def test_the_queue_is_bounded():
+    plan = scheduler(max_num_waiting=2)
+    plan.add(sequence(4))
+    plan.add(sequence(4))
+    with pytest.raises(QueueFullError, match="2 sequences wait"):
+        plan.add(sequence(4))
+    plan.schedule()
+    plan.add(sequence(4))
+
+
+def test_drafts_stay_within_budget_blocks_and_the_end_of_the_sequence():
+    def decode(budget: int, num_blocks: int = 16, max_tokens: int = 8) -> tuple[int, ...]:
+        plan = scheduler(num_blocks, block_size=4, tokens=budget, num_draft_tokens=3)
+        one = Sequence(Request((5, 6, 7, 8, 9, 5, 6), SamplingParams()), max_tokens=max_tokens, seed=0)
+        plan.add(one)
+        while one.num_output_tokens == 0:
+            advance(plan, plan.schedule(), token=7)
+        [chunk] = plan.schedule()
+        assert len(one.blocks) * 4 >= one.num_computed + chunk.num_rows
+        return chunk.draft
+
+    assert decode(budget=16) == (8, 9, 5)
+    assert decode(budget=3) == (8, 9)
+    assert decode(budget=1) == ()
+    assert decode(budget=16, num_blocks=2) == ()
+    assert decode(budget=16, max_tokens=3) == (8,)
+    assert decode(budget=16, max_tokens=2) == ()
+
+
+def test_accepted_drafts_are_in_the_cache_and_rejected_ones_are_not():
+    plan = scheduler(num_draft_tokens=3)
+    one = Sequence(Request((5, 6, 7, 8, 9, 5, 6), SamplingParams()), max_tokens=8, seed=0)
+    plan.add(one)
+    advance(plan, plan.schedule(), token=7)
+    [chunk] = plan.schedule()
+    assert chunk.draft == (8, 9, 5)
+    one.tokens += [8, 1]  # the first was right; 1 came instead of 9
+    plan.advance(chunk, num_accepted=1)
+    assert (one.num_computed, one.num_pending) == (9, 1)

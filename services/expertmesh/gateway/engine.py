@@ -44,6 +44,7 @@ class Engine:
         self._eos_ids = eos_ids
         self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
         self._has_work = asyncio.Event()
+        self.num_steps = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta]:
         """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
@@ -70,6 +71,7 @@ class Engine:
         while True:
             await self._has_work.wait()
             chunks = self._scheduler.schedule()
+            self.num_steps += 1
             try:
                 self._postprocess(chunks, await self._runner.run(chunks))
             except ExpertmeshError as error:

@@ -92,7 +92,7 @@ class ModelRunner:
         start = 0
         for chunk, rows in zip(chunks, wanted, strict=True):
             end_scored, end = start + len(rows.scored), start + len(rows)
-            tokens = _accept(chunk.draft, islice(choices, len(rows.sampled)))
+            tokens = _accept(chunk.draft, list(islice(choices, len(rows.sampled))))
             scored = _score(chunk, rows.scored, logits[start:end_scored])
             outputs.append(ChunkOutput(tokens, tuple(routes[end_scored:end][: len(tokens)]), scored))
             start = end
@@ -132,17 +132,15 @@ def _result(end: R | BaseException) -> R:
     return end
 
 
-def _accept(draft: Seq[int], choices: Iterator[Choice]) -> tuple[Choice, ...]:
+def _accept(draft: Seq[int], choices: Seq[Choice]) -> tuple[Choice, ...]:
     """Keep choices up to the first that differs from the draft: what comes after it was computed for nothing.
 
     Each choice is drawn as it would be without a draft, so the text does not depend on drafts.
     """
-    accepted = []
-    for drafted, choice in zip([*draft, None], choices, strict=False):
-        accepted.append(choice)
-        if choice.token_id != drafted:
-            break
-    return tuple(accepted)
+    num_right = 0
+    while num_right < len(draft) and choices[num_right].token_id == draft[num_right]:
+        num_right += 1
+    return tuple(choices[: num_right + 1])
 
 
 def _score(chunk: Chunk, rows: range, logits: torch.Tensor) -> tuple[Choice, ...]:
