@@ -5,11 +5,11 @@ import random
 from collections.abc import Sequence
 from contextlib import aclosing
 
+import numpy as np
 import pytest
-import torch
 from integration_mesh import QUARTERS, Mesh, run_mesh
 
-from expertmesh.errors import QueueFullError
+from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.gateway.engine import TokenDelta
 from expertmesh.gateway.request import FinishReason, Request
 from expertmesh.gateway.scheduler import SchedulerConfig
@@ -249,5 +249,39 @@ def test_many_mixed_requests_with_random_cancels_leave_nothing_behind(make_mixtr
             assert not mesh.gateway.scheduler.has_work
             assert len(asyncio.all_tasks()) == num_tasks
 
-    torch.manual_seed(0)
+    asyncio.run(run())
+
+
+class OnlyOnce:
+    """A constraint that is at a loss after its first token."""
+
+    def __init__(self, num_taken: int = 0) -> None:
+        self._num_taken = num_taken
+
+    def allowed(self) -> np.ndarray:
+        return np.full(512, self._num_taken == 0)
+
+    def advance(self, token_id: int) -> None:
+        if self._num_taken:
+            raise InvalidRequestError("nothing may follow")
+        self._num_taken += 1
+
+    def copy(self) -> "OnlyOnce":
+        return OnlyOnce(self._num_taken)
+
+
+def test_a_constraint_at_a_loss_ends_its_own_request_only(make_mixtral, prompts):
+    directory = make_mixtral().directory
+
+    async def run() -> None:
+        async with run_mesh(directory, hosts=None) as mesh:
+            good, bad = await asyncio.gather(
+                tokens(mesh, prompts[0], GREEDY),
+                tokens(mesh, prompts[1], GREEDY, constraint=OnlyOnce()),
+                return_exceptions=True,
+            )
+            assert isinstance(bad, InvalidRequestError)
+            assert len(good) == 40
+            assert mesh.gateway.blocks.num_free == mesh.gateway.blocks.num_blocks
+
     asyncio.run(run())

@@ -103,8 +103,12 @@ class Engine:
 
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
         for chunk, output in zip(chunks, outputs, strict=True):
-            if chunk.sequence in self._streams:  # else its client left during the step
+            if chunk.sequence not in self._streams:
+                continue  # its client left during the step
+            try:
                 self._take(chunk, output)
+            except ExpertmeshError as error:  # of its own constraint: nobody else's concern
+                self._fail([chunk], error)
 
     def _take(self, chunk: Chunk, output: ChunkOutput) -> None:
         """Move a sequence on by what came of its chunk, and hand its new tokens out."""
