@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import torch
 
 from expertmesh.model.config import ModelConfig
@@ -35,3 +37,14 @@ def test_bytes_per_token_are_those_that_the_cache_takes():
     for dtype in (torch.float32, torch.bfloat16):
         cache = make_cache(dtype)
         assert bytes_per_token(CONFIG, dtype) * 5 * 4 == cache.keys.nbytes + cache.values.nbytes
+
+
+def test_memory_is_taken_as_it_is_written():
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident_bytes()
+    cache = KVCache(CONFIG, num_blocks=2**16, block_size=64, dtype=torch.float32, device=torch.device("cpu"))
+    assert cache.keys.nbytes > 2**28
+    assert not cache.keys[2, -100:].any()
+    assert resident_bytes() - before < 2**25

@@ -3,6 +3,9 @@
 Alphabet: L layers, P slots (blocks x block size), K key-value heads, d head width.
 """
 
+import math
+
+import numpy as np
 import torch
 
 from expertmesh.model.config import ModelConfig
@@ -17,13 +20,20 @@ class KVCache:
         self.num_blocks = num_blocks
         self.block_size = block_size
         shape = (config.num_layers, num_blocks * block_size, config.num_kv_heads, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, P, K, d]
-        self.values = torch.zeros(shape, dtype=dtype, device=device)  # [L, P, K, d]
+        self.keys = _zeros(shape, dtype, device)  # [L, P, K, d]
+        self.values = _zeros(shape, dtype, device)  # [L, P, K, d]
 
     def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store ``keys`` and ``values`` [T, K, d] in ``slots`` [T]."""
         self.keys[layer].index_copy_(0, slots, keys)
         self.values[layer].index_copy_(0, slots, values)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Make a tensor of zeros. On a CPU its memory is taken page by page as it is written: torch would write it all."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
