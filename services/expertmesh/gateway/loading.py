@@ -30,7 +30,8 @@ class GatewayConfig:
 
     Plain weights are rounded to ``round_to_bits``. ``endpoints`` are those of expert servers, None runs all experts in
     this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
-    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
+    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading. With
+    ``api_keys`` a caller must present one of them.
     """
 
     model: Path
@@ -47,6 +48,7 @@ class GatewayConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     drain_seconds: float = 30.0
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
 from expertmesh.gateway.pool import ReplicaPool
@@ -25,6 +26,7 @@ from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.model.compute import Compute, ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
@@ -100,7 +102,7 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     compute = ComputeThread()
     runner = _make_runner(config, model, plan, CountedExperts(experts, load_counter), compute)
     engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
-    server = RpcServer(config.listen)
+    server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
     servicer = GenerationServicer(TextGenerator(model.tokenizer, engine), _describe(model, plan), model.defaults)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))

@@ -1,7 +1,7 @@
 """A gRPC server with health, reflection and an orderly end. Knows no service of its own."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,11 +23,14 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class RpcServer:
-    """Serves on ``address`` (host:port, port 0 for a free one); make it, register, start and drain it in one loop."""
+    """Serves on ``address`` (host:port, port 0 for a free one); make it, register, start and drain it in one loop.
 
-    def __init__(self, address: str) -> None:
+    ``interceptors`` see every rpc first, those of health and reflection too.
+    """
+
+    def __init__(self, address: str, interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = ()) -> None:
         self._address = address
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=interceptors, options=_SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0

@@ -1,6 +1,7 @@
 """One place that says which gRPC status an error becomes."""
 
 import logging
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,9 @@ from expertmesh.errors import (
     ExpertUnavailableError,
     FingerprintMismatchError,
     InvalidRequestError,
+    QueueFullError,
 )
+from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.tensors import WireError
 
@@ -33,12 +36,15 @@ _OF_FAILURES = {
 _OF_ERRORS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (WireError, grpc.StatusCode.INVALID_ARGUMENT),
+    (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ExpertUnavailableError, grpc.StatusCode.UNAVAILABLE),
     (FingerprintMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (ComputeError, grpc.StatusCode.INTERNAL),
     (ConfigError, grpc.StatusCode.INTERNAL),
     (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
 )
+# Those that a full queue refuses come back after 0.5 to 1.5 s, not all at once.
+_PUSHBACK_MS = (500, 1500)
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
@@ -49,6 +55,16 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
         if isinstance(error, kind):
             return code, str(error) or kind.__name__
     return None
+
+
+def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata by which gRPC's clients know when to send a refused request again (gRFC A6)."""
+    match error:
+        case QueueFullError():
+            return ((RETRY_PUSHBACK_KEY, str(random.randint(*_PUSHBACK_MS))),)
+        case ExpertUnavailableError():  # the gateway has waited as long as it was told to
+            return ((RETRY_PUSHBACK_KEY, NEVER_AGAIN),)
+    return ()
 
 
 @asynccontextmanager
@@ -63,7 +79,7 @@ async def report_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncI
         raise
     except Exception as error:
         code, details = status_of(error) or _unexpected(error)
-        await context.abort(code, details)
+        await context.abort(code, details, retry_hint(error))
 
 
 def _unexpected(error: Exception) -> tuple[grpc.StatusCode, str]:

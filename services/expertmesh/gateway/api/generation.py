@@ -1,29 +1,21 @@
 """GenerationService: the public gRPC API. Knows the messages, not how text is generated."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
-from expertmesh.gateway.request import FinishReason
+from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, encode_delta
+from expertmesh.gateway.generator import GenerationRequest, TextGenerator
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.status import report_errors
-from expertmesh.text.template import Message
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-FINISH_REASONS = {
-    None: pb.FINISH_REASON_UNSPECIFIED,
-    FinishReason.STOP: pb.FINISH_REASON_STOP,
-    FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
-    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
-}
 
 
 @dataclass(frozen=True)
@@ -54,13 +46,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: D102
         async with report_errors(context):
             prompt_ids = await self._encode_prompt(request)
-            async for delta in self._stream(prompt_ids, request.sampling):
+            async for delta in self._stream(self._decode(prompt_ids, request)):
                 yield pb.GenerateResponse(delta=delta)
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: D102
         async with report_errors(context):
-            prompt_ids = await self._generator.encode_chat(_messages(request.messages))
-            async for delta in self._stream(prompt_ids, request.sampling):
+            prompt_ids = await self._generator.encode_chat(decode_messages(request.messages))
+            async for delta in self._stream(self._decode(prompt_ids, request)):
                 yield pb.ChatResponse(delta=delta)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: D102
@@ -89,31 +81,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             case "text":
                 return await self._generator.encode_prompt(request.text)
             case "conversation":
-                return await self._generator.encode_chat(_messages(request.conversation.messages))
+                return await self._generator.encode_chat(decode_messages(request.conversation.messages))
         raise InvalidRequestError("the request has no input; set text or conversation")
 
-    async def _stream(self, prompt_ids: list[int], sampling: pb.SamplingParams) -> AsyncGenerator[pb.Delta]:
-        params = _sampling_params(sampling, self._defaults)
-        async with aclosing(self._generator.generate(GenerationRequest(tuple(prompt_ids), params))) as deltas:
+    def _decode(self, prompt_ids: list[int], request: pb.GenerateRequest | pb.ChatRequest) -> GenerationRequest:
+        return decode_request(prompt_ids, request.sampling, request.output, self._defaults)
+
+    async def _stream(self, request: GenerationRequest) -> AsyncGenerator[pb.Delta]:
+        async with aclosing(self._generator.generate(request)) as deltas:
             async for delta in deltas:
-                yield _encode_delta(delta)
-
-
-def _messages(messages: Iterable[pb.ChatMessage]) -> list[Message]:
-    return [Message(message.role, message.content) for message in messages]
-
-
-def _sampling_params(message: pb.SamplingParams, defaults: SamplingParams) -> SamplingParams:
-    """Lay the fields that a request sets over the defaults."""
-    fields = {descriptor.name: value for descriptor, value in message.ListFields()}
-    return replace(defaults, **fields)
-
-
-def _encode_delta(delta: TextDelta) -> pb.Delta:
-    message = pb.Delta(
-        text=delta.text, token_ids=[delta.token.token_id], finish_reason=FINISH_REASONS[delta.finish_reason]
-    )
-    if delta.finish_reason is not None:
-        message.usage.prompt_tokens = delta.num_prompt_tokens
-        message.usage.completion_tokens = delta.num_output_tokens
-    return message
+                yield encode_delta(delta, request.sampling, self._generator.token_bytes)

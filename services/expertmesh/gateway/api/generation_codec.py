@@ -1,0 +1,114 @@
+"""Messages of generation.proto to requests, and answers to messages. Knows both shapes, no transport."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from expertmesh.errors import InvalidRequestError
+from expertmesh.gateway.generator import GenerationRequest, TextDelta
+from expertmesh.gateway.request import FinishReason
+from expertmesh.model.sampler import Choice
+from expertmesh.model.sampling import SamplingParams
+from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.text.template import Message
+from expertmesh.v1 import generation_pb2 as pb
+
+FINISH_REASONS = {
+    None: pb.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+
+TokenBytes = Callable[[int], bytes]
+
+
+def decode_messages(messages: Iterable[pb.ChatMessage]) -> list[Message]:
+    """Turn the turns of a conversation into messages of the template."""
+    return [Message(message.role, message.content) for message in messages]
+
+
+def decode_request(
+    prompt_ids: Sequence[int], sampling: pb.SamplingParams, output: pb.OutputParams, defaults: SamplingParams
+) -> GenerationRequest:
+    """Turn a request into what the generator takes; values out of range are found there."""
+    return GenerationRequest(
+        prompt_ids=tuple(prompt_ids),
+        sampling=decode_sampling(sampling, defaults),
+        stop=tuple(output.stop),
+        n=output.n if output.HasField("n") else 1,
+        best_of=output.best_of if output.HasField("best_of") else None,
+        grammar=decode_grammar(output.response_format) if output.HasField("response_format") else None,
+        return_routed_experts=output.return_routed_experts,
+    )
+
+
+def decode_sampling(message: pb.SamplingParams, defaults: SamplingParams) -> SamplingParams:
+    """Lay the fields that a request sets over the defaults."""
+    return replace(
+        defaults, **{descriptor.name: _plain(descriptor.name, value) for descriptor, value in message.ListFields()}
+    )
+
+
+def _plain(name: str, value: Any) -> Any:
+    match name:
+        case "logit_bias":
+            return tuple(sorted(value.items()))
+        case "stop_ids":
+            return tuple(value)
+    return value
+
+
+def decode_grammar(message: pb.ResponseFormat) -> Grammar:
+    """Turn a response format into a grammar; InvalidRequestError if it names none."""
+    match message.WhichOneof("format"):
+        case "json_object":
+            return Grammar(GrammarKind.JSON_OBJECT)
+        case "json_schema":
+            return Grammar(GrammarKind.JSON_SCHEMA, message.json_schema)
+        case "regex":
+            return Grammar(GrammarKind.REGEX, message.regex)
+    raise InvalidRequestError("response_format is empty; set json_object, json_schema or regex")
+
+
+def encode_delta(delta: TextDelta, sampling: SamplingParams, token_bytes: TokenBytes) -> pb.Delta:
+    """Turn a piece of an answer into its message; ``sampling`` says which logprobs were asked for."""
+    message = pb.Delta(
+        index=delta.index,
+        text=delta.text,
+        token_ids=[delta.token.token_id],
+        finish_reason=FINISH_REASONS[delta.finish_reason],
+        stop=delta.stop or "",
+    )
+    if sampling.logprobs is not None:  # best_of computes them for itself
+        message.logprobs.append(encode_logprobs(delta.token, token_bytes))
+    if delta.prompt_logprobs is not None:
+        message.prompt_logprobs.extend(encode_logprobs(choice, token_bytes) for choice in delta.prompt_logprobs)
+    if delta.routed_experts is not None:
+        message.routed_experts.append(_encode_experts(delta.routed_experts))
+    if delta.finish_reason is not None:
+        message.usage.CopyFrom(_encode_usage(delta))
+    return message
+
+
+def encode_logprobs(choice: Choice, token_bytes: TokenBytes) -> pb.TokenLogprobs:
+    """Turn a token, its logprob and those of its alternatives into their message."""
+
+    def encode(token_id: int, logprob: float) -> pb.TokenLogprob:
+        return pb.TokenLogprob(token_id=token_id, logprob=logprob, token_bytes=token_bytes(token_id))
+
+    assert choice.logprob is not None, "the sampler computes what a request asks for"
+    token = encode(choice.token_id, choice.logprob)
+    return pb.TokenLogprobs(token=token, top=[encode(*alternative) for alternative in choice.top_logprobs])
+
+
+def _encode_experts(layers: Iterable[Iterable[int]]) -> pb.RoutedExperts:
+    return pb.RoutedExperts(layers=[pb.LayerExperts(expert_ids=expert_ids) for expert_ids in layers])
+
+
+def _encode_usage(delta: TextDelta) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=delta.num_prompt_tokens,
+        completion_tokens=delta.num_output_tokens,
+        cached_prompt_tokens=delta.num_cached_tokens,
+    )
