@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from expertmesh.cli.layout import free_port
-from expertmesh.client.gateway import GatewayClient, Sampling
-from expertmesh.v1 import load_pb2
+from expertmesh.client import AsyncClient, Load, Sampling
 
 MODEL = Path(__file__).parent / "tiny-mixtral" / "awq"
 NUM_EXPERT_SERVERS = 4
@@ -57,7 +56,7 @@ def main() -> None:
 
 async def show(endpoint: str, mesh: subprocess.Popen[bytes]) -> int:
     """Ask everything and print it; returns the number of wrong answers."""
-    async with GatewayClient(endpoint) as client:
+    async with AsyncClient(endpoint) as client:
         await wait_until_serving(client, mesh)
         info = await client.model_info()
         console.print(
@@ -68,7 +67,7 @@ async def show(endpoint: str, mesh: subprocess.Popen[bytes]) -> int:
     return num_wrong
 
 
-async def wait_until_serving(client: GatewayClient, mesh: subprocess.Popen[bytes]) -> None:
+async def wait_until_serving(client: AsyncClient, mesh: subprocess.Popen[bytes]) -> None:
     """Wait for the gateway and all its experts; end the demo if the mesh cannot start."""
     deadline = time.monotonic() + START_SECONDS
     while not await client.is_serving():
@@ -77,7 +76,7 @@ async def wait_until_serving(client: GatewayClient, mesh: subprocess.Popen[bytes
         await asyncio.sleep(0.2)
 
 
-async def ask(client: GatewayClient, conversation: tuple[tuple[str, str], ...]) -> int:
+async def ask(client: AsyncClient, conversation: tuple[tuple[str, str], ...]) -> int:
     """Ask the turns of a conversation, streaming the answers; returns the number of wrong ones."""
     history: list[tuple[str, str]] = []
     num_wrong = 0
@@ -96,7 +95,7 @@ async def ask(client: GatewayClient, conversation: tuple[tuple[str, str], ...]) 
     return num_wrong
 
 
-def load_table(load: load_pb2.GetLoadResponse) -> Table:
+def load_table(load: Load) -> Table:
     """Show how the gate spread the tokens over the experts, and who hosts them."""
     table = Table(
         "expert", "rows", "share", "", "hosted by", "p50 of a call", title="expert load", title_justify="left"

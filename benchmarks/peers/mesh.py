@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from expertmesh.cli.layout import free_port
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.client import AsyncClient, Sampling
 from peers.cases import Case, measure
 
 START_SECONDS = 180.0
@@ -40,7 +40,7 @@ def serving(command: str, *flags: object) -> Iterator[str]:
 
 
 async def _wait_until_serving(endpoint: str, process: "subprocess.Popen[bytes]") -> None:
-    async with GatewayClient(endpoint) as client, asyncio.timeout(START_SECONDS):
+    async with AsyncClient(endpoint) as client, asyncio.timeout(START_SECONDS):
         while not await client.is_serving():
             if process.poll() is not None:
                 raise RuntimeError(f"expertmesh ended with exit code {process.returncode}; its output above says why")
@@ -53,7 +53,7 @@ async def rate_at(endpoint: str, case: Case) -> float:
     A prefill ends with the first token. Decoding is the median gap between two tokens of a sequence, from when the last
     sequence has its first token to when the first one has its last: all are in the batch then, none in its prefill.
     """
-    async with GatewayClient(endpoint) as client:
+    async with AsyncClient(endpoint) as client:
         started = time.perf_counter()
         num_tokens = 1 + (case.new_tokens + STARTING_STEPS if case.new_tokens else 0)
         answers = await asyncio.gather(*(_ask(client, prompt, num_tokens) for prompt in case.prompts()))
@@ -64,7 +64,7 @@ async def rate_at(endpoint: str, case: Case) -> float:
     return case.batch / statistics.median(later - earlier for earlier, later in pairs if start <= later <= stop)
 
 
-async def _ask(client: GatewayClient, prompt: list[int], max_tokens: int) -> list[float]:
+async def _ask(client: AsyncClient, prompt: list[int], max_tokens: int) -> list[float]:
     """Return when each token of the answer arrived, in ``time.perf_counter`` seconds."""
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
     return [time.perf_counter() async for piece in client.generate(prompt, sampling) for _ in piece.token_ids]

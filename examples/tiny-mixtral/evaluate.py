@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.client import AsyncClient, Sampling
 
 HELD_OUT = Path(__file__).parent / "heldout.jsonl"
 # Longer answers do not occur; a model that does not stop is wrong anyway.
@@ -20,7 +20,7 @@ MAX_TOKENS = 48
 async def evaluate(endpoint: str) -> tuple[Counter[str], Counter[str]]:
     """Ask everything at once; returns right answers and questions per task."""
     conversations = [json.loads(line) for line in HELD_OUT.read_text(encoding="utf-8").splitlines()]
-    async with GatewayClient(endpoint) as client:
+    async with AsyncClient(endpoint) as client:
         answers = await asyncio.gather(*(_ask(client, conversation["messages"]) for conversation in conversations))
     asked = Counter(conversation["task"] for conversation in conversations)
     right = Counter(
@@ -31,7 +31,7 @@ async def evaluate(endpoint: str) -> tuple[Counter[str], Counter[str]]:
     return right, asked
 
 
-async def _ask(client: GatewayClient, messages: list[dict[str, str]]) -> str:
+async def _ask(client: AsyncClient, messages: list[dict[str, str]]) -> str:
     turns = [(message["role"], message["content"]) for message in messages]
     return "".join([piece.text async for piece in client.chat(turns, Sampling(max_tokens=MAX_TOKENS))])
 

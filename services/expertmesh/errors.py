@@ -35,3 +35,15 @@ class ComputeError(ExpertmeshError):
 
 class GatewayError(ExpertmeshError):
     """A gateway cannot be reached or failed to answer."""
+
+
+class GatewayBusyError(GatewayError):
+    """A gateway has so many requests waiting that it refuses one more for now."""
+
+
+class GatewayTimeoutError(GatewayError):
+    """A gateway did not finish within the time that its caller gave it."""
+
+
+class ApiKeyError(GatewayError):
+    """A gateway wants an API key, or another one."""

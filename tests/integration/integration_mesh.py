@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.client import AsyncClient, Sampling
 from expertmesh.expert import server as expert_server
 from expertmesh.expert.server import ExpertServerConfig
 from expertmesh.gateway import server as gateway_server
@@ -26,7 +26,7 @@ class Mesh:
     """A running gateway, a client of it, and a way to stop each expert server."""
 
     gateway: Gateway
-    client: GatewayClient
+    client: AsyncClient
     experts: list[AsyncExitStack]
 
     async def ids(self, prompt: Sequence[int], **sampling: Any) -> list[int]:
@@ -70,5 +70,5 @@ async def run_mesh(
         gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent)))
         async with asyncio.timeout(20):
             await gateway.wait_ready()
-        client = await stack.enter_async_context(GatewayClient(gateway.server.address))
+        client = await stack.enter_async_context(AsyncClient(gateway.server.address))
         yield Mesh(gateway, client, [stop for stop, _ in experts])

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from integration_mesh import Mesh, run_mesh
 
-from expertmesh.client.gateway import Sampling
+from expertmesh.client import Sampling
 from expertmesh.errors import InvalidRequestError
 from expertmesh.rpc.channels import open_channel
 from expertmesh.text.template import Message, encode_chat, encode_prompt

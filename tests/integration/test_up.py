@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.cli.layout import free_port
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.client import AsyncClient, Sampling
 
 
 class Up:
@@ -81,7 +81,7 @@ def is_alive(pid: int) -> bool:
 async def answer(endpoint: str, on_token=lambda count: None) -> str:
     """Generate 150 tokens greedily."""
     text, count = "", 0
-    async with GatewayClient(endpoint) as client:
+    async with AsyncClient(endpoint) as client:
         async for piece in client.generate("Hello", Sampling(max_tokens=150, ignore_eos=True)):
             text += piece.text
             count += 1

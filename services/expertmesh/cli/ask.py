@@ -1,15 +1,22 @@
-"""Printing an answer while it is produced."""
+"""Asking a gateway from the terminal: what was asked for, and printing the answer while it is produced."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
+from pathlib import Path
 
-from expertmesh.client.gateway import Answer
+from expertmesh.client import JsonSchema, Output, Piece
 
 
-async def print_stream(answer: AsyncIterator[Answer]) -> str:
+def read_output(stop: list[str] | None, json_schema: Path | None) -> Output:
+    """Gather the flags that say what an answer must look like."""
+    schema = JsonSchema(json_schema.read_text(encoding="utf-8")) if json_schema else None
+    return Output(stop=stop or (), response_format=schema)
+
+
+def print_stream(answer: Iterable[Piece]) -> str:
     """Write the pieces of an answer to standard output as they come, then a newline; return the text."""
     parts: list[str] = []
-    async for piece in answer:
+    for piece in answer:
         sys.stdout.write(piece.text)
         sys.stdout.flush()
         parts.append(piece.text)

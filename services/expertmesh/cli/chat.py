@@ -1,17 +1,18 @@
 """``expertmesh chat``: a conversation in the terminal."""
 
-import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Annotated
 
 from expertmesh.cli import options
-from expertmesh.cli.ask import print_stream
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.cli.ask import print_stream, read_output
+from expertmesh.client import Client, Piece, Sampling
 from expertmesh.errors import InvalidRequestError
 
 HELP = "Type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
+
+History = list[tuple[str, str]]
 
 
 def chat(
@@ -20,54 +21,46 @@ def chat(
         options.flag(options.MODEL, "SYSTEM", "Text that stands before the first message.", show_default=False),
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
+    api_key: options.ApiKey = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
+    min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
+    stop: options.Stop = None,
+    json_schema: options.JsonSchema = None,
 ) -> None:
     """Talk to a gateway; the conversation is kept and sent with every message."""
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-    opening = [("system", system)] if system else []
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
+    output = read_output(stop, json_schema)
     _enable_line_editing()
-    # The loop runs only while an answer comes: at the prompt Ctrl-C is an ordinary KeyboardInterrupt.
-    with asyncio.Runner() as runner, _open_client(runner, endpoint) as client:
-        name = runner.run(client.model_info()).name
-        print(f"{name} at {endpoint}. {HELP}", file=sys.stderr)
-        history = list(opening)
-        while (text := _read_line()) not in (None, "/exit"):
-            if text == "/reset":
-                history = list(opening)
-            elif text:
-                history = _take_turn(runner, client, history, text, sampling)
+    with Client(endpoint, api_key=api_key) as client:
+        print(f"{client.model_info().name} at {endpoint}. {HELP}", file=sys.stderr)
+        _converse([("system", system)] if system else [], lambda asked: client.chat(asked, sampling, output))
 
 
-@contextmanager
-def _open_client(runner: asyncio.Runner, endpoint: str) -> Iterator[GatewayClient]:
-    async def connect() -> GatewayClient:
-        return GatewayClient(endpoint)
+def _converse(opening: History, ask: Callable[[History], Iterable[Piece]]) -> None:
+    """Read messages and print answers until the person leaves."""
+    history = list(opening)
+    while (text := _read_line()) not in (None, "/exit"):
+        if text == "/reset":
+            history = list(opening)
+        elif text:
+            history = _take_turn([*history, ("user", text)], ask) or history
 
-    client = runner.run(connect())
+
+def _take_turn(asked: History, ask: Callable[[History], Iterable[Piece]]) -> History | None:
+    """Ask and print; return the longer history, or None if there was no whole answer."""
     try:
-        yield client
-    finally:
-        runner.run(client.close())
-
-
-def _take_turn(
-    runner: asyncio.Runner, client: GatewayClient, history: list[tuple[str, str]], text: str, sampling: Sampling
-) -> list[tuple[str, str]]:
-    """Ask and print; return the longer history, or the old one if there was no whole answer."""
-    asked = [*history, ("user", text)]
-    try:
-        answer = runner.run(print_stream(client.chat(asked, sampling)))
+        answer = print_stream(ask(asked))
     except InvalidRequestError as error:
         print(f"error: {error}", file=sys.stderr)
-        return history
+        return None
     except KeyboardInterrupt:
         print(" (stopped)", file=sys.stderr)
-        return history
+        return None
     return [*asked, ("assistant", answer)]
 
 

@@ -1,14 +1,13 @@
 """``expertmesh generate``: one prompt, one answer."""
 
-import asyncio
 import sys
 from typing import Annotated
 
 import typer
 
 from expertmesh.cli import options
-from expertmesh.cli.ask import print_stream
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.cli.ask import print_stream, read_output
+from expertmesh.client import Client, Sampling
 
 
 def generate(
@@ -18,20 +17,20 @@ def generate(
         options.flag(options.MODEL, "RAW", "Continue the text as it is, without the [INST] template.", "--raw"),
     ] = False,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
+    api_key: options.ApiKey = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
+    min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
+    stop: options.Stop = None,
+    json_schema: options.JsonSchema = None,
 ) -> None:
     """Ask a gateway one thing and stream the answer to standard output."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-    asyncio.run(_generate(endpoint, text, raw, sampling))
-
-
-async def _generate(endpoint: str, text: str, raw: bool, sampling: Sampling) -> None:
-    async with GatewayClient(endpoint) as client:
-        answer = client.generate(text, sampling) if raw else client.chat([("user", text)], sampling)
-        await print_stream(answer)
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
+    output = read_output(stop, json_schema)
+    with Client(endpoint, api_key=api_key) as client:
+        print_stream(client.generate(text, sampling, output) if raw else client.chat(text, sampling, output))

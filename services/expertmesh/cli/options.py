@@ -46,6 +46,11 @@ def quantize_bits(name: str) -> int | None:
 Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
+ApiKey = Annotated[
+    str | None,
+    flag(NETWORK, "API_KEY", "Key that the gateway asks for.", "--api-key", show_default=False),
+]
+
 Backend = Annotated[str, flag(COMPUTE, "BACKEND", "Kernels: auto, cpu or reference.")]
 Device = Annotated[str, flag(COMPUTE, "DEVICE", "Device of the kernels.")]
 DType = Annotated[
@@ -161,6 +166,36 @@ RepetitionPenalty = Annotated[
         "REPETITION_PENALTY",
         "Above 1: avoid tokens already seen. Default: the model's, else 1.",
         show_default=False,
+    ),
+]
+MinP = Annotated[
+    float | None,
+    flag(
+        SAMPLING,
+        "MIN_P",
+        "Keep tokens at least p times as probable as the most probable one. Default: 0.",
+        show_default=False,
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    flag(
+        SAMPLING,
+        "STOP",
+        "Text that ends the answer and is not part of it; may be repeated.",
+        "--stop",
+        show_default=False,
+    ),
+]
+JsonSchema = Annotated[
+    Path | None,
+    flag(
+        SAMPLING,
+        "JSON_SCHEMA",
+        "File with a JSON schema that the answer must be valid under.",
+        show_default=False,
+        exists=True,
+        dir_okay=False,
     ),
 ]
 Seed = Annotated[int | None, flag(SAMPLING, "SEED", "Makes sampling repeatable. Default: random.", show_default=False)]

@@ -1,0 +1,32 @@
+"""A typed client of a gateway: ``Client`` for ordinary code, ``AsyncClient`` for asyncio, with the same methods."""
+
+from expertmesh.client.answers import Answer, FinishReason, Piece, TokenLogprob, TokenLogprobs, put_together
+from expertmesh.client.async_client import AsyncClient
+from expertmesh.client.mesh import ExpertLoad, Load, ModelInfo, ReplicaLoad
+from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
+from expertmesh.client.retry import RetryPolicy
+from expertmesh.client.sync_client import Client
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Chat",
+    "Client",
+    "ExpertLoad",
+    "FinishReason",
+    "JsonObject",
+    "JsonSchema",
+    "Load",
+    "ModelInfo",
+    "Output",
+    "Piece",
+    "Prompt",
+    "Regex",
+    "ReplicaLoad",
+    "ResponseFormat",
+    "RetryPolicy",
+    "Sampling",
+    "TokenLogprob",
+    "TokenLogprobs",
+    "put_together",
+]

@@ -1,0 +1,158 @@
+"""Questions to messages of the public protos, and messages to answers. Knows both shapes, no transport."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from expertmesh.client.answers import FinishReason, Piece, TokenLogprob, TokenLogprobs
+from expertmesh.client.mesh import ExpertLoad, Load, ModelInfo, ReplicaLoad
+from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
+from expertmesh.errors import InvalidRequestError
+from expertmesh.v1 import generation_pb2 as pb
+from expertmesh.v1 import load_pb2
+
+FINISH_REASONS: dict[int, FinishReason] = {
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
+    pb.FINISH_REASON_LENGTH: "length",
+}
+
+
+def encode_generate(prompt: Prompt, sampling: Sampling, output: Output) -> pb.GenerateRequest:
+    """Ask to continue a prompt; InvalidRequestError when a value fits no message."""
+    request = pb.GenerateRequest(sampling=encode_sampling(sampling), output=encode_output(output))
+    if isinstance(prompt, str):
+        request.text = prompt
+    else:
+        request.token_ids.CopyFrom(_make(pb.TokenIds, ids=prompt))
+    return request
+
+
+def encode_chat(chat: Chat, sampling: Sampling, output: Output) -> pb.ChatRequest:
+    """Ask to answer a conversation; InvalidRequestError when a value fits no message."""
+    messages = encode_messages(chat)
+    return pb.ChatRequest(messages=messages, sampling=encode_sampling(sampling), output=encode_output(output))
+
+
+def encode_messages(chat: Chat) -> list[pb.ChatMessage]:
+    """Turn a conversation into messages."""
+    turns = [("user", chat)] if isinstance(chat, str) else chat
+    return [_make(pb.ChatMessage, role=role, content=content) for role, content in turns]
+
+
+def encode_sampling(sampling: Sampling) -> pb.SamplingParams:
+    """Set the fields that are not None."""
+    message: pb.SamplingParams = _make(pb.SamplingParams, **_values(sampling))
+    return message
+
+
+def encode_output(output: Output) -> pb.OutputParams:
+    """Set the fields that are not None."""
+    values = _values(output)
+    stop, response_format = values.pop("stop"), values.pop("response_format", None)
+    message: pb.OutputParams = _make(pb.OutputParams, stop=[stop] if isinstance(stop, str) else stop, **values)
+    if response_format is not None:
+        message.response_format.CopyFrom(_encode_format(response_format))
+    return message
+
+
+def _encode_format(response_format: ResponseFormat) -> pb.ResponseFormat:
+    match response_format:
+        case JsonObject():
+            return pb.ResponseFormat(json_object=pb.JsonObject())
+        case JsonSchema(schema):
+            return pb.ResponseFormat(json_schema=schema if isinstance(schema, str) else json.dumps(schema))
+        case Regex(pattern):
+            return pb.ResponseFormat(regex=pattern)
+
+
+def _values(question: Sampling | Output) -> dict[str, Any]:
+    values = {field.name: getattr(question, field.name) for field in fields(question)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _make(message: Any, **values: Any) -> Any:
+    try:
+        return message(**values)
+    except (ValueError, TypeError) as error:
+        raise InvalidRequestError(f"{message.DESCRIPTOR.name}: {error}") from None
+
+
+def encode_tokenize(text: str | Iterable[tuple[str, str]]) -> pb.TokenizeRequest:
+    """Ask for the ids of a raw text, or of a conversation in the template."""
+    if isinstance(text, str):
+        return pb.TokenizeRequest(text=text)
+    return pb.TokenizeRequest(conversation=pb.Conversation(messages=encode_messages(text)))
+
+
+def encode_detokenize(token_ids: Iterable[int]) -> pb.DetokenizeRequest:
+    """Ask for the text of ids; InvalidRequestError for a number that cannot be an id."""
+    request: pb.DetokenizeRequest = _make(pb.DetokenizeRequest, token_ids=token_ids)
+    return request
+
+
+def decode_delta(delta: pb.Delta) -> Piece:
+    """Read a piece of an answer."""
+    return Piece(
+        text=delta.text,
+        token_ids=tuple(delta.token_ids),
+        finish_reason=FINISH_REASONS.get(delta.finish_reason),
+        num_prompt_tokens=delta.usage.prompt_tokens,
+        num_output_tokens=delta.usage.completion_tokens,
+        index=delta.index,
+        num_cached_tokens=delta.usage.cached_prompt_tokens,
+        stop=delta.stop or None,
+        logprobs=_decode_logprobs(delta.logprobs),
+        prompt_logprobs=_decode_logprobs(delta.prompt_logprobs),
+        routed_experts=tuple(
+            tuple(tuple(layer.expert_ids) for layer in token.layers) for token in delta.routed_experts
+        ),
+    )
+
+
+def _decode_logprobs(messages: Iterable[pb.TokenLogprobs]) -> tuple[TokenLogprobs, ...]:
+    return tuple(
+        TokenLogprobs(_decode_logprob(message.token), tuple(map(_decode_logprob, message.top))) for message in messages
+    )
+
+
+def _decode_logprob(message: pb.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(message.token_id, message.logprob, message.token_bytes)
+
+
+def decode_info(message: pb.GetModelInfoResponse) -> ModelInfo:
+    """Read what is said about the model."""
+    return ModelInfo(**{field.name: getattr(message, field.name) for field in fields(ModelInfo)})
+
+
+def decode_load(message: load_pb2.GetLoadResponse) -> Load:
+    """Read the counts of experts and replicas."""
+    return Load(
+        experts=tuple(map(_decode_expert, message.experts)),
+        replicas=tuple(map(_decode_replica, message.replicas)),
+        balancedness=message.balancedness,
+    )
+
+
+def _decode_expert(message: load_pb2.ExpertLoad) -> ExpertLoad:
+    return ExpertLoad(
+        expert=message.expert,
+        tokens=message.tokens,
+        tokens_by_layer=tuple(message.tokens_by_layer),
+        share=message.share,
+        inflight_rows=message.inflight_rows,
+        ready_replicas=message.ready_replicas,
+    )
+
+
+def _decode_replica(message: load_pb2.ReplicaLoad) -> ReplicaLoad:
+    return ReplicaLoad(
+        endpoint=message.endpoint,
+        experts=tuple(message.experts),
+        ready=message.ready,
+        calls=message.calls,
+        failed_calls=message.failed_calls,
+        inflight_rows=message.inflight_rows,
+        latency_p50_ns=message.latency_p50_ns,
+    )

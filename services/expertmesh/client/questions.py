@@ -1,0 +1,66 @@
+"""What a gateway is asked for. Knows no transport; ``generation.proto`` says what each field means."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Prompt = str | Sequence[int]
+"""Raw text, or token ids used as they are."""
+
+Chat = str | Iterable[tuple[str, str]]
+"""What a user says, or a conversation of (role, content), oldest first."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; None leaves a field to the gateway."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+    stop_ids: Sequence[int] | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class JsonObject:
+    """Any JSON object."""
+
+
+@dataclass(frozen=True)
+class JsonSchema:
+    """JSON that is valid under a JSON schema, given as JSON or as what ``json.loads`` makes of it."""
+
+    schema: str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Regex:
+    """Text that a regular expression matches as a whole."""
+
+    pattern: str
+
+
+ResponseFormat = JsonObject | JsonSchema | Regex
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is asked for besides the choice of tokens; ``n`` answers, the best ones of ``best_of``."""
+
+    stop: str | Sequence[str] = ()
+    n: int | None = None
+    best_of: int | None = None
+    response_format: ResponseFormat | None = None
+    return_routed_experts: bool = False
