@@ -9,10 +9,11 @@ from expertmesh.errors import (
     ExpertUnavailableError,
     FingerprintMismatchError,
     InvalidRequestError,
+    QueueFullError,
 )
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.server import RpcServer
-from expertmesh.rpc.status import report_errors, status_of
+from expertmesh.rpc.status import report_errors, retry_hint, status_of
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.tensors import WireError
@@ -21,6 +22,7 @@ SERVICE = "expertmesh.v1.ExpertService"
 CASES = [
     (InvalidRequestError("top_p 2"), grpc.StatusCode.INVALID_ARGUMENT),
     (WireError("20 bytes"), grpc.StatusCode.INVALID_ARGUMENT),
+    (QueueFullError("9 wait"), grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ExpertUnavailableError("expert 3"), grpc.StatusCode.UNAVAILABLE),
     (ComputeError("layer 3"), grpc.StatusCode.INTERNAL),
     (FingerprintMismatchError("ab is not cd"), grpc.StatusCode.FAILED_PRECONDITION),
@@ -85,3 +87,11 @@ def test_an_unforeseen_error_is_logged_and_hidden(caplog):
     ours = [record for record in caplog.records if record.name == "expertmesh.rpc.status"]
     assert [record.levelno for record in ours] == [logging.ERROR] * 2
     assert ours == caplog.records, "grpc itself logged a traceback"
+
+
+def test_a_full_queue_says_when_to_come_back_and_a_missing_expert_that_it_was_waited_for():
+    [(key, milliseconds)] = retry_hint(QueueFullError("9 wait"))
+    assert key == "grpc-retry-pushback-ms"
+    assert 500 <= int(milliseconds) <= 1500
+    assert retry_hint(ExpertUnavailableError("expert 3")) == (("grpc-retry-pushback-ms", "-1"),)
+    assert retry_hint(InvalidRequestError("top_p 2")) == ()

@@ -107,12 +107,12 @@ def _read_health(response: health_pb2.HealthCheckResponse) -> bool:
 
 
 def documented(method: Method, call: Callable[..., Any], more: str = "") -> Method:
-    """Give a method the name, words and parameters of the call that it makes, for ``help`` and editors."""
+    """Give a method the words and parameters of the call that it makes, for ``help`` and editors."""
     signature = inspect.signature(call)
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     described: Any = method
     described.__signature__ = signature.replace(
         parameters=[first, *signature.parameters.values()], return_annotation=inspect.Signature.empty
     )
-    described.__name__, described.__doc__ = call.__name__, f"{call.__doc__}{more}"
+    described.__doc__ = f"{call.__doc__}{more}"
     return method

@@ -29,10 +29,11 @@ class RequireAuthorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         authorization = str(values[0]) if values else None
         if handler_call_details.method.startswith(OPEN_PREFIXES) or self._accept(authorization):
             return await continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        # Right for rpcs of every kind: it waits for no request.
+        return grpc.stream_stream_rpc_method_handler(_refuse)
 
 
-async def _refuse(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:
+async def _refuse(requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:
     await context.abort(
         grpc.StatusCode.UNAUTHENTICATED, f"an API key is missing or wrong; send it as {API_KEY_KEY}: Bearer KEY"
     )

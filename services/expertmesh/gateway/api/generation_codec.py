@@ -7,8 +7,7 @@ from typing import Any
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generator import GenerationRequest, TextDelta
 from expertmesh.gateway.request import FinishReason
-from expertmesh.model.sampler import Choice
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.template import Message
 from expertmesh.v1 import generation_pb2 as pb

@@ -1,0 +1,107 @@
+import json
+from dataclasses import fields
+
+import pytest
+
+from expertmesh.client import ExpertLoad, JsonObject, JsonSchema, Load, ModelInfo, Output, Regex, ReplicaLoad, Sampling
+from expertmesh.client.codec import (
+    decode_info,
+    decode_load,
+    encode_chat,
+    encode_generate,
+    encode_output,
+    encode_sampling,
+    encode_tokenize,
+)
+from expertmesh.errors import InvalidRequestError
+from expertmesh.v1 import generation_pb2 as pb
+from expertmesh.v1 import load_pb2
+
+
+def names(message) -> set[str]:
+    return {field.name for field in message.DESCRIPTOR.fields}
+
+
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        (Sampling, pb.SamplingParams),
+        (Output, pb.OutputParams),
+        (ModelInfo, pb.GetModelInfoResponse),
+        (Load, load_pb2.GetLoadResponse),
+        (ExpertLoad, load_pb2.ExpertLoad),
+        (ReplicaLoad, load_pb2.ReplicaLoad),
+    ],
+)
+def test_every_field_of_the_message_is_there(ours, message):
+    assert {field.name for field in fields(ours)} == names(message)
+
+
+def test_only_what_is_set_is_sent():
+    assert encode_sampling(Sampling()) == pb.SamplingParams()
+    assert encode_output(Output()) == pb.OutputParams()
+    sampling = encode_sampling(Sampling(temperature=0.0, min_tokens=0, logprobs=0, logit_bias={7: -100}, stop_ids=[9]))
+    assert {field.name for field, _ in sampling.ListFields()} == {
+        "temperature",
+        "min_tokens",
+        "logprobs",
+        "logit_bias",
+        "stop_ids",
+    }
+    assert (dict(sampling.logit_bias), list(sampling.stop_ids)) == ({7: -100}, [9])
+
+
+def test_one_stop_string_is_not_its_letters():
+    assert list(encode_output(Output(stop="END")).stop) == ["END"]
+    assert list(encode_output(Output(stop=["END", "."])).stop) == ["END", "."]
+
+
+@pytest.mark.parametrize(
+    ("response_format", "message"),
+    [
+        (JsonObject(), pb.ResponseFormat(json_object=pb.JsonObject())),
+        (JsonSchema('{"type":"string"}'), pb.ResponseFormat(json_schema='{"type":"string"}')),
+        (JsonSchema({"type": "string"}), pb.ResponseFormat(json_schema=json.dumps({"type": "string"}))),
+        (Regex("[0-9]+"), pb.ResponseFormat(regex="[0-9]+")),
+    ],
+)
+def test_formats(response_format, message):
+    assert encode_output(Output(response_format=response_format)).response_format == message
+
+
+def test_prompts_and_conversations():
+    nothing = (Sampling(), Output())
+    assert encode_generate("a", *nothing).text == "a"
+    assert list(encode_generate([1, 2], *nothing).token_ids.ids) == [1, 2]
+    assert encode_generate([], *nothing).WhichOneof("prompt") == "token_ids"
+    user = pb.ChatMessage(role="user", content="a")
+    assert list(encode_chat("a", *nothing).messages) == list(encode_chat([("user", "a")], *nothing).messages) == [user]
+    assert encode_tokenize("a") == pb.TokenizeRequest(text="a")
+    assert encode_tokenize([("user", "a")]) == pb.TokenizeRequest(conversation=pb.Conversation(messages=[user]))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "output", "message"),
+    [
+        (Sampling(max_tokens=-1), Output(), "SamplingParams"),
+        (Sampling(seed=2**64), Output(), "SamplingParams"),
+        (Sampling(logit_bias={-1: 0.5}), Output(), "SamplingParams"),
+        (Sampling(), Output(n=-1), "OutputParams"),
+    ],
+)
+def test_a_value_that_fits_no_field_is_refused(sampling, output, message):
+    with pytest.raises(InvalidRequestError, match=message):
+        encode_generate("a", sampling, output)
+
+
+def test_load_and_info_are_read_field_by_field():
+    expert = ExpertLoad(3, 40, (30, 10), 0.5, 2, 1)
+    replica = ReplicaLoad("a:1", (3, 4), True, 9, 1, 2, 7000)
+    message = load_pb2.GetLoadResponse(
+        experts=[load_pb2.ExpertLoad(**vars(expert))],
+        replicas=[load_pb2.ReplicaLoad(**vars(replica))],
+        balancedness=0.5,
+    )
+    assert decode_load(message) == Load((expert,), (replica,), 0.5)
+    info = ModelInfo("m", "A", "f", "awq", 2, 64, 8, 2, 512, 128, "0.1")
+    assert decode_info(pb.GetModelInfoResponse(**vars(info))) == info
