@@ -8,7 +8,7 @@ from typing import Annotated
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
 from expertmesh.client import Client, Piece, Sampling
-from expertmesh.errors import InvalidRequestError
+from expertmesh.errors import GatewayBusyError, InvalidRequestError
 
 HELP = "Type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
 
@@ -55,7 +55,7 @@ def _take_turn(asked: History, ask: Callable[[History], Iterable[Piece]]) -> His
     """Ask and print; return the longer history, or None if there was no whole answer."""
     try:
         answer = print_stream(ask(asked))
-    except InvalidRequestError as error:
+    except (InvalidRequestError, GatewayBusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return None
     except KeyboardInterrupt:
