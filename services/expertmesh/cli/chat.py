@@ -21,7 +21,7 @@ def chat(
         options.flag(options.MODEL, "SYSTEM", "Text that stands before the first message.", show_default=False),
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
-    api_key: options.ApiKey = None,
+    api_key: options.ClientKey = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,

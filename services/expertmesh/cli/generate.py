@@ -17,7 +17,7 @@ def generate(
         options.flag(options.MODEL, "RAW", "Continue the text as it is, without the [INST] template.", "--raw"),
     ] = False,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
-    api_key: options.ApiKey = None,
+    api_key: options.ClientKey = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,

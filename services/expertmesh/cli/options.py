@@ -46,9 +46,9 @@ def quantize_bits(name: str) -> int | None:
 Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
-ApiKey = Annotated[
+ClientKey = Annotated[
     str | None,
-    flag(NETWORK, "API_KEY", "Key that the gateway asks for.", "--api-key", show_default=False),
+    flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False),
 ]
 
 Backend = Annotated[str, flag(COMPUTE, "BACKEND", "Kernels: auto, cpu or reference.")]

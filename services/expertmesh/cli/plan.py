@@ -55,6 +55,7 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    api_key: options.ClientKey = None,
     loads: Annotated[
         str | None,
         options.flag(DEMAND, "LOADS", "Loads of the experts instead, such as 3,1,1,1,1,1,1,1.", show_default=False),
@@ -82,7 +83,7 @@ def plan(
     offers = [parse_offer(text) for text in gpu]
     gateway = parse_offer(gateway_gpu) if gateway_gpu else offers[0]
     workload, room = _read_workload(
-        directory, _read_loads(endpoint, loads), sequences, context, hop_ms / 1000, efficiency
+        directory, _read_loads(endpoint, api_key, loads), sequences, context, hop_ms / 1000, efficiency
     )
     plans = make_plans(workload, offers, gateway, room)
     chosen = choose(plans, tokens_per_second)
@@ -91,10 +92,10 @@ def plan(
         values.write_text(to_values(chosen.groups(), len(workload.shares)))
 
 
-def _read_loads(endpoint: str | None, loads: str | None) -> tuple[float, ...] | None:
+def _read_loads(endpoint: str | None, api_key: str | None, loads: str | None) -> tuple[float, ...] | None:
     """Return a load per expert, measured or given; None for even ones."""
     if endpoint is not None:
-        return _measured_loads(endpoint)
+        return _measured_loads(endpoint, api_key)
     if loads is None:
         return None
     try:
@@ -103,16 +104,11 @@ def _read_loads(endpoint: str | None, loads: str | None) -> tuple[float, ...] | 
         raise ConfigError(f"--loads {loads!r} are not numbers with commas between, such as 3,1,1,1") from None
 
 
-def _measured_loads(endpoint: str) -> tuple[float, ...]:
-    import asyncio
+def _measured_loads(endpoint: str, api_key: str | None) -> tuple[float, ...]:
+    from expertmesh.client import Client
 
-    from expertmesh.client.gateway import GatewayClient
-
-    async def ask() -> tuple[float, ...]:
-        async with GatewayClient(endpoint) as client:
-            return tuple(float(expert.tokens) for expert in (await client.load()).experts)
-
-    return asyncio.run(ask())
+    with Client(endpoint, api_key=api_key) as client:
+        return tuple(float(expert.tokens) for expert in client.load().experts)
 
 
 def _read_workload(
