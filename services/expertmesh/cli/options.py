@@ -46,11 +46,6 @@ def quantize_bits(name: str) -> int | None:
 Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
-ClientKey = Annotated[
-    str | None,
-    flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False),
-]
-
 Backend = Annotated[str, flag(COMPUTE, "BACKEND", "Kernels: auto, cpu or reference.")]
 Device = Annotated[str, flag(COMPUTE, "DEVICE", "Device of the kernels.")]
 DType = Annotated[
@@ -127,6 +122,11 @@ WaitSeconds = Annotated[
 ]
 DrainSeconds = Annotated[
     float, flag(LIMITS, "DRAIN_SECONDS", "After SIGTERM, let running work finish for at most this long.", min=0)
+]
+
+ClientKey = Annotated[
+    str | None,
+    flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False),
 ]
 
 MaxTokens = Annotated[

@@ -9,12 +9,13 @@ from importlib.metadata import version
 from typing import Any
 
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.gateway.api.generation import GenerationServicer, ModelInfo
+from expertmesh.gateway.api.generation import GenerationServicer
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
@@ -10,29 +9,13 @@ import grpc.aio
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, encode_delta
 from expertmesh.gateway.generator import GenerationRequest, TextGenerator
+from expertmesh.gateway.info import ModelInfo
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """The fields of ``GetModelInfoResponse`` in generation.proto, which says what each means."""
-
-    name: str
-    architecture: str
-    fingerprint: str
-    weight_format: str
-    num_layers: int
-    hidden_size: int
-    num_experts: int
-    num_experts_per_token: int
-    vocab_size: int
-    max_model_len: int
-    version: str
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
