@@ -23,15 +23,15 @@ AWAY = CallFailure(FailureCode.DRAINING, "restarting")
 FULL = QueueFullError("9 wait")
 
 
-async def ask_async(address: str, retries: RetryPolicy) -> list[str]:
+async def ask_async(address: str, retries: RetryPolicy, text: str = "hello") -> list[str]:
     async with AsyncClient(address, retries=retries) as client:
-        return [piece.text async for piece in client.chat("hello")]
+        return [piece.text async for piece in client.chat(text)]
 
 
-async def ask_sync(address: str, retries: RetryPolicy) -> list[str]:
+async def ask_sync(address: str, retries: RetryPolicy, text: str = "hello") -> list[str]:
     def ask() -> list[str]:
         with Client(address, retries=retries) as client:
-            return [piece.text for piece in client.chat("hello")]
+            return [piece.text for piece in client.chat(text)]
 
     return await asyncio.to_thread(ask)
 
@@ -101,3 +101,11 @@ def test_health_checks_are_never_repeated():
 def test_policies_that_cannot_be_are_named(values):
     with pytest.raises(ConfigError, match=str(next(iter(values.values())))):
         RetryPolicy(**values)
+
+
+@both
+def test_a_request_that_grpc_does_not_keep_is_sent_once(ask):
+    async def ask_long(address: str, retries: RetryPolicy) -> list[str]:
+        return await ask(address, retries, "x" * 300 * 1024)
+
+    assert run(ask_long, [AWAY], ["one"]) == (GatewayError, 1)
