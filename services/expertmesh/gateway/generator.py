@@ -9,8 +9,9 @@ from statistics import fmean
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.engine import Engine, TokenDelta
 from expertmesh.gateway.merge import merge
-from expertmesh.gateway.request import FinishReason, Request
+from expertmesh.gateway.request import Constraint, FinishReason, Request
 from expertmesh.model.sampling import MAX_SEED, Choice, SamplingParams
+from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.grammar import Grammar
 from expertmesh.text.stop import StopMatcher
@@ -51,6 +52,15 @@ class GenerationRequest:
             raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken")
         if "" in self.stop:
             raise InvalidRequestError("stop has an empty string; each must have at least one character")
+        if self.grammar is not None:
+            self._validate_with_grammar()
+
+    def _validate_with_grammar(self) -> None:
+        """A grammar says where the answer ends: there, end-of-sequence is all that may come."""
+        if self.sampling.ignore_eos:
+            raise InvalidRequestError("ignore_eos is True; with a grammar it must be False")
+        if self.sampling.min_tokens > 0:
+            raise InvalidRequestError(f"min_tokens is {self.sampling.min_tokens}; with a grammar it must be 0")
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,10 @@ class TextDelta:
 class TextGenerator:
     """Answers prompts and conversations with a stream of text."""
 
-    def __init__(self, tokenizer: Tokenizer, engine: Engine) -> None:
+    def __init__(self, tokenizer: Tokenizer, engine: Engine, compiler: GrammarCompiler) -> None:
         self._tokenizer = tokenizer
         self._engine = engine
+        self._compiler = compiler
 
     async def encode_prompt(self, text: str) -> list[int]:
         """Ids of raw text, begin-of-sequence id first. Runs in a thread: prompts may be long."""
@@ -101,7 +112,8 @@ class TextGenerator:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
         """Stream the answers; errors are those of ``Engine.generate``. Leaving early ends every sequence."""
         request.validate()
-        answers = [self._answer(request, index) for index in range(request.num_sequences)]
+        sequences = _sequence_requests(request, await self._compile(request.grammar))
+        answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
         async with aclosing(merge(answers)) as deltas:
             if request.num_sequences == request.n:
                 async for delta in deltas:
@@ -110,11 +122,15 @@ class TextGenerator:
                 for delta in _best([delta async for delta in deltas], request.n):
                     yield delta
 
-    async def _answer(self, request: GenerationRequest, index: int) -> AsyncGenerator[TextDelta]:
+    async def _compile(self, grammar: Grammar | None) -> Constraint | None:
+        """Prepare a grammar in a thread: a large one takes its time."""
+        return None if grammar is None else await asyncio.to_thread(self._compiler.compile, grammar)
+
+    async def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
         text = _TextStream(self._tokenizer, request.stop)
         num_output_tokens = 0
-        async with aclosing(self._engine.generate(_sequence_request(request, index))) as tokens:
+        async with aclosing(self._engine.generate(sequence)) as tokens:
             async for token in tokens:
                 num_output_tokens += 1
                 piece = text.push(token)
@@ -157,13 +173,26 @@ class _TextStream:
         return text
 
 
-def _sequence_request(request: GenerationRequest, index: int) -> Request:
+def _sequence_requests(request: GenerationRequest, constraint: Constraint | None) -> list[Request]:
+    """Make the request of each sequence, with a seed and a constraint of its own."""
+    return [
+        Request(
+            request.prompt_ids,
+            _sequence_sampling(request, index),
+            constraint=None if constraint is None else constraint.copy(),
+            return_routed_experts=request.return_routed_experts,
+        )
+        for index in range(request.num_sequences)
+    ]
+
+
+def _sequence_sampling(request: GenerationRequest, index: int) -> SamplingParams:
     sampling = request.sampling
     if sampling.seed is not None:
         sampling = replace(sampling, seed=(sampling.seed + index) % (MAX_SEED + 1))
     if request.num_sequences > request.n and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)
-    return Request(request.prompt_ids, sampling, return_routed_experts=request.return_routed_experts)
+    return sampling
 
 
 def _best(deltas: Sequence[TextDelta], n: int) -> list[TextDelta]:

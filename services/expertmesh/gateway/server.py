@@ -31,6 +31,7 @@ from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -103,8 +104,10 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     compute = ComputeThread()
     runner = _make_runner(config, model, plan, CountedExperts(experts, load_counter), compute)
     engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
+    compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
+    generator = TextGenerator(model.tokenizer, engine, compiler)
     server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
-    servicer = GenerationServicer(TextGenerator(model.tokenizer, engine), _describe(model, plan), model.defaults)
+    servicer = GenerationServicer(generator, _describe(model, plan), model.defaults)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))
     async with _background(engine.run(), *([pool.run()] if pool else [])) as tasks:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from expertmesh.model.rows import column, smallest
 from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.truncate import truncated_softmax
 
-# Within these bounds no quotient overflows; beyond them a draw is greedy or uniform all the same.
+# Beyond these bounds, which float32 can divide by, a draw is greedy or uniform all the same.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30
 
 
@@ -21,7 +23,7 @@ class SamplingRow:
     """Where a row of logits stands in its sequence.
 
     ``noise`` in [0, 1) decides the draw: same logits, parameters and noise, same token. ``banned_ids`` may not come
-    now; ``allowed`` [V] bool, where given, are the only ids that may.
+    now; ``allowed`` [V] bool, where given, are the only ids that may. One id at least must be left: else any comes.
     """
 
     params: SamplingParams
@@ -36,15 +38,15 @@ class SamplingRow:
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Choice]:
     """Choose a token for each row of ``logits`` [S, V] float32.
 
-    A row's token does not depend on its neighbours. Work that no row asks for is skipped: greedy rows cost one argmax,
-    truncating rows a sort.
+    A row's token does not depend on its neighbours, and among equals the lowest id comes first. Penalties, bias and
+    bans change the logits; then come temperature and truncation; then the draw. Work that no row asks for is skipped:
+    greedy rows cost one argmax.
     """
     scores = _adjust(logits, rows)
     tokens = scores.argmax(dim=-1)  # [S]
-    for draw, drawn in ((_draw, _is_random), (_draw_truncated, _is_truncated)):
-        chosen = [index for index, row in enumerate(rows) if drawn(row.params)]
-        if chosen:
-            tokens[chosen] = draw(scores[chosen], [rows[index] for index in chosen])
+    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0]
+    if drawn:
+        tokens[drawn] = _draw(scores[drawn], [rows[index] for index in drawn])
     return _describe(logits, tokens.tolist(), [row.params.logprobs for row in rows])
 
 
@@ -53,13 +55,27 @@ def score(logits: torch.Tensor, token_ids: Sequence[int], num_top: int) -> list[
     return _describe(logits, token_ids, [num_top] * len(token_ids))
 
 
-def _is_truncated(params: SamplingParams) -> bool:
-    cuts = params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
-    return params.temperature > 0 and cuts
+def _draw(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+    """Draw a token [S] for each row of ``scores`` [S, V]."""
+    params = [row.params for row in rows]
+    probabilities = truncated_softmax(_scale(scores, params), params)
+    return _pick(probabilities, [row.noise for row in rows])
 
 
-def _is_random(params: SamplingParams) -> bool:
-    return params.temperature > 0 and not _is_truncated(params)
+def _scale(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Divide by the temperature, with the best score moved to 0 first, so that no quotient overflows upwards."""
+    temperatures = (min(max(row.temperature, MIN_TEMPERATURE), MAX_TEMPERATURE) for row in params)
+    return (scores - scores.amax(dim=-1, keepdim=True)) / column(temperatures, scores)
+
+
+def _pick(probabilities: torch.Tensor, noises: Sequence[float]) -> torch.Tensor:
+    """Return for each row the first id [S] at which the probabilities so far exceed their sum times its noise."""
+    cumulative = probabilities.double().cumsum(dim=-1)  # [S, V]
+    whole = cumulative[:, -1:]
+    # Noise just below 1 may round up to the whole sum, which nothing exceeds.
+    targets = torch.minimum(column(noises, cumulative) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    picked = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+    return picked.clamp(max=probabilities.shape[1] - 1)
 
 
 def _adjust(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
@@ -86,15 +102,17 @@ def _adjustments(row: SamplingRow) -> list[Callable[[torch.Tensor, SamplingRow],
 
 def _penalise_repetition(scores: torch.Tensor, row: SamplingRow) -> None:
     """Divide positive and multiply negative logits of tokens seen in prompt or output (Keskar et al., 2019)."""
-    ids = _ids(scores, {*row.prompt_ids, *row.output_ids})
-    values, penalty = scores[ids], row.params.repetition_penalty
-    scores[ids] = torch.where(values > 0, values / penalty, values * penalty)
+    ids = _ids(scores, (*row.prompt_ids, *row.output_ids))
+    values, penalty = scores[ids].double(), row.params.repetition_penalty
+    bounds = torch.finfo(scores.dtype)
+    penalised = torch.where(values > 0, values / penalty, values * penalty).clamp(bounds.min, bounds.max)
+    scores[ids] = penalised.to(scores.dtype)
 
 
 def _penalise_frequency(scores: torch.Tensor, row: SamplingRow) -> None:
     """Lower the logits of tokens of the output, for each time they came and once for having come (OpenAI's API)."""
-    counts = torch.bincount(_ids(scores, row.output_ids), minlength=len(scores))  # [V]
-    scores -= row.params.frequency_penalty * counts + row.params.presence_penalty * (counts > 0)
+    ids, counts = torch.unique(_ids(scores, row.output_ids), return_counts=True)
+    scores[ids] -= row.params.frequency_penalty * counts + row.params.presence_penalty
 
 
 def _add_bias(scores: torch.Tensor, row: SamplingRow) -> None:
@@ -107,77 +125,12 @@ def _ban(scores: torch.Tensor, row: SamplingRow) -> None:
 
 
 def _allow(scores: torch.Tensor, row: SamplingRow) -> None:
-    scores[~torch.from_numpy(row.allowed).to(scores.device)] = -torch.inf
+    assert row.allowed is not None
+    scores.masked_fill_(torch.from_numpy(~row.allowed).to(scores.device), -torch.inf)
 
 
 def _ids(like: torch.Tensor, ids: Iterable[int]) -> torch.Tensor:
     return torch.tensor(list(ids), dtype=torch.int64, device=like.device)
-
-
-def _column(values: Iterable[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device).unsqueeze(1)  # [S, 1]
-
-
-def _scale(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    temperatures = [min(max(row.params.temperature, MIN_TEMPERATURE), MAX_TEMPERATURE) for row in rows]
-    return scores / _column(temperatures, scores)
-
-
-def _draw(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Draw a token [S] for each row of ``scores`` [S, V]."""
-    return _pick(torch.softmax(_scale(scores, rows), dim=-1), rows)
-
-
-def _draw_truncated(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Draw from what top_k, top_p, typical_p and min_p leave, one after the other."""
-    ordered, ids = _scale(scores, rows).sort(dim=-1, descending=True, stable=True)  # [S, V]
-    probabilities = torch.softmax(ordered, dim=-1)
-    for cut in (_cut_top_k, _cut_top_p, _cut_typical_p, _cut_min_p):
-        probabilities = cut(probabilities, [row.params for row in rows])
-        probabilities /= probabilities.sum(dim=-1, keepdim=True)
-    return ids.gather(1, _pick(probabilities, rows).unsqueeze(1)).squeeze(1)
-
-
-def _cut_top_k(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep the k most probable; ``probabilities`` [S, V] come in descending order."""
-    vocab_size = probabilities.shape[1]
-    top_k = _column((p.top_k or vocab_size for p in params), probabilities)
-    rank = torch.arange(vocab_size, device=probabilities.device)
-    return probabilities.masked_fill(rank >= top_k, 0)
-
-
-def _cut_top_p(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep the most probable that reach top_p (Holtzman et al., 2020): one stays while those before it have not."""
-    top_p = _column((p.top_p for p in params), probabilities)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    return probabilities.masked_fill((before >= top_p) & (top_p < 1), 0)
-
-
-def _cut_typical_p(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep those whose surprise is nearest to the entropy, up to typical_p (Meister et al., 2023)."""
-    typical_p = _column((p.typical_p for p in params), probabilities)
-    surprise = -probabilities.log()  # [S, V]
-    entropy = torch.special.entr(probabilities).sum(dim=-1, keepdim=True)
-    by_distance = (surprise - entropy).abs().sort(dim=-1, stable=True).indices
-    nearest = probabilities.gather(1, by_distance)
-    is_cut = (nearest.cumsum(dim=-1) - nearest >= typical_p) & (typical_p < 1)
-    return probabilities.masked_fill(torch.empty_like(is_cut).scatter_(1, by_distance, is_cut), 0)
-
-
-def _cut_min_p(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep those at least min_p times as probable as the most probable one (Nguyen et al., 2024)."""
-    min_p = _column((p.min_p for p in params), probabilities)
-    return probabilities.masked_fill(probabilities < min_p * probabilities.amax(dim=-1, keepdim=True), 0)
-
-
-def _pick(probabilities: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Return for each row the first index [S] at which the probabilities so far exceed its noise."""
-    cumulative = probabilities.double().cumsum(dim=-1)  # [S, V]
-    targets = _column((row.noise for row in rows), cumulative) * cumulative[:, -1:]
-    picked = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    # Noise just below 1 may round up to the whole sum, which nothing exceeds.
-    last = (cumulative >= cumulative[:, -1:]).int().argmax(dim=-1)
-    return torch.minimum(picked, last)
 
 
 def _describe(logits: torch.Tensor, token_ids: Sequence[int], num_top: Sequence[int | None]) -> list[Choice]:
@@ -187,10 +140,9 @@ def _describe(logits: torch.Tensor, token_ids: Sequence[int], num_top: Sequence[
     if not wanted:
         return choices
     logprobs = torch.log_softmax(logits[wanted], dim=-1)
-    best = logprobs.topk(max(num_top[index] or 0 for index in wanted), dim=-1)
-    own = logprobs.gather(1, _ids(logits, [token_ids[index] for index in wanted]).unsqueeze(1)).squeeze(1)
-    for position, index in enumerate(wanted):
-        top = zip(best.indices[position].tolist(), best.values[position].tolist(), strict=True)
-        count = num_top[index] or 0
-        choices[index] = Choice(token_ids[index], own[position].item(), tuple(top)[:count])
+    top_ids = smallest(-logprobs, max(num_top[index] or 0 for index in wanted))
+    ids = torch.cat((_ids(logits, [token_ids[index] for index in wanted]).unsqueeze(1), top_ids), dim=1)
+    values = logprobs.gather(1, ids)
+    for index, (_, *best), (own, *top) in zip(wanted, ids.tolist(), values.tolist(), strict=True):
+        choices[index] = Choice(token_ids[index], own, tuple(zip(best, top, strict=True))[: num_top[index] or 0])
     return choices

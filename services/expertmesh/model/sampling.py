@@ -73,6 +73,8 @@ class SamplingParams:
         yield "presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2"
         biases = all(abs(bias) <= MAX_LOGIT_BIAS for _, bias in self.logit_bias)
         yield "logit_bias", biases, f"from {-MAX_LOGIT_BIAS:g} to {MAX_LOGIT_BIAS:g} for each token"
+        is_unique = len({token_id for token_id, _ in self.logit_bias}) == len(self.logit_bias)
+        yield "logit_bias", is_unique, "given once for each token"
         yield "seed", self.seed is None or 0 <= self.seed <= MAX_SEED, f"from 0 to {MAX_SEED}"
         for field in ("logprobs", "prompt_logprobs"):
             count = getattr(self, field)

@@ -59,6 +59,12 @@ class Tokenizer:
         self._check(token_id)
         return bool(self._processor.is_control(token_id))
 
+    def has_text(self, token_id: int) -> bool:
+        """Whether an id stands for text of its own: control tokens, the unknown one and unused ones do not."""
+        self._check(token_id)
+        kinds = (self._processor.is_control, self._processor.is_unknown, self._processor.is_unused)
+        return not any(is_kind(token_id) for is_kind in kinds)
+
     def byte(self, token_id: int) -> int | None:
         """The byte that an id of the byte fallback stands for, or None for any other id."""
         self._check(token_id)

@@ -1,0 +1,85 @@
+"""What choosing tokens costs: 32,000 logits a row, every kind of sampling.
+
+Usage: python benchmarks/sampler.py [--threads 2] [--vocab 32000] [--json FILE]
+
+Times are the best per row, because other work on the machine only ever adds. Logits are normal with a standard
+deviation of 4, where as in a trained model few tokens have most of the probability, and in the "flat" cases of 1, where
+thousands share it and candidates do not suffice.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from report import Row, parse_arguments, show
+
+from expertmesh.gateway.noise import noise
+from expertmesh.model.sampler import SamplingRow, sample
+from expertmesh.model.sampling import SamplingParams
+from expertmesh.rpc.memory import keep_freed_memory
+
+NUM_ROWS = (1, 16, 64)
+CASES = {
+    "greedy": SamplingParams(),
+    "greedy, logprobs 5": SamplingParams(logprobs=5),
+    "temperature": SamplingParams(temperature=0.8),
+    "top_k 50": SamplingParams(temperature=0.8, top_k=50),
+    "top_p 0.95": SamplingParams(temperature=0.8, top_p=0.95),
+    "min_p 0.05": SamplingParams(temperature=0.8, min_p=0.05),
+    "typical_p 0.95": SamplingParams(temperature=0.8, typical_p=0.95),
+    "all": SamplingParams(
+        temperature=0.8, top_k=50, top_p=0.95, typical_p=0.95, min_p=0.05, repetition_penalty=1.1, frequency_penalty=0.1
+    ),
+}
+SPREADS = {"": 4.0, ", flat": 1.0}
+PROMPT = range(1000)
+SECONDS_PER_CASE = 0.5
+
+
+def make_call(params: SamplingParams, num_rows: int, spread: float, vocab_size: int) -> Callable[[], object]:
+    """Make a call that samples ``num_rows`` tokens."""
+    logits = spread * torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(0))
+    rows = [SamplingRow(params, PROMPT, range(100), noise(0, index)) for index in range(num_rows)]
+    return lambda: sample(logits, rows)
+
+
+def best_seconds(call: Callable[[], object]) -> float:
+    """Repeat a call for a while; the best of its times."""
+    times = []
+    call()
+    stop = time.perf_counter() + SECONDS_PER_CASE
+    while time.perf_counter() < stop or len(times) < 3:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def measure(vocab_size: int) -> list[Row]:
+    """Time every case."""
+    return [
+        Row(
+            f"{name}{label}, {num_rows} rows",
+            "seconds_per_row",
+            best_seconds(make_call(params, num_rows, spread, vocab_size)) / num_rows,
+            "s",
+        )
+        for label, spread in SPREADS.items()
+        for name, params in CASES.items()
+        for num_rows in NUM_ROWS
+    ]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = parse_arguments(__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--vocab", type=int, default=32000)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads)
+    show(f"sampling from {arguments.vocab} logits", measure(arguments.vocab), arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Rows of a matrix, each by itself: ranks, sums and columns of parameters. Knows numbers, not what they mean.
+
+A row's result is the same whatever stands beside it: library functions that treat ties, or split sums, by the shape of
+the whole matrix are not used.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+ID_BITS = 32
+
+
+def column(values: Iterable[float], like: torch.Tensor) -> torch.Tensor:
+    """Make a column [S, 1] of one number for each row."""
+    return torch.tensor(list(values), dtype=like.dtype, device=like.device).unsqueeze(1)
+
+
+def total(matrix: torch.Tensor) -> torch.Tensor:
+    """Add up each row: [S, V] to [S, 1]; ``sum`` would split a lone long row among threads, and round otherwise."""
+    return matrix.cumsum(dim=-1)[:, -1:]
+
+
+def smallest(values: torch.Tensor, num: int) -> torch.Tensor:
+    """Return the columns [S, num] of the smallest ``values`` [S, V] float32 >= 0, smallest first, ties by column.
+
+    The bits of such numbers are integers of the same order. With the column below them no two keys of a row are equal,
+    so every correct method finds the same ones.
+    """
+    columns = torch.arange(values.shape[1], device=values.device)
+    keys = (values.abs().view(torch.int32).long() << ID_BITS) | columns
+    return torch.bitwise_and(_sort_smallest(keys, num), 2**ID_BITS - 1)
+
+
+def _sort_smallest(keys: torch.Tensor, num: int) -> torch.Tensor:
+    if keys.device.type != "cpu":
+        return keys.topk(num, dim=-1, largest=False).values
+    # On a CPU numpy takes a fifth of the time of torch's topk and sort.
+    head = np.partition(keys.numpy(), num - 1, axis=-1)[:, :num]
+    return torch.from_numpy(np.sort(head, axis=-1))

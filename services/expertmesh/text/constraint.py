@@ -1,0 +1,177 @@
+"""Which tokens keep an answer within a grammar. Knows grammars and ids, not logits or requests."""
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expertmesh.errors import InvalidRequestError
+from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+MAX_SOURCE_LENGTH = 100_000
+# Models that lose the thread repeat blanks for ever where JSON allows any number of them.
+JSON_OPTIONS = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}",
+    "item_separator": ",",
+    "key_separator": ":",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+# A model chooses its own tokens for text that the grammar leaves no choice in.
+LARK_OPTIONS = '%llguidance {"no_forcing": true}\n'
+
+
+class GrammarCompiler:
+    """Makes constraints for one tokenizer; prepares it at the first call, which takes a few tenths of a second."""
+
+    def __init__(self, tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int) -> None:
+        """``eos_ids`` end an answer; ``vocab_size`` is that of the model, which may be larger than the tokenizer's."""
+        self._tokenizer = tokenizer
+        self._eos_ids = sorted(eos_ids)
+        self._vocab_size = vocab_size
+
+    def compile(self, grammar: Grammar) -> "GrammarConstraint":
+        """Return the constraint of an answer that has not begun; InvalidRequestError says what is wrong with a grammar.
+
+        Takes milliseconds, up to a second for a hostile grammar: run it in a thread.
+        """
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._ll_tokenizer, _to_lark(grammar), log_level=0, limits=_limits())
+        if matcher.is_error():
+            raise InvalidRequestError(f"the {_name(grammar)} cannot be used: {_reason(matcher)}")
+        constraint = GrammarConstraint(matcher, self._vocabulary)
+        constraint.allowed()
+        return constraint
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.read(self._tokenizer, self._eos_ids, self._vocab_size)
+
+    @cached_property
+    def _ll_tokenizer(self) -> "LLTokenizer":
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        vocabulary = self._vocabulary
+        return LLTokenizer(
+            TokenizerWrapper(_Pieces(vocabulary)),
+            n_vocab=len(vocabulary.texts),
+            eos_token=vocabulary.eos_ids,
+            slices=LLTokenizer.json_slices(),
+        )
+
+
+class GrammarConstraint:
+    """How far the answer of one sequence has come in its grammar."""
+
+    def __init__(self, matcher: "LLMatcher", vocabulary: Vocabulary) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._is_at_start = True
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which ids may come next [V]; those that end the answer exactly where it may end.
+
+        InvalidRequestError when the grammar turns out to be too complex, or to allow nothing.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little").view(np.bool_)[: len(self._vocabulary.texts)]
+        self._check(bool(allowed.any()))
+        if self._is_at_start:
+            return allowed[self._vocabulary.start_ids] | self._vocabulary.is_silent_at_start
+        return allowed[: len(self._vocabulary.start_ids)]
+
+    def advance(self, token_id: int) -> None:
+        """Take the next token; InvalidRequestError when it is not one of the allowed ones."""
+        vocabulary = self._vocabulary
+        is_at_start, self._is_at_start = self._is_at_start, False
+        if is_at_start and vocabulary.is_silent_at_start[token_id]:
+            return
+        is_taken = self._matcher.consume_token(int(vocabulary.start_ids[token_id]) if is_at_start else token_id)
+        self._check(is_taken)
+
+    def copy(self) -> "GrammarConstraint":
+        """Return the constraint of another sequence that has come as far."""
+        other = GrammarConstraint(self._matcher.deep_copy(), self._vocabulary)
+        other._is_at_start = self._is_at_start
+        return other
+
+    def _check(self, can_go_on: bool) -> None:
+        if self._matcher.is_error() or not can_go_on:
+            raise InvalidRequestError(f"the answer cannot go on within its grammar: {_reason(self._matcher)}")
+
+
+class _Pieces:
+    """A vocabulary under the names by which llguidance asks for it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = vocabulary.eos_ids[0]
+        self.bos_token_id = None
+        self.tokens = vocabulary.texts
+        self.special_token_ids = vocabulary.special_ids
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """Encode text, which is asked for only where tokens are forced."""
+        raise NotImplementedError
+
+
+def _to_lark(grammar: Grammar) -> str:
+    """Write a grammar in the language that llguidance reads."""
+    if len(grammar.source) > MAX_SOURCE_LENGTH:
+        raise InvalidRequestError(
+            f"the {_name(grammar)} has {len(grammar.source)} characters; at most {MAX_SOURCE_LENGTH} are taken"
+        )
+    if grammar.kind is GrammarKind.REGEX:
+        return f"{LARK_OPTIONS}start: /{_escape_regex(grammar.source)}/"
+    source = '{"type": "object"}' if grammar.kind is GrammarKind.JSON_OBJECT else grammar.source
+    return f"{LARK_OPTIONS}start: %json {_with_options(source)}"
+
+
+def _escape_regex(source: str) -> str:
+    from llguidance import regex_to_lark
+
+    try:
+        return regex_to_lark(source)
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"the regular expression is not valid Unicode at character {error.start}") from None
+
+
+def _with_options(source: str) -> str:
+    """Add our options to a JSON schema, in place of its own if it has any."""
+    try:
+        schema = json.loads(source)
+        if not isinstance(schema, dict):
+            raise InvalidRequestError(f"the JSON schema is of type {type(schema).__name__}; it must be an object")
+        return json.dumps({**schema, "x-guidance": JSON_OPTIONS})
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"the JSON schema is not JSON: {error}") from None
+
+
+def _limits() -> "LLParserLimits":
+    """Bound what a step takes to about ten milliseconds, and the states of a lexer to some 40 MB."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(step_lexer_fuel=50_000, step_max_items=20_000, max_lexer_states=20_000, verbose_errors=False)
+
+
+def _name(grammar: Grammar) -> str:
+    return "regular expression" if grammar.kind is GrammarKind.REGEX else "JSON schema"
+
+
+def _reason(matcher: "LLMatcher") -> str:
+    """Say in one line why a matcher gave up, without places in a source that the client has not written."""
+    lines = matcher.get_error().splitlines() or ["no token fits"]
+    if lines[0].startswith("NoExtension"):
+        return "no text fits"
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    return re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason)
