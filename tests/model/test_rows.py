@@ -3,20 +3,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.model.rows import column, smallest, total
+from expertmesh.model.rows import column, nearest_to_zero, total
 
 
-@given(st.lists(st.sampled_from([0.0, -0.0, 1e-45, 1e-38, 0.5, 1.0, 3.4e38, float("inf")]), min_size=1, max_size=20))
-def test_smallest_come_in_order_ties_by_column(values: list[float]):
-    expected = sorted(range(len(values)), key=lambda index: (values[index], index))
+@given(
+    st.lists(
+        st.sampled_from([0.0, -0.0, -1e-45, 1e-38, -0.5, 1.0, -1.0, 3.4e38, float("-inf")]), min_size=1, max_size=20
+    )
+)
+def test_nearest_come_in_order_ties_by_column(values: list[float]):
+    expected = sorted(range(len(values)), key=lambda index: (abs(values[index]), index))
     for num in range(len(values) + 1):
-        assert smallest(torch.tensor([values]), num).tolist() == [expected[:num]]
+        assert nearest_to_zero(torch.tensor([values]), num).tolist() == [expected[:num]]
 
 
 @pytest.mark.parametrize("num", [0, 1, 100, 40_000])
-def test_smallest_of_a_large_vocabulary_are_those_of_a_stable_sort(num: int):
+def test_nearest_of_a_large_vocabulary_are_those_of_a_stable_sort(num: int):
     values = torch.rand(3, 40_000, generator=torch.Generator().manual_seed(0)).mul(1000).round()
-    assert torch.equal(smallest(values, num), values.sort(dim=-1, stable=True).indices[:, :num])
+    assert torch.equal(nearest_to_zero(values, num), values.sort(dim=-1, stable=True).indices[:, :num])
 
 
 def test_total_of_a_row_is_the_same_alone():

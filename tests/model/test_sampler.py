@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from expertmesh.gateway.noise import noise
-from expertmesh.model.sampler import Choice, SamplingRow, sample, score
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.model.sampler import SamplingRow, sample, score
+from expertmesh.model.sampling import Choice, SamplingParams
 
 VOCAB = 12
 NUM_DRAWS = 20_000

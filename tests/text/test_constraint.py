@@ -56,7 +56,7 @@ def walk(tokenizer: Tokenizer, constraint: GrammarConstraint, rng: random.Random
     """Take random allowed tokens until the answer ends; the longer it gets, the more often those that close it."""
     ids: list[int] = []
     while True:
-        allowed = constraint.allowed()
+        allowed = constraint.allowed().copy()
         may_end, allowed[EOS] = allowed[EOS], False
         if not allowed.any() or (may_end and rng.random() < 0.2):
             assert may_end
@@ -160,6 +160,9 @@ def test_only_the_first_piece_loses_its_space(tokenizer: Tokenizer, compiler: Gr
         assert text_of(tokenizer, first) == " a"
     assert not fits(tokenizer, only_a, [space, spaced_a])
     assert not fits(tokenizer, space_a, [spaced_a])
+    continued = compiler.compile(of_regex(" a"), is_at_start=False)
+    assert fits(tokenizer, continued, [spaced_a])
+    assert not fits(tokenizer, continued, [space, spaced_a])
     assert not compiler.compile(JSON_OBJECT).allowed()[a]
     assert compiler.compile(JSON_OBJECT).allowed()[brace]
 
@@ -220,7 +223,7 @@ def test_blanks_come_to_an_end(compiler: GrammarCompiler):
 
 
 def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler):
-    with pytest.raises(InvalidRequestError, match="cannot go on within its grammar"):
+    with pytest.raises(InvalidRequestError, match="^token 123 does not fit the grammar here$"):
         compiler.compile(JSON_OBJECT).advance(3 + ord("x"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from expertmesh.model.rows import column, smallest
+from expertmesh.model.rows import column, nearest_to_zero
 from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.model.truncate import truncated_softmax
 
@@ -140,7 +140,7 @@ def _describe(logits: torch.Tensor, token_ids: Sequence[int], num_top: Sequence[
     if not wanted:
         return choices
     logprobs = torch.log_softmax(logits[wanted], dim=-1)
-    top_ids = smallest(-logprobs, max(num_top[index] or 0 for index in wanted))
+    top_ids = nearest_to_zero(logprobs, max(num_top[index] or 0 for index in wanted))
     ids = torch.cat((_ids(logits, [token_ids[index] for index in wanted]).unsqueeze(1), top_ids), dim=1)
     values = logprobs.gather(1, ids)
     for index, (_, *best), (own, *top) in zip(wanted, ids.tolist(), values.tolist(), strict=True):

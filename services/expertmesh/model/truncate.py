@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from expertmesh.model.rows import column, smallest, total
+from expertmesh.model.rows import column, nearest_to_zero, total
 from expertmesh.model.sampling import SamplingParams
 
 # What these parameters keep of a trained model's distribution is rarely more.
@@ -29,10 +29,12 @@ def truncated_softmax(scores: torch.Tensor, params: Params) -> torch.Tensor:
         if len(rows) == 0:
             break
         wanted = [params[index] for index in rows.tolist()]
-        ids, kept, is_exact = _truncate(scores[rows], probabilities[rows], wanted, num_candidates)
+        ids = nearest_to_zero(scores[rows], num_candidates)
+        candidates = probabilities[rows.unsqueeze(1), ids].double()
+        is_exact = _is_exact(candidates, wanted, scores.shape[1])
         exact = rows[is_exact]
         probabilities.index_fill_(0, exact, 0)
-        probabilities[exact.unsqueeze(1), ids[is_exact]] = kept[is_exact].to(probabilities.dtype)
+        probabilities[exact.unsqueeze(1), ids[is_exact]] = _cut(candidates, wanted)[is_exact].to(probabilities.dtype)
         rows = rows[~is_exact]
     return probabilities
 
@@ -41,16 +43,18 @@ def _is_truncated(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1 or params.typical_p < 1 or params.min_p > 0
 
 
-def _truncate(
-    scores: torch.Tensor, probabilities: torch.Tensor, params: Params, num_candidates: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cut among candidates: their ids [S, C], what is left of each [S, C] and whether all others are cut off [S]."""
-    ids = smallest(-scores, num_candidates)
-    candidates = probabilities.gather(1, ids).double()
-    is_exact = _is_exact(candidates, params, scores.shape[1])
-    for cut in (_cut_top_k, _cut_top_p, _cut_typical_p, _cut_min_p):
-        candidates = cut(candidates, params)
-    return ids, candidates, is_exact
+def _cut(candidates: torch.Tensor, params: Params) -> torch.Tensor:
+    """Make the cuts that any row asks for; those that do not ask keep what they have."""
+    for field, nothing, cut in (
+        ("top_k", 0, _cut_top_k),
+        ("top_p", 1, _cut_top_p),
+        ("typical_p", 1, _cut_typical_p),
+        ("min_p", 0, _cut_min_p),
+    ):
+        values = [getattr(row, field) for row in params]
+        if any(value != nothing for value in values):
+            candidates = cut(candidates, column(values, candidates))
+    return candidates
 
 
 def _is_exact(candidates: torch.Tensor, params: Params, vocab_size: int) -> torch.Tensor:
@@ -71,35 +75,29 @@ def _is_exact(candidates: torch.Tensor, params: Params, vocab_size: int) -> torc
     return is_exact.squeeze(1) | (num_candidates == vocab_size)
 
 
-def _cut_top_k(candidates: torch.Tensor, params: Params) -> torch.Tensor:
+def _cut_top_k(candidates: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
     """Keep the k most probable, and make them add up to 1."""
-    top_k = column((row.top_k for row in params), candidates)
     rank = torch.arange(candidates.shape[1], device=candidates.device)
     kept = candidates.masked_fill(rank >= top_k, 0)
     return torch.where(top_k > 0, kept / total(kept), candidates)
 
 
-def _cut_top_p(candidates: torch.Tensor, params: Params) -> torch.Tensor:
+def _cut_top_p(candidates: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
     """Keep the most probable that reach top_p (Holtzman et al., 2020): one stays while those before it have not."""
-    top_p = column((row.top_p for row in params), candidates)
     before = candidates.cumsum(dim=-1) - candidates
     return candidates.masked_fill((before >= top_p) & (top_p < 1), 0)
 
 
-def _cut_typical_p(candidates: torch.Tensor, params: Params) -> torch.Tensor:
+def _cut_typical_p(candidates: torch.Tensor, typical_p: torch.Tensor) -> torch.Tensor:
     """Keep those whose surprise is nearest to the entropy, up to typical_p (Meister et al., 2023)."""
-    if all(row.typical_p == 1 for row in params):
-        return candidates
-    typical_p = column((row.typical_p for row in params), candidates)
     shares = candidates / total(candidates)
-    distances = (-shares.log() - total(torch.special.entr(shares))).abs()
-    ids = smallest(distances.float(), candidates.shape[1])
+    differences = -shares.log() - total(torch.special.entr(shares))
+    ids = nearest_to_zero(differences.float(), candidates.shape[1])
     nearest = shares.gather(1, ids)
     is_cut = (nearest.cumsum(dim=-1) - nearest >= typical_p) & (typical_p < 1)
     return candidates.masked_fill(torch.zeros_like(is_cut).scatter_(1, ids, is_cut), 0)
 
 
-def _cut_min_p(candidates: torch.Tensor, params: Params) -> torch.Tensor:
+def _cut_min_p(candidates: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
     """Keep those at least min_p times as probable as the most probable one left (Nguyen et al., 2024)."""
-    min_p = column((row.min_p for row in params), candidates)
     return candidates.masked_fill(candidates < min_p * candidates.amax(dim=-1, keepdim=True), 0)

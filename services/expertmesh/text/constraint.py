@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,19 +41,18 @@ class GrammarCompiler:
         self._eos_ids = sorted(eos_ids)
         self._vocab_size = vocab_size
 
-    def compile(self, grammar: Grammar) -> "GrammarConstraint":
+    def compile(self, grammar: Grammar, is_at_start: bool = True) -> "GrammarConstraint":
         """Return the constraint of an answer that has not begun; InvalidRequestError says what is wrong with a grammar.
 
-        Takes milliseconds, up to a second for a hostile grammar: run it in a thread.
+        ``is_at_start`` is that of the answer's ``Detokenizer``: whether the first piece loses its space. Takes
+        milliseconds, up to a second for a hostile grammar: run it in a thread.
         """
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._ll_tokenizer, _to_lark(grammar), log_level=0, limits=_limits())
         if matcher.is_error():
             raise InvalidRequestError(f"the {_name(grammar)} cannot be used: {_reason(matcher)}")
-        constraint = GrammarConstraint(matcher, self._vocabulary)
-        constraint.allowed()
-        return constraint
+        return GrammarConstraint(matcher, self._vocabulary, is_at_start)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -72,43 +72,50 @@ class GrammarCompiler:
 
 
 class GrammarConstraint:
-    """How far the answer of one sequence has come in its grammar."""
+    """How far the answer of one sequence has come in its grammar.
 
-    def __init__(self, matcher: "LLMatcher", vocabulary: Vocabulary) -> None:
+    What may come next is worked out as soon as it is certain, so that a grammar that proves too complex fails where its
+    own sequence is moved on, and not where the masks of a whole batch are asked for.
+    """
+
+    def __init__(self, matcher: "LLMatcher", vocabulary: Vocabulary, is_at_start: bool) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._is_at_start = True
+        self._is_at_start = is_at_start
+        self._allowed = self._look_ahead()
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which ids may come next [V]; those that end the answer exactly where it may end.
-
-        InvalidRequestError when the grammar turns out to be too complex, or to allow nothing.
-        """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little").view(np.bool_)[: len(self._vocabulary.texts)]
-        self._check(bool(allowed.any()))
-        if self._is_at_start:
-            return allowed[self._vocabulary.start_ids] | self._vocabulary.is_silent_at_start
-        return allowed[: len(self._vocabulary.start_ids)]
+        """Which ids may come next [V], read-only; those that end the answer exactly where it may end."""
+        return self._allowed
 
     def advance(self, token_id: int) -> None:
-        """Take the next token; InvalidRequestError when it is not one of the allowed ones."""
-        vocabulary = self._vocabulary
+        """Take the next token.
+
+        InvalidRequestError when it is not one of the allowed ones, or when the grammar turns out to be too complex.
+        """
+        if not self._allowed[token_id]:
+            raise InvalidRequestError(f"token {token_id} does not fit the grammar here")
         is_at_start, self._is_at_start = self._is_at_start, False
-        if is_at_start and vocabulary.is_silent_at_start[token_id]:
-            return
-        is_taken = self._matcher.consume_token(int(vocabulary.start_ids[token_id]) if is_at_start else token_id)
-        self._check(is_taken)
+        if not (is_at_start and self._vocabulary.is_silent_at_start[token_id]):
+            self._matcher.consume_token(int(self._vocabulary.start_ids[token_id]) if is_at_start else token_id)
+        self._allowed = self._look_ahead()
 
     def copy(self) -> "GrammarConstraint":
         """Return the constraint of another sequence that has come as far."""
-        other = GrammarConstraint(self._matcher.deep_copy(), self._vocabulary)
-        other._is_at_start = self._is_at_start
+        other = copy(self)
+        other._matcher = self._matcher.deep_copy()
         return other
 
-    def _check(self, can_go_on: bool) -> None:
-        if self._matcher.is_error() or not can_go_on:
+    def _look_ahead(self) -> NDArray[np.bool_]:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        fitting = np.unpackbits(bits, bitorder="little").view(np.bool_)[: len(self._vocabulary.texts)]
+        if self._matcher.is_error() or not fitting.any():
             raise InvalidRequestError(f"the answer cannot go on within its grammar: {_reason(self._matcher)}")
+        allowed = fitting[: len(self._vocabulary.start_ids)]
+        if self._is_at_start:
+            allowed = fitting[self._vocabulary.start_ids] | self._vocabulary.is_silent_at_start
+        allowed.setflags(write=False)
+        return allowed
 
 
 class _Pieces:
