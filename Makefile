@@ -64,6 +64,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/layer.py
 	@$(BIN)/python benchmarks/cpu_kernels.py
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/calibration.py
 
 model: $(VENV)/.installed-dev ## Train the demo model anew (60 to 90 minutes on two cores)

@@ -50,3 +50,7 @@ def test_id_outside_the_vocabulary_is_named(tokenizer: Tokenizer, token_id: int)
 def test_lone_surrogate_is_refused(tokenizer: Tokenizer):
     with pytest.raises(InvalidRequestError, match="character 1"):
         tokenizer.encode("a\ud800")
+
+
+def test_control_and_unknown_ids_have_no_text(tokenizer: Tokenizer):
+    assert [token_id for token_id in range(tokenizer.vocab_size) if not tokenizer.has_text(token_id)] == [0, 1, 2]
