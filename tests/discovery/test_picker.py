@@ -2,29 +2,116 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from expertmesh.discovery.picker import pick_less_loaded
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expertmesh.discovery.picker import (
+    MAX_CONSECUTIVE_ERRORS,
+    MAX_EJECTION_SECONDS,
+    MIN_EJECTION_SECONDS,
+    SLOW_START_SECONDS,
+    Health,
+    leave_out_ejected,
+    pick_replica,
+)
+
+NOW = 1000.0
 
 
 @dataclass(frozen=True)
 class Replica:
     name: str
-    inflight_rows: int
+    inflight_rows: int = 0
+    started_at: float = 0.0
+    health: Health = Health()
 
 
-def test_the_only_replica_is_taken_however_busy():
-    only = Replica("a", 1000)
-    assert pick_less_loaded([only], random.Random(0)) is only
+def count_picks(replicas: list[Replica], now: float = NOW, num_picks: int = 4000) -> Counter[str]:
+    rng = random.Random(0)
+    return Counter(pick_replica(replicas, now, rng).name for _ in range(num_picks))
+
+
+def test_the_only_replica_is_taken_however_busy_and_new():
+    only = Replica("a", 1000, NOW)
+    assert pick_replica([only], NOW, random.Random(0)) is only
 
 
 def test_of_two_the_less_busy_is_always_taken():
-    idle, busy = Replica("idle", 1), Replica("busy", 2)
-    rng = random.Random(0)
-    assert {pick_less_loaded([idle, busy], rng) for _ in range(50)} == {idle}
+    assert count_picks([Replica("idle", 1), Replica("busy", 2)]) == {"idle": 4000}
 
 
 def test_equally_busy_replicas_share_evenly_and_the_busiest_of_many_is_never_taken():
-    replicas = [Replica(name, 0) for name in "abcd"] + [Replica("busy", 9)]
-    rng = random.Random(0)
-    picks = Counter(pick_less_loaded(replicas, rng).name for _ in range(4000))
+    picks = count_picks([Replica(name) for name in "abcd"] + [Replica("busy", 9)])
     assert picks["busy"] == 0
     assert all(abs(picks[name] - 1000) < 120 for name in "abcd")
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 2 * NOW)), min_size=1, max_size=6), st.integers())
+def test_any_replicas_give_one_of_them(states, seed):
+    replicas = [Replica(str(index), *state) for index, state in enumerate(states)]
+    assert pick_replica(replicas, NOW, random.Random(seed)) in replicas
+
+
+@pytest.mark.parametrize(("age_seconds", "share"), [(0.0, 0.1), (1.0, 0.1), (5.0, 0.5), (10.0, 1.0), (-3.0, 0.1)])
+def test_a_new_replica_gets_its_share_and_no_more_although_it_is_idle(age_seconds, share):
+    picks = count_picks([Replica("proven", 5), Replica("new", 0, NOW - age_seconds)])
+    assert picks["new"] == pytest.approx(4000 * share, abs=120)
+
+
+def test_replicas_that_start_together_share_evenly():
+    picks = count_picks([Replica(name, 0, NOW - 0.01 * index) for index, name in enumerate("abcd")])
+    assert all(abs(picks[name] - 1000) < 120 for name in "abcd")
+
+
+def test_slow_start_ends():
+    assert count_picks([Replica("proven", 1), Replica("new", 0, NOW - SLOW_START_SECONDS)]) == {"new": 4000}
+
+
+def fail(health: Health, now: float, times: int = MAX_CONSECUTIVE_ERRORS) -> Health:
+    for _ in range(times):
+        health = health.after_error(now, random.Random(0))
+    return health
+
+
+def test_errors_in_a_row_eject_and_a_success_between_them_forgives():
+    almost = fail(Health(), NOW, MAX_CONSECUTIVE_ERRORS - 1)
+    assert not almost.is_ejected(NOW)
+    assert fail(almost, NOW, 1).is_ejected(NOW)
+    assert not fail(almost.after_success(), NOW, MAX_CONSECUTIVE_ERRORS - 1).is_ejected(NOW)
+
+
+def test_each_ejection_is_longer_up_to_a_bound_and_ends():
+    health, now, lengths = Health(), NOW, []
+    for _ in range(9):
+        health = fail(health, now).after_success()
+        lengths.append(health.ejected_until - now)
+        assert health.is_ejected(now) and not health.is_ejected(health.ejected_until)
+        now = health.ejected_until
+    for length, least in zip(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
+        assert least <= length <= 1.5 * least
+
+
+def test_ejections_long_ago_are_forgiven():
+    health = fail(fail(Health(), NOW), NOW + 2)
+    assert health.num_ejections == 2
+    assert fail(health, health.ejected_until + MAX_EJECTION_SECONDS + 1).num_ejections == 1
+
+
+def test_errors_while_ejected_do_not_prolong():
+    health = fail(Health(), NOW)
+    assert fail(health, NOW + MIN_EJECTION_SECONDS / 2) == health
+
+
+@given(st.integers(0, 2**32))
+def test_ejection_is_jittered(seed):
+    health = Health(MAX_CONSECUTIVE_ERRORS - 1).after_error(NOW, random.Random(seed))
+    assert MIN_EJECTION_SECONDS <= health.ejected_until - NOW <= 1.5 * MIN_EJECTION_SECONDS
+
+
+@given(st.lists(st.floats(0, 2 * NOW), min_size=1, max_size=6))
+def test_ejected_replicas_are_left_out_but_never_the_last(ends):
+    replicas = [Replica(str(index), health=Health(ejected_until=end)) for index, end in enumerate(ends)]
+    kept = leave_out_ejected(replicas, NOW)
+    healthy = [replica for replica in replicas if replica.health.ejected_until <= NOW]
+    assert list(kept) == (healthy or replicas)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from expertmesh.client import AsyncClient, Sampling
+from expertmesh.discovery.endpoints import Discovery, StaticDiscovery
 from expertmesh.expert import server as expert_server
 from expertmesh.expert.server import ExpertServerConfig
 from expertmesh.gateway import server as gateway_server
@@ -51,18 +52,23 @@ async def run_mesh(
     directory: Path,
     hosts: Sequence[Sequence[int]] | None = QUARTERS,
     extra: Sequence[str] = (),
+    discovery: Discovery | None = None,
     backend: str = "reference",
     **config: Any,
 ) -> AsyncIterator[Mesh]:
-    """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None."""
+    """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None.
+
+    ``discovery`` replaces the list of these servers and of ``extra`` addresses.
+    """
     async with AsyncExitStack() as stack:
         experts = [await start_expert(directory, hosted, backend=backend) for hosted in hosts or ()]
         for stop, _ in experts:
             stack.push_async_callback(stop.aclose)
+        addresses = frozenset([address for _, address in experts] + list(extra))
         settings = GatewayConfig(
             model=directory,
             listen="127.0.0.1:0",
-            endpoints=None if hosts is None else frozenset([address for _, address in experts] + list(extra)),
+            discovery=None if hosts is None else discovery or StaticDiscovery(addresses),
             backend=backend,
             drain_seconds=1.0,
             **config,

@@ -18,7 +18,9 @@ def gateway(
         options.flag(
             options.NETWORK,
             "EXPERT_ENDPOINTS",
-            "Expert servers, host:port,host:port,... Each says itself which experts it hosts.",
+            "Expert servers: host:port,host:port,..., or dns://NAME:PORT,... for every address of these names, or "
+            "kubernetes://NAMESPACE/?selector=KEY=VALUE,...&port=NAME for the pods of the Services that have these "
+            "labels (default NAMESPACE: this pod's; port: grpc). Each server says itself which experts it hosts.",
             show_default=False,
         ),
     ] = "",
@@ -50,10 +52,10 @@ def gateway(
     if with_parent:
         end_with_parent()
     if local_experts == bool(experts):
-        raise ConfigError("give either --experts with the endpoints of expert servers or --local-experts")
+        raise ConfigError("give either --experts, which says where expert servers are, or --local-experts")
 
     from expertmesh.cli.runtime import run_process
-    from expertmesh.discovery.endpoints import parse_endpoints
+    from expertmesh.discovery.experts import parse_experts
     from expertmesh.gateway.dispatcher import DispatchConfig
     from expertmesh.gateway.loading import GatewayConfig
     from expertmesh.gateway.scheduler import SchedulerConfig
@@ -63,7 +65,7 @@ def gateway(
         model=model,
         round_to_bits=options.quantize_bits(quantize),
         listen=listen,
-        endpoints=None if local_experts else parse_endpoints(experts),
+        discovery=None if local_experts else parse_experts(experts),
         backend=backend,
         device=device,
         dtype=dtype,

@@ -1,15 +1,25 @@
 """Where expert servers may be found. Knows addresses, not what answers there."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from expertmesh.errors import ConfigError
 
-Endpoints = frozenset[str]
+@dataclass(frozen=True)
+class Endpoints:
+    """One snapshot: addresses (host:port) that may get calls, and others that only finish the calls they have."""
+
+    eligible: frozenset[str] = frozenset()
+    terminating: frozenset[str] = frozenset()
 
 
 class Discovery(Protocol):
     """A source of endpoints that may change while the gateway runs."""
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the source last confirmed what it said; 0 for one that cannot change."""
+        ...
 
     def watch(self) -> AsyncIterator[Endpoints]:
         """Yield the endpoints known now, then again whenever they change."""
@@ -19,21 +29,11 @@ class Discovery(Protocol):
 class StaticDiscovery:
     """A list that never changes."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        self._endpoints = endpoints
+    age_seconds = 0.0
+
+    def __init__(self, addresses: frozenset[str]) -> None:
+        self._endpoints = Endpoints(addresses)
 
     async def watch(self) -> AsyncIterator[Endpoints]:
         """Yield the list, once."""
         yield self._endpoints
-
-
-def parse_endpoints(text: str) -> Endpoints:
-    """Read a comma-separated list of ``host:port``; raise ConfigError that names the first wrong entry."""
-    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    for entry in entries:
-        host, _, port = entry.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ConfigError(f"{entry!r} is not an endpoint; write host:port, for example 127.0.0.1:50052")
-    if not entries:
-        raise ConfigError("no expert endpoint given; write host:port,host:port,...")
-    return frozenset(entries)

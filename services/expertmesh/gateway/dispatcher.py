@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from expertmesh.discovery.picker import pick_less_loaded
+from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket, split_call
@@ -122,10 +122,11 @@ class RemoteExperts:
     ) -> Mapping[Replica, list[int]]:
         """Choose a replica for each expert, waiting for one where there is none; ``avoid`` is used as a last resort."""
         assignment: dict[Replica, list[int]] = {}
+        now = time.monotonic()
         for expert in sorted(experts):
             ready = self._pool.ready(expert) or await self._wait_for(expert, deadline)
             candidates = [replica for replica in ready if replica not in avoid] if avoid else ready
-            assignment.setdefault(pick_less_loaded(candidates or ready, self._rng), []).append(expert)
+            assignment.setdefault(pick_replica(candidates or ready, now, self._rng), []).append(expert)
         return assignment
 
     async def _wait_for(self, expert: int, deadline: float) -> Sequence[Replica]:
@@ -149,6 +150,7 @@ class RemoteExperts:
             async with asyncio.timeout(self._config.call_timeout_seconds):
                 parts = [(await ticket.answer).partial for ticket in attempt.tickets]
         except TimeoutError:
+            attempt.replica.blame()
             raise ReplicaLostError(
                 f"{attempt.replica.endpoint} did not answer within {self._config.call_timeout_seconds:g} s"
             ) from None

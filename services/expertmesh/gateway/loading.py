@@ -8,7 +8,7 @@ import torch
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.discovery.endpoints import Endpoints
+from expertmesh.discovery.endpoints import Discovery
 from expertmesh.gateway.defaults import read_defaults, read_eos_ids
 from expertmesh.gateway.dispatcher import DispatchConfig
 from expertmesh.gateway.scheduler import SchedulerConfig
@@ -28,8 +28,8 @@ Report = Callable[[int, int], None]
 class GatewayConfig:
     """What to serve, where, and within which bounds.
 
-    Plain weights are rounded to ``round_to_bits``. ``endpoints`` are those of expert servers, None runs all experts in
-    this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
+    Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
+    in this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
     and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading. With
     ``api_keys`` a caller must present one of them.
     """
@@ -37,7 +37,7 @@ class GatewayConfig:
     model: Path
     round_to_bits: int | None = None
     listen: str = "127.0.0.1:50051"
-    endpoints: Endpoints | None = None
+    discovery: Discovery | None = None
     backend: str = "auto"
     device: str = "cpu"
     dtype: str = "auto"
@@ -86,5 +86,5 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
         backend=backend,
         dtype=dtype,
         decoder=Decoder.load(model, checkpoint, backend, dtype, report),
-        local_experts=LocalExperts.load(model, checkpoint, backend, report) if config.endpoints is None else None,
+        local_experts=LocalExperts.load(model, checkpoint, backend, report) if config.discovery is None else None,
     )

@@ -10,12 +10,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 
 import grpc
 import torch
 
+from expertmesh.discovery.picker import Health
 from expertmesh.errors import ExpertmeshError, FingerprintMismatchError
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
@@ -31,8 +33,12 @@ Stream = grpc.aio.StreamStreamCall[expert_pb2.DispatchRequest, expert_pb2.Dispat
 
 GET_INFO_TIMEOUT_SECONDS = 5.0
 MIN_BACKOFF_SECONDS = 0.1
-MAX_BACKOFF_SECONDS = 5.0
+# A server that comes back at an address that never changes shall be found again within a second.
+MAX_BACKOFF_SECONDS = 1.0
+MISMATCH_BACKOFF_SECONDS = 5.0
 NUM_RECENT_CALLS = 512
+# Failures that say nothing against the replica: it is full, it leaves, or it was asked for the wrong thing.
+INNOCENT = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.INVALID_REQUEST})
 
 
 class ReplicaLostError(ExpertmeshError):
@@ -87,10 +93,15 @@ class Replica:
         self.endpoint = endpoint
         self.experts: frozenset[int] = frozenset()
         self.inflight_rows = 0
+        self.started_at = 0.0
+        self.health = Health()
         self.stats = ReplicaStats()
         self._fingerprint = fingerprint
         self._on_change = on_change
         self._is_connected = False
+        self._is_draining = False
+        self._retired = asyncio.Event()
+        self._rng = random.Random()
         self._backoff = MIN_BACKOFF_SECONDS
         self._ids = itertools.count()
         self._owed: dict[int, Ticket] = {}
@@ -99,24 +110,42 @@ class Replica:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a call sent now would reach the server."""
-        return self._is_connected
+        """Whether a call sent now would reach a server that takes it."""
+        return self._is_connected and not self._is_draining and not self.is_retired
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it was told to finish what it has and to end."""
+        return self._retired.is_set()
 
     async def run(self) -> None:
-        """Connect, exchange messages until the connection ends, and connect again; until cancelled."""
-        while True:
+        """Connect, exchange messages until the connection ends, and connect again; until retired or cancelled."""
+        while not self.is_retired:
             try:
                 await self._serve_connection()
             except FingerprintMismatchError as error:
                 _log.error("refusing replica: %s", error)
-                self._backoff = MAX_BACKOFF_SECONDS
+                self._backoff = MISMATCH_BACKOFF_SECONDS
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, ReplicaLostError) as error:
-                # A replica that was there is worth a warning, one that is not there yet is not.
-                level = logging.WARNING if self.experts else logging.DEBUG
-                reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
-                _log.log(level, "replica %s: %s", self.endpoint, reason)
-            await asyncio.sleep(self._backoff * random.uniform(0.5, 1.0))
+                self._log_end(error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._retired.wait(), self._backoff * self._rng.uniform(0.5, 1.0))
             self._backoff = min(2 * self._backoff, MAX_BACKOFF_SECONDS)
+
+    def retire(self) -> None:
+        """Take no new calls; ``run`` ends once those sent before are answered."""
+        self._retired.set()
+        self._has_unsent.set()
+        self._on_change()
+
+    def blame(self) -> None:
+        """Count an error against the replica; several in a row eject it for a while."""
+        ejected_until = self.health.ejected_until
+        self.health = self.health.after_error(time.monotonic(), self._rng)
+        if self.health.ejected_until > ejected_until:
+            self.started_at = self.health.ejected_until
+            _log.warning("replica %s fails; left alone for a while where others can do its work", self.endpoint)
+            self._on_change()
 
     def send(self, call: ExpertCall) -> Ticket:
         """Send one call; hand the ticket to ``settle`` when its answer has come or nobody waits for it any more."""
@@ -124,11 +153,11 @@ class Replica:
         ticket = Ticket(next(self._ids), call.hidden.shape[0], time.perf_counter(), answer)
         self._owed[ticket.request_id] = ticket
         self.inflight_rows += ticket.num_rows
-        if self._is_connected:
+        if self.is_ready:
             self._unsent.append(encode_request(ticket.request_id, call))
             self._has_unsent.set()
         else:
-            answer.set_exception(ReplicaLostError(f"replica {self.endpoint} is not connected"))
+            answer.set_exception(ReplicaLostError(f"replica {self.endpoint} takes no calls now"))
         return ticket
 
     def settle(self, ticket: Ticket) -> None:
@@ -148,7 +177,9 @@ class Replica:
             self._connect(info)
             exchange = [asyncio.create_task(part) for part in (self._read(stream), self._write(stream))]
             try:
-                await asyncio.wait(exchange, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(exchange, return_when=asyncio.FIRST_COMPLETED)
+                if self.is_retired and not any(task.exception() for task in done):
+                    await asyncio.wait(exchange)
             finally:
                 for task in exchange:
                     task.cancel()
@@ -157,12 +188,13 @@ class Replica:
             raise next((end for end in ends if isinstance(end, Exception)), ReplicaLostError("the stream ended"))
 
     async def _write(self, stream: Stream) -> None:
-        """Write what is unsent, one message at a time."""
-        while True:
+        """Write what is unsent, one message at a time; when retired, say that nothing more will come."""
+        while not self.is_retired:
             await self._has_unsent.wait()
             self._has_unsent.clear()
             while self._unsent:
                 await stream.write(self._unsent.popleft())
+        await stream.done_writing()
 
     async def _read(self, stream: Stream) -> None:
         while isinstance(response := await stream.read(), expert_pb2.DispatchResponse):
@@ -177,6 +209,8 @@ class Replica:
 
     def _connect(self, info: ServerInfo) -> None:
         self._is_connected = True
+        self._is_draining = False
+        self.started_at = max(time.monotonic(), self.health.ejected_until)
         self._backoff = MIN_BACKOFF_SECONDS
         self.experts = frozenset(info.experts)
         _log.info("replica %s is ready with experts %s", self.endpoint, list(info.experts))
@@ -185,10 +219,11 @@ class Replica:
     def _disconnect(self) -> None:
         self._is_connected = False
         self._unsent.clear()
-        for ticket in self._owed.values():
-            if not ticket.answer.done():
-                lost = ReplicaLostError(f"replica {self.endpoint} went away before it answered")
-                ticket.answer.set_exception(lost)
+        lost = [ticket for ticket in self._owed.values() if not ticket.answer.done()]
+        for ticket in lost:
+            ticket.answer.set_exception(ReplicaLostError(f"replica {self.endpoint} went away before it answered"))
+        if lost and not self._is_draining and not self.is_retired:
+            self.blame()
         self._on_change()
 
     def _deliver(self, response: expert_pb2.DispatchResponse) -> None:
@@ -201,10 +236,27 @@ class Replica:
             outcome = CallFailure(FailureCode.UNSPECIFIED, f"{self.endpoint} answered with a damaged tensor: {error}")
         if isinstance(outcome, CallFailure):
             ticket.answer.set_exception(outcome)
+            self._judge(outcome.code)
         else:
             ticket.answer.set_result(outcome)
+            if self.health.num_consecutive_errors:
+                self.health = self.health.after_success()
             latency_seconds = time.perf_counter() - ticket.sent
             self.stats.record(CallTimes(latency_seconds, outcome.queue_seconds, outcome.compute_seconds))
+
+    def _judge(self, code: FailureCode) -> None:
+        """Draw the consequences of a failed call."""
+        if code is FailureCode.DRAINING:
+            self._is_draining = True
+            self._on_change()
+        elif code not in INNOCENT:
+            self.blame()
+
+    def _log_end(self, error: Exception) -> None:
+        # A replica that was there is worth a warning, one that is not there yet or is meant to end is not.
+        level = logging.WARNING if self.experts and not self.is_retired else logging.DEBUG
+        reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+        _log.log(level, "replica %s: %s", self.endpoint, reason)
 
 
 def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:

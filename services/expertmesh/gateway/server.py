@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.gateway.api.generation import GenerationServicer
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.blocks import BlockPool
@@ -134,8 +133,8 @@ async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[t
 def _connect(config: GatewayConfig, model: LoadedModel) -> tuple[ReplicaPool | None, Experts]:
     if model.local_experts is not None:
         return None, model.local_experts
-    assert config.endpoints is not None
-    pool = ReplicaPool(StaticDiscovery(config.endpoints), model.fingerprint)
+    assert config.discovery is not None
+    pool = ReplicaPool(config.discovery, model.fingerprint)
     return pool, RemoteExperts(pool, config.dispatch)
 
 
