@@ -114,7 +114,8 @@ async def open_slice_api(query: SliceQuery, load: LoadConfiguration, timeout_sec
     """Read the credentials, which expire, and hold a client inside the ``async with``."""
     configuration = Configuration()
     await load(configuration)
-    async with ApiClient(configuration) as client:
+    # Reading the certificates of the system takes long enough to hold up every request on this loop.
+    async with await asyncio.to_thread(ApiClient, configuration) as client:
         yield SliceApi(client, query, timeout_seconds)
 
 
