@@ -36,6 +36,8 @@ MIN_BACKOFF_SECONDS = 0.1
 # A server that comes back at an address that never changes shall be found again within a second.
 MAX_BACKOFF_SECONDS = 1.0
 MISMATCH_BACKOFF_SECONDS = 5.0
+# A server that never answers what it owes is let go after so long.
+RETIREMENT_SECONDS = 60.0
 NUM_RECENT_CALLS = 512
 # Failures that say nothing against the replica: it is full, it leaves, or it was asked for the wrong thing.
 INNOCENT = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.INVALID_REQUEST})
@@ -179,7 +181,7 @@ class Replica:
             try:
                 done, _ = await asyncio.wait(exchange, return_when=asyncio.FIRST_COMPLETED)
                 if self.is_retired and not any(task.exception() for task in done):
-                    await asyncio.wait(exchange)
+                    await asyncio.wait(exchange, timeout=RETIREMENT_SECONDS)
             finally:
                 for task in exchange:
                     task.cancel()
