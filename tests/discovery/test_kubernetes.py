@@ -190,6 +190,26 @@ def test_while_the_api_server_is_away_the_last_known_set_stays_and_ages(follow):
     asyncio.run(run())
 
 
+def test_what_the_api_server_refuses_is_named(follow, caplog):
+    async def run() -> None:
+        async with run_api_server(faults=["403"]) as server, follow(server) as follower:
+            await follower.until_eligible()
+
+    asyncio.run(run())
+    assert "answered 403 Forbidden: as told; asking again in 0." in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["drop", "500"])
+def test_there_is_a_pause_before_every_attempt(follow, caplog, fault):
+    async def run() -> int:
+        async with run_api_server(faults=[fault, fault]) as server, follow(server) as follower:
+            await follower.until_eligible()
+            return sum("watch" not in query for query in server.requests)
+
+    assert asyncio.run(run()) == 3
+    assert sum("asking again in" in record.message for record in caplog.records) == 2
+
+
 def test_ends_at_once_and_leaves_neither_task_nor_thread(follow):
     async def run() -> set[asyncio.Task]:
         async with run_api_server() as server:

@@ -1,12 +1,13 @@
 """Replicas that come, go and drain under load: every request is answered, with the text of an undisturbed mesh."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from fake_api_server import SELECTOR, FakeApiServer, listen, make_slice, pod
+from following import until
 from integration_mesh import QUARTERS, Mesh, run_mesh, start_expert
 from kubernetes.aio.client import Configuration
 
@@ -68,12 +69,6 @@ async def load(mesh: Mesh, prompts: list[list[int]]) -> AsyncIterator[list[list[
             clients.create_task(client(number))
         yield answers
         is_over = True
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def replica_at(mesh: Mesh, address: str) -> Replica | None:

@@ -89,7 +89,7 @@ class FakeApiServer:
             case "hang":
                 await asyncio.sleep(3600)
             case "500" | "410" | "403" as status:
-                return web.json_response({"code": int(status)}, status=int(status))
+                return web.json_response({"code": int(status), "message": "as told"}, status=int(status))
             case "not json":
                 return web.Response(text="{")
             case "drop":

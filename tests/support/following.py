@@ -31,6 +31,7 @@ class Follower:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    """Wait for a condition that nothing announces."""
+    async with asyncio.timeout(30):
         while not condition():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)

@@ -114,17 +114,34 @@ async def open_slice_api(query: SliceQuery, load: LoadConfiguration, timeout_sec
     """Read the credentials, which expire, and hold a client inside the ``async with``."""
     configuration = Configuration()
     await load(configuration)
+    configuration.client_session_kwargs = {"middlewares": (_ask_once,)}
     # Reading the certificates of the system takes long enough to hold up every request on this loop.
     async with await asyncio.to_thread(ApiClient, configuration) as client:
         yield SliceApi(client, query, timeout_seconds)
+
+
+async def _ask_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from connecting a second time at once when a connection breaks: pauses are the caller's to make."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise ApiServerError(f"no connection to the API server: {error}") from error
 
 
 async def _check_status(response: aiohttp.ClientResponse) -> None:
     if response.status == GONE:
         raise ExpiredError("the API server no longer knows the version to continue from")
     if response.status != 200:
-        text = (await response.text(errors="replace"))[:500]
-        raise ApiServerError(f"the API server answered {response.status} {response.reason}: {text}")
+        message = _read_message(await response.text(errors="replace"))
+        raise ApiServerError(f"the API server answered {response.status} {response.reason}: {message}")
+
+
+def _read_message(text: str) -> str:
+    """Take the message out of a Status object; whatever stands between may answer with something else."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, LookupError, TypeError):
+        return text[:500]
 
 
 async def _read_events(response: aiohttp.ClientResponse, quiet_seconds: float) -> AsyncGenerator[Event, None]:
