@@ -3,7 +3,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expertmesh.discovery.picker import (
@@ -47,6 +47,7 @@ def test_equally_busy_replicas_share_evenly_and_the_busiest_of_many_is_never_tak
     assert all(abs(picks[name] - 1000) < 120 for name in "abcd")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 2 * NOW)), min_size=1, max_size=6), st.integers())
 def test_any_replicas_give_one_of_them(states, seed):
     replicas = [Replica(str(index), *state) for index, state in enumerate(states)]
@@ -103,12 +104,14 @@ def test_errors_while_ejected_do_not_prolong():
     assert fail(health, NOW + MIN_EJECTION_SECONDS / 2) == health
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_ejection_is_jittered(seed):
     health = Health(MAX_CONSECUTIVE_ERRORS - 1).after_error(NOW, random.Random(seed))
     assert MIN_EJECTION_SECONDS <= health.ejected_until - NOW <= 1.5 * MIN_EJECTION_SECONDS
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 2 * NOW), min_size=1, max_size=6))
 def test_ejected_replicas_are_left_out_but_never_the_last(ends):
     replicas = [Replica(str(index), health=Health(ejected_until=end)) for index, end in enumerate(ends)]
