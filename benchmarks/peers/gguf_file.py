@@ -1,4 +1,5 @@
-"""The bfloat16 checkpoint as a Q4_0 GGUF for llama.cpp. Needs numpy and gguf, knows no torch.
+"""The bfloat16 checkpoint as a Q4_0 GGUF for llama.cpp. Needs numpy and gguf, and sentencepiece for a
+vocabulary; knows no torch.
 
 Every matrix becomes Q4_0, the head included (llama.cpp's own recipe would keep that at 6 bits); norms and the gate stay
 float32. Matrices are read through a memory map and quantized one at a time.
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape, quantize
+from gguf.vocab import SentencePieceVocab
 from numpy.typing import NDArray
 
 ARCHITECTURE = "llama"
@@ -62,8 +64,8 @@ class Bfloat16Files:
         return np.memmap(path, np.uint16, "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
 
 
-def write_gguf(bf16: Path, path: Path) -> None:
-    """Write the file unless it is there."""
+def write_gguf(bf16: Path, path: Path, tokenizer_directory: Path | None = None) -> None:
+    """Write the file unless it is there, with the vocabulary of a ``tokenizer.model`` or without any."""
     if path.exists():
         return
     config = json.loads((bf16 / "config.json").read_text())
@@ -72,6 +74,7 @@ def write_gguf(bf16: Path, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     writer = GGUFWriter(unfinished, ARCHITECTURE)
     _add_config(writer, config)
+    _add_vocabulary(writer, config, tokenizer_directory)
     for tensor in tensors:
         _announce(writer, files, tensor)
     writer.write_header_to_file()
@@ -84,7 +87,7 @@ def write_gguf(bf16: Path, path: Path) -> None:
 
 
 def _add_config(writer: GGUFWriter, config: dict[str, Any]) -> None:
-    """Describe the model; it has no vocabulary, because engines are given token ids."""
+    """Describe the model."""
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_0)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -98,7 +101,21 @@ def _add_config(writer: GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_expert_count(config["num_local_experts"])
     writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+
+
+def _add_vocabulary(writer: GGUFWriter, config: dict[str, Any], tokenizer_directory: Path | None) -> None:
+    """Copy the SentencePiece vocabulary, which servers of text need; engines that are given token ids need none."""
+    if tokenizer_directory is None:
+        writer.add_tokenizer_model("no_vocab")
+        return
+    vocabulary = SentencePieceVocab(tokenizer_directory)
+    texts, scores, kinds = zip(*vocabulary.all_tokens(), strict=True)
+    writer.add_tokenizer_model(vocabulary.tokenizer_model)
+    writer.add_token_list(texts)
+    writer.add_token_scores(scores)
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
 
 
 def _tensors(config: dict[str, Any]) -> Iterator[GgufTensor]:

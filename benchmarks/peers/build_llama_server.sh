@@ -1,0 +1,25 @@
+#!/bin/sh
+# Builds llama.cpp's own HTTP server for this processor, for benchmarks/serve.py --llama-server.
+#
+# Usage: benchmarks/peers/build_llama_server.sh DIR [JOBS]
+#
+# The sources are those that the source package of llama-cpp-python carries: the llama.cpp of cpu_peers.py. Needed are
+# pip (PYTHON names the interpreter), cmake and a C++ compiler. Neither TLS nor the page for browsers is built.
+set -eu
+
+VERSION=0.3.36
+directory=${1:?usage: $0 DIR [JOBS]}
+jobs=${2:-1}
+
+mkdir -p "$directory"
+cd "$directory"
+sources=llama_cpp_python-$VERSION
+if [ ! -d "$sources" ]; then
+    "${PYTHON:-python3}" -m pip download --quiet --no-deps --no-binary llama-cpp-python "llama-cpp-python==$VERSION"
+    tar -xzf "$sources.tar.gz"
+fi
+cmake -S "$sources/vendor/llama.cpp" -B build -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
+    -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+    -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+cmake --build build --config Release --target llama-server -j "$jobs"
+echo "$(pwd)/build/bin/llama-server"

@@ -1,0 +1,140 @@
+"""Latency and throughput under load, of expertmesh and of any server of the OpenAI HTTP API.
+
+Usage: python benchmarks/serve.py (--clients N | --rate R) [--url NAME=URL]... [--expertmesh DIR [--up-flags FLAGS]]
+    [--llama-server PROGRAM --gguf FILE [--llama-flags FLAGS]] [--requests N] [--prompt-tokens LENGTHS]
+    [--output-tokens LENGTHS] [--shared-prefix N] [--words TOKENIZER] [--slo-ttft S] [--slo-tpot S] [--seed N]
+    [--json FILE] [--plot FILE]
+
+Closed loop (each of N clients sends its next request when it has its answer) or Poisson arrivals (R a second, whatever
+is still running). The servers get the same requests, one server after the other: those given by URL as they are; those
+started here are stopped again before the next one starts. Answers are streamed and greedy.
+
+LENGTHS is N, LOW:HIGH (uniform) or lognormal:MEDIAN:SIGMA. Prompts are token ids, so that every server counts the same;
+for a server that takes none, --words makes them of words that are one token each in a tokenizer.model.
+"""
+
+import argparse
+import asyncio
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from report import parse_arguments, show
+from serving.client import Target
+from serving.load import Load, Pieces, TokenIds, parse_lengths
+from serving.metrics import Objective, compare
+from serving.pacing import Run, run
+from serving.plot import plot
+from serving.servers import FULL_LENGTH, Expertmesh, LlamaServer, started
+from serving.words import single_token_words
+
+
+def targets(arguments: argparse.Namespace, load: Load) -> Iterator[AbstractContextManager[Target]]:
+    """List the servers; each answers inside its ``with``."""
+    if arguments.expertmesh:
+        yield started(Expertmesh(arguments.expertmesh, tuple(shlex.split(arguments.up_flags))))
+    if arguments.llama_server:
+        slots = load.num_clients or arguments.llama_slots
+        flags = tuple(shlex.split(arguments.llama_flags))
+        yield started(LlamaServer(arguments.llama_server, arguments.gguf, slots, load.longest, flags))
+    for name, url in arguments.url:
+        fields = {} if arguments.plain else FULL_LENGTH
+        yield nullcontext(Target(name, url, arguments.api_key, fields))
+
+
+def measure(servers: Iterator[AbstractContextManager[Target]], load: Load, pieces: Pieces, warmup: int) -> list[Run]:
+    """Put the load on each server in turn."""
+    runs = []
+    for server in servers:
+        with server as target:
+            runs.append(asyncio.run(run(target, load, pieces, warmup)))
+        print_errors(runs[-1])
+    return runs
+
+
+def print_errors(finished: Run) -> None:
+    """Say which errors came how often."""
+    for error, count in Counter(answer.error for answer in finished.answers if answer.error).most_common():
+        print(f"{finished.name}: {count} x {error}")
+
+
+def named_url(text: str) -> tuple[str, str]:
+    """Read NAME=URL."""
+    name, separator, url = text.partition("=")
+    if not (separator and name and url.startswith(("http://", "https://"))):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL, for example peer=http://127.0.0.1:8080")
+    return name, url
+
+
+def id_range(text: str) -> TokenIds:
+    """Read FIRST:END."""
+    first, _, end = text.partition(":")
+    return TokenIds(int(first), int(end))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
+    parser = parse_arguments(__doc__)
+    parser.add_argument("--url", action="append", default=[], type=named_url, metavar="NAME=URL", help="a server")
+    parser.add_argument("--api-key", help="of the servers given by URL")
+    parser.add_argument("--plain", action="store_true", help="send servers given by URL only fields of OpenAI's API")
+    parser.add_argument("--expertmesh", type=Path, metavar="DIR", help="start expertmesh up with this checkpoint")
+    parser.add_argument("--up-flags", default="", help="further flags of expertmesh up, in one string")
+    parser.add_argument("--llama-server", type=Path, metavar="PROGRAM", help="see peers/build_llama_server.sh")
+    parser.add_argument("--gguf", type=Path, help="the model of --llama-server")
+    parser.add_argument("--llama-flags", default="", help="further flags of llama-server, in one string")
+    parser.add_argument("--llama-slots", type=int, default=32, help="batch of llama-server under --rate")
+    pacing = parser.add_mutually_exclusive_group(required=True)
+    pacing.add_argument("--clients", type=int, help="closed loop with so many clients")
+    pacing.add_argument("--rate", type=float, help="Poisson arrivals, requests per second")
+    parser.add_argument("--requests", type=int, default=64, help="how many are measured")
+    parser.add_argument("--warmup", type=int, default=4, help="how many are sent before, and not measured")
+    parser.add_argument("--prompt-tokens", type=parse_lengths, default="128", metavar="LENGTHS")
+    parser.add_argument("--output-tokens", type=parse_lengths, default="64", metavar="LENGTHS")
+    parser.add_argument("--shared-prefix", type=int, default=0, help="tokens that all prompts begin with, on top")
+    parser.add_argument("--token-ids", type=id_range, default="1000:32000", metavar="FIRST:END", help="of prompts")
+    parser.add_argument("--words", type=Path, metavar="TOKENIZER", help="text prompts; see above")
+    parser.add_argument("--slo-ttft", type=float, default=5.0, help="seconds that an answer in time may take")
+    parser.add_argument("--slo-tpot", type=float, default=0.5, help="seconds per token that it may take")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, help="write a PNG (needs the extra bench)")
+    arguments = parser.parse_args(argv)
+    check(parser, arguments)
+    return arguments
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse flags that leave nothing to do."""
+    if not (arguments.url or arguments.expertmesh or arguments.llama_server):
+        parser.error("give a server: --url, --expertmesh or --llama-server")
+    if arguments.llama_server and not arguments.gguf:
+        parser.error("--llama-server needs --gguf")
+    numbers = (arguments.requests, arguments.clients, arguments.rate)
+    if any(number is not None and number <= 0 for number in numbers):
+        parser.error("--requests, --clients and --rate are positive numbers")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and report."""
+    arguments = parse(argv)
+    load = Load(
+        num_requests=arguments.requests,
+        prompt_tokens=arguments.prompt_tokens,
+        output_tokens=arguments.output_tokens,
+        shared_prefix=arguments.shared_prefix,
+        num_clients=arguments.clients,
+        rate=arguments.rate,
+        seed=arguments.seed,
+    )
+    pieces = single_token_words(arguments.words) if arguments.words else arguments.token_ids
+    runs = measure(targets(arguments, load), load, pieces, arguments.warmup)
+    objective = Objective(arguments.slo_ttft, arguments.slo_tpot)
+    show(f"under load: {load}", compare(str(load), runs, objective), arguments.json)
+    if arguments.plot:
+        plot(str(load), runs, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Servers that a benchmark starts itself: expertmesh, and llama.cpp's own. Knows processes and flags, not load."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from expertmesh.cli.layout import free_port
+from serving.client import Target
+
+START_SECONDS = 300.0
+STOP_SECONDS = 60.0
+# Both take it, and without it answers end where the model likes.
+FULL_LENGTH = {"ignore_eos": True}
+CONTEXT_MULTIPLE = 256
+
+
+class Server(Protocol):
+    """Something that can be put under load for as long as it is started."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        ...
+
+    def command(self, port: int) -> list[str]:
+        """Return the command that serves HTTP on this port of 127.0.0.1."""
+        ...
+
+    @property
+    def ready_path(self) -> str:
+        """What answers 200 once requests are served."""
+        ...
+
+
+@dataclass(frozen=True)
+class Expertmesh:
+    """A gateway and expert servers as ``expertmesh up`` starts them, with further ``flags``."""
+
+    model: Path
+    flags: tuple[str, ...] = ()
+    name: str = "expertmesh"
+    ready_path: str = "/ready"
+
+    def command(self, port: int) -> list[str]:
+        """See ``Server``."""
+        grpc, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"
+        up = [sys.executable, "-m", "expertmesh.cli.main", "up", "--model", str(self.model)]
+        return [*up, "--listen", grpc, "--http-listen", http, *self.flags]
+
+
+@dataclass(frozen=True)
+class LlamaServer:
+    """llama.cpp's server: ``slots`` requests are batched, each with room for ``slot_tokens``."""
+
+    program: Path
+    gguf: Path
+    slots: int
+    slot_tokens: int
+    flags: tuple[str, ...] = ()
+    name: str = "llama.cpp"
+    ready_path: str = "/health"
+
+    def command(self, port: int) -> list[str]:
+        """See ``Server``."""
+        context = self.slots * -(-self.slot_tokens // CONTEXT_MULTIPLE) * CONTEXT_MULTIPLE
+        batching = ["-np", str(self.slots), "-cb", "-c", str(context)]
+        threads = ["-t", str(os.cpu_count()), "-tb", str(os.cpu_count())]
+        listen = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+        return [str(self.program), "-m", str(self.gguf), *batching, *threads, *listen, *self.flags]
+
+
+@contextmanager
+def started(server: Server) -> Iterator[Target]:
+    """Run a server until the end of the block; yields where it answers."""
+    port = free_port()
+    with running(server.command(port)) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url + server.ready_path, process)
+        yield Target(server.name, url, fields=FULL_LENGTH)
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command for as long as the block takes; what it prints goes to standard error."""
+    with subprocess.Popen(command, stdout=sys.stderr) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            _wait_or_kill(process)
+
+
+def _wait_or_kill(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until ``url`` answers 200; RuntimeError if the process ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(url):
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with exit code {process.returncode}; its output above says why")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{url} did not answer 200 within {START_SECONDS:g} s")
+        time.sleep(0.2)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
