@@ -5,8 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,9 @@ STOP_SECONDS = 60.0
 # Both take it, and without it answers end where the model likes.
 FULL_LENGTH = {"ignore_eos": True}
 CONTEXT_MULTIPLE = 256
+# What ``expertmesh up`` sets for its processes: threads that spin while they wait would take the cores from others.
+AS_IN_UP = {"OMP_WAIT_POLICY": "PASSIVE"}
+BENCHMARKS = str(Path(__file__).parents[1])
 
 
 class Server(Protocol):
@@ -39,6 +42,11 @@ class Server(Protocol):
         """What answers 200 once requests are served."""
         ...
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that it is given on top of this process's."""
+        ...
+
 
 @dataclass(frozen=True)
 class Expertmesh:
@@ -48,6 +56,7 @@ class Expertmesh:
     flags: tuple[str, ...] = ()
     name: str = "expertmesh"
     ready_path: str = "/ready"
+    environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, port: int) -> list[str]:
         """See ``Server``."""
@@ -67,6 +76,7 @@ class LlamaServer:
     flags: tuple[str, ...] = ()
     name: str = "llama.cpp"
     ready_path: str = "/health"
+    environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, port: int) -> list[str]:
         """See ``Server``."""
@@ -77,20 +87,56 @@ class LlamaServer:
         return [str(self.program), "-m", str(self.gguf), *batching, *threads, *listen, *self.flags]
 
 
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway alone, run by a module of the benchmarks and its arguments, for expert servers at ``endpoints``."""
+
+    model: Path
+    endpoints: tuple[str, ...]
+    program: tuple[str, ...]
+    name: str = "expertmesh"
+    ready_path: str = "/ready"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """See ``Server``."""
+        paths = filter(None, (BENCHMARKS, os.environ.get("PYTHONPATH")))
+        return {"PYTHONPATH": os.pathsep.join(paths), **AS_IN_UP}
+
+    def command(self, port: int) -> list[str]:
+        """See ``Server``."""
+        listen = ["--listen", f"127.0.0.1:{free_port()}", "--http-listen", f"127.0.0.1:{port}"]
+        experts = ["--experts", ",".join(self.endpoints), "--log-level", "warning"]
+        return [sys.executable, "-m", *self.program, "gateway", "--model", str(self.model), *experts, *listen]
+
+
 @contextmanager
 def started(server: Server) -> Iterator[Target]:
     """Run a server until the end of the block; yields where it answers."""
     port = free_port()
-    with running(server.command(port)) as process:
+    with running(server.command(port), server.environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url + server.ready_path, process)
         yield Target(server.name, url, fields=FULL_LENGTH)
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+def expert_servers(model: Path, hosted: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Run an expert server for each of ``hosted`` (for example ``0-1``) as ``up`` does; yields their endpoints."""
+    endpoints = tuple(f"127.0.0.1:{free_port()}" for _ in hosted)
+    expert = [sys.executable, "-m", "expertmesh.cli.main", "expert", "--model", str(model), "--log-level", "warning"]
+    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    with ExitStack() as processes:
+        for experts, endpoint in zip(hosted, endpoints, strict=True):
+            command = [*expert, "--experts", experts, "--listen", endpoint, "--threads", threads]
+            processes.enter_context(running(command, AS_IN_UP))
+        yield endpoints
+
+
+@contextmanager
+def running(command: Sequence[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command for as long as the block takes; what it prints goes to standard error."""
-    with subprocess.Popen(command, stdout=sys.stderr) as process:
+    with subprocess.Popen(command, env={**os.environ, **environment}, stdout=sys.stderr) as process:
         try:
             yield process
         finally:

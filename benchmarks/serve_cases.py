@@ -1,0 +1,174 @@
+"""What serving is meant to reach, each goal as a case: expertmesh under load, beside itself or llama.cpp's server.
+
+Usage: python benchmarks/serve_cases.py CASE... [--directory DIR] [--llama-server PROGRAM] [--requests N] [--json FILE]
+
+clients      16 clients at a time: tokens per second beside llama.cpp's server (peers/build_llama_server.sh)
+prefix       time to the first token of prompts that share 2,000 tokens, beside prompts that share none
+ping-pong    --micro-batches 2 beside 1, while every expert call takes 1 ms more
+speculation  --speculate 4 beside 0, on answers that repeat themselves: only eight tokens are allowed
+overhead     the share of a step of 16 sequences that the gateway spends in neither torch nor waiting for experts
+
+The model is that of cpu_peers.py: two layers of Mixtral's real width, random weights, AWQ for expertmesh and Q4_0 for
+llama.cpp. ``--directory`` keeps it for later runs (11 GB). expertmesh runs as ``expertmesh up`` starts it.
+Needed are the extras dev and bench, and gguf for the file of llama.cpp.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cpu_peers import checkpoint_directory
+from report import Row, parse_arguments, show
+from serve import print_errors
+from serving.client import Target
+from serving.load import Load, TokenIds, Uniform
+from serving.metrics import Objective, compare
+from serving.pacing import Run, run
+from serving.servers import Expertmesh, Gateway, LlamaServer, Server, expert_servers, started
+from serving.trace import Trace, shares
+
+PIECES = TokenIds(1000, 32000)
+OBJECTIVE = Objective(ttft_seconds=30.0, tpot_seconds=0.5)
+CLIENTS = 16
+PREFIX_TOKENS = 2000
+HOSTED = ("0-1", "2-3", "4-5", "6-7")
+CHAOS_SECONDS = "0.001"
+NUM_DRAFTED = "4"
+# Greedy answers over a few tokens soon go round in circles.
+ALLOWED_IDS = range(1000, 1008)
+ONLY_ALLOWED = {"logit_bias": {str(token_id): 100 for token_id in ALLOWED_IDS}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where things are, and how many requests to send if not as many as a case likes."""
+
+    directory: Path
+    llama_server: Path | None
+    num_requests: int | None
+
+    @property
+    def model(self) -> Path:
+        """The checkpoint of expertmesh."""
+        return self.directory / "awq"
+
+    def load(self, num_requests: int, prompt: int, output: int, clients: int = CLIENTS, prefix: int = 0) -> Load:
+        """Make a closed loop of equal requests."""
+        lengths = Uniform(prompt, prompt), Uniform(output, output)
+        return Load(self.num_requests or num_requests, *lengths, shared_prefix=prefix, num_clients=clients)
+
+
+def clients(setting: Setting) -> list[Row]:
+    """Compare throughput with llama.cpp's server."""
+    load = setting.load(64, prompt=128, output=64)
+    servers: list[Server] = [Expertmesh(setting.model)]
+    if setting.llama_server:
+        servers.append(LlamaServer(setting.llama_server, _gguf(setting.directory), CLIENTS, load.longest))
+    return compare("clients", [measure(server, load) for server in servers], OBJECTIVE)
+
+
+def _gguf(directory: Path) -> Path:
+    from peers.gguf_file import write_gguf
+
+    path = directory / "q4_0_vocabulary.gguf"
+    write_gguf(directory / "bf16", path, directory / "awq")
+    return path
+
+
+def prefix(setting: Setting) -> list[Row]:
+    """Compare equally long prompts, on one server: the ones share nothing, of the others all but 16 tokens is known."""
+    uncached = setting.load(6, prompt=PREFIX_TOKENS + 16, output=4, clients=1)
+    cached = setting.load(6, prompt=16, output=4, clients=1, prefix=PREFIX_TOKENS)
+    with started(Expertmesh(setting.model)) as target:
+        runs = [put(replace(target, name=name), load) for name, load in (("uncached", uncached), ("cached", cached))]
+    return compare("prefix", runs, OBJECTIVE)
+
+
+def ping_pong(setting: Setting) -> list[Row]:
+    """Compare two micro-batches with one."""
+    load = setting.load(64, prompt=128, output=64)
+    delay = ("--chaos-delay", CHAOS_SECONDS)
+    runs = [
+        measure(Expertmesh(setting.model, ("--micro-batches", count, *delay), f"{count} micro-batches"), load)
+        for count in ("2", "1")
+    ]
+    return compare("ping-pong", runs, OBJECTIVE)
+
+
+def speculation(setting: Setting) -> list[Row]:
+    """Compare drafts with none, for one client."""
+    load = setting.load(8, prompt=32, output=128, clients=1)
+    runs = [
+        measure(Expertmesh(setting.model, ("--speculate", count), f"{count} drafted"), load, ONLY_ALLOWED)
+        for count in (NUM_DRAFTED, "0")
+    ]
+    return compare("speculation", runs, OBJECTIVE)
+
+
+def overhead(setting: Setting) -> list[Row]:
+    """Time the parts of steps from outside; see ``serving.trace.shares``."""
+    load = setting.load(32, prompt=32, output=128)
+    with tempfile.TemporaryDirectory(prefix="expertmesh-trace-") as temporary:
+        path = Path(temporary) / "trace.json"
+        with expert_servers(setting.model, HOSTED) as endpoints:
+            program = ("serving.timed_gateway", str(path))
+            measure(Gateway(setting.model, endpoints, program), load)
+        mean = shares(Trace.read(path), CLIENTS)
+    parts = {"torch": mean.torch, "rpc": mean.rpc, "neither": mean.neither}
+    return [
+        Row("overhead", "step_seconds", mean.step, "s"),
+        Row("overhead", "num_steps", mean.num_steps, "steps"),
+        *(Row("overhead", f"share_{name}", 100 * seconds / mean.step, "%") for name, seconds in parts.items()),
+    ]
+
+
+def measure(server: Server, load: Load, fields: Mapping[str, object] | None = None) -> Run:
+    """Start a server, put the load on it, stop it."""
+    with started(server) as target:
+        return put(replace(target, fields={**target.fields, **(fields or {})}), load)
+
+
+def put(target: Target, load: Load) -> Run:
+    """Put the load on a server; as many warm it up as there are clients."""
+    assert load.num_clients
+    finished = asyncio.run(run(target, load, PIECES, num_warmup=load.num_clients))
+    print_errors(finished)
+    return finished
+
+
+CASES: dict[str, Callable[[Setting], list[Row]]] = {
+    "clients": clients,
+    "prefix": prefix,
+    "ping-pong": ping_pong,
+    "speculation": speculation,
+    "overhead": overhead,
+}
+
+
+def parse() -> argparse.Namespace:
+    """Read the flags."""
+    parser = parse_arguments(__doc__)
+    parser.add_argument("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--directory", type=Path, help="where checkpoints are kept for the next run")
+    parser.add_argument("--llama-server", type=Path, metavar="PROGRAM", help="see peers/build_llama_server.sh")
+    parser.add_argument("--requests", type=int, help="how many are measured, instead of each case's own number")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the checkpoint, measure and report."""
+    from peers.checkpoint import write_checkpoints
+
+    arguments = parse()
+    with checkpoint_directory(arguments.directory) as directory:
+        write_checkpoints(directory / "bf16", directory / "awq")
+        setting = Setting(directory, arguments.llama_server, arguments.requests)
+        rows = [row for case in arguments.cases for row in CASES[case](setting)]
+    show("two layers of Mixtral-8x7B under load", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+import asyncio
+
+import pytest
+from integration_mesh import run_mesh
+from serving.timed_gateway import DECODER_PARTS, attach
+from serving.trace import Trace, length, shares
+
+from expertmesh.client.gateway import Sampling
+from expertmesh.gateway import runner
+from expertmesh.gateway.dispatcher import RemoteExperts
+from expertmesh.gateway.runner import ModelRunner
+from expertmesh.model.decoder import Decoder
+
+WRAPPED = [(Decoder, name) for name in DECODER_PARTS] + [
+    (runner, "sample"),
+    (RemoteExperts, "__call__"),
+    (ModelRunner, "run"),
+]
+
+
+@pytest.fixture
+def trace(monkeypatch):
+    """A trace of what this process computes; the functions are bare again afterwards."""
+    for owner, name in WRAPPED:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    trace = Trace()
+    attach(trace)
+    return trace
+
+
+def test_the_steps_of_a_mesh_are_timed(trace, make_mixtral):
+    async def generate():
+        async with run_mesh(make_mixtral().directory) as mesh:
+            sampling = Sampling(max_tokens=6, temperature=0.0, ignore_eos=True)
+            return [piece async for piece in mesh.client.generate([5, 6, 7], sampling)]
+
+    asyncio.run(generate())
+    num_layers = len(trace.rpc) // len(trace.steps)
+    assert [sizes for _, *sizes in trace.steps] == [[1, 3], *[[1, 1]] * 5]
+    assert len(trace.torch) == len(trace.steps) * (num_layers + 3)  # embedding, layers, head, sampler
+    assert length(trace.torch) + length(trace.rpc) == pytest.approx(length(trace.torch + trace.rpc))
+    parts = shares(trace, batch=1)
+    assert parts.num_steps == 4
+    assert parts.step == pytest.approx(parts.torch + parts.rpc + parts.neither)
