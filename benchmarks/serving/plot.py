@@ -27,6 +27,7 @@ def plot(title: str, runs: Sequence[Run], path: Path) -> None:
     figure = Figure(figsize=INCHES, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
+    figure.supylabel("share of answers (ITL: of gaps)")
     for axes, (name, seconds_of) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
         for run in runs:
             values = [seconds for answer in run.answers if answer.error is None for seconds in seconds_of(answer)]
@@ -35,6 +36,6 @@ def plot(title: str, runs: Sequence[Run], path: Path) -> None:
         axes.set_xlabel(f"{name}, ms")
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
-        if runs:
+        if axes.lines:
             axes.legend()
     figure.savefig(path)

@@ -69,11 +69,14 @@ def test_refusals_are_counted_and_named(tmp_path, capsys):
     assert "one: 6 x AnswerError: HTTP 400" in capsys.readouterr().out
 
 
-def test_a_plot_is_written(tmp_path):
+@pytest.mark.parametrize("first_id", [13, 14])
+def test_a_plot_is_written_even_of_refusals(tmp_path, first_id):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "times.png"
+    ids = f"{first_id}:{first_id + 1}"
     with http_server() as url:
-        measured(tmp_path, "--clients", "2", "--requests", "4", "--url", f"one={url}", "--plot", str(picture))
+        flags = ("--clients", "2", "--requests", "4", "--token-ids", ids, "--url", f"one={url}")
+        measured(tmp_path, *flags, "--plot", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
