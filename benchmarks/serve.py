@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pieces = single_token_words(arguments.words) if arguments.words else arguments.token_ids
     runs = measure(targets(arguments, load), load, pieces, arguments.warmup)
     objective = Objective(arguments.slo_ttft, arguments.slo_tpot)
-    show(f"under load: {load}", compare(str(load), runs, objective), arguments.json)
+    show(f"under load: {load}", compare(runs[0].name, runs, objective), arguments.json)
     if arguments.plot:
         plot(str(load), runs, arguments.plot)
 

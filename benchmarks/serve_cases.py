@@ -67,7 +67,7 @@ def clients(setting: Setting) -> list[Row]:
     servers: list[Server] = [Expertmesh(setting.model)]
     if setting.llama_server:
         servers.append(LlamaServer(setting.llama_server, _gguf(setting.directory), CLIENTS, load.longest))
-    return compare("clients", [measure(server, load) for server in servers], OBJECTIVE)
+    return rows_of("clients", [measure(server, load) for server in servers])
 
 
 def _gguf(directory: Path) -> Path:
@@ -84,7 +84,7 @@ def prefix(setting: Setting) -> list[Row]:
     cached = setting.load(6, prompt=16, output=4, clients=1, prefix=PREFIX_TOKENS)
     with started(Expertmesh(setting.model)) as target:
         runs = [put(replace(target, name=name), load) for name, load in (("uncached", uncached), ("cached", cached))]
-    return compare("prefix", runs, OBJECTIVE)
+    return rows_of("prefix", runs)
 
 
 def ping_pong(setting: Setting) -> list[Row]:
@@ -95,7 +95,7 @@ def ping_pong(setting: Setting) -> list[Row]:
         measure(Expertmesh(setting.model, ("--micro-batches", count, *delay), f"{count} micro-batches"), load)
         for count in ("2", "1")
     ]
-    return compare("ping-pong", runs, OBJECTIVE)
+    return rows_of("ping-pong", runs)
 
 
 def speculation(setting: Setting) -> list[Row]:
@@ -105,7 +105,7 @@ def speculation(setting: Setting) -> list[Row]:
         measure(Expertmesh(setting.model, ("--speculate", count), f"{count} drafted"), load, ONLY_ALLOWED)
         for count in (NUM_DRAFTED, "0")
     ]
-    return compare("speculation", runs, OBJECTIVE)
+    return rows_of("speculation", runs)
 
 
 def overhead(setting: Setting) -> list[Row]:
@@ -129,6 +129,11 @@ def measure(server: Server, load: Load, fields: Mapping[str, object] | None = No
     """Start a server, put the load on it, stop it."""
     with started(server) as target:
         return put(replace(target, fields={**target.fields, **(fields or {})}), load)
+
+
+def rows_of(case: str, runs: list[Run]) -> list[Row]:
+    """Compare the first run with the others."""
+    return compare(f"{case}: {runs[0].name}", runs, OBJECTIVE)
 
 
 def put(target: Target, load: Load) -> Run:

@@ -47,9 +47,9 @@ class AnswerError(Exception):
 
 @asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[httpx.AsyncClient]:
-    """Open a client of ``target`` with as many connections as requests need."""
+    """Open a client of ``target`` with a connection per request: one that is kept may close as it is used again."""
     headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(
         base_url=target.url.rstrip("/"), headers=headers, limits=limits, timeout=target.timeout_seconds, trust_env=False
     ) as client:

@@ -86,7 +86,7 @@ def compare(case: str, runs: Sequence[Run], objective: Objective) -> list[Row]:
     first, *peers = [figures(run, objective) for run in runs]
     rows = []
     for index, figure in enumerate(first):
-        row = Row(f"{case}: {runs[0].name}", figure.metric, figure.value, figure.unit)
+        row = Row(case, figure.metric, figure.value, figure.unit)
         values = [(run.name, peer[index].value) for run, peer in zip(runs[1:], peers, strict=True)]
         rows += [replace(row, peer=name, peer_value=value) for name, value in values] or [row]
     return rows

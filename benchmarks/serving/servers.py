@@ -20,6 +20,7 @@ STOP_SECONDS = 60.0
 # Both take it, and without it answers end where the model likes.
 FULL_LENGTH = {"ignore_eos": True}
 CONTEXT_MULTIPLE = 256
+WARNINGS = "2"  # and errors, of llama-server
 # What ``expertmesh up`` sets for its processes: threads that spin while they wait would take the cores from others.
 AS_IN_UP = {"OMP_WAIT_POLICY": "PASSIVE"}
 BENCHMARKS = str(Path(__file__).parents[1])
@@ -83,7 +84,7 @@ class LlamaServer:
         context = self.slots * -(-self.slot_tokens // CONTEXT_MULTIPLE) * CONTEXT_MULTIPLE
         batching = ["-np", str(self.slots), "-cb", "-c", str(context)]
         threads = ["-t", str(os.cpu_count()), "-tb", str(os.cpu_count())]
-        listen = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+        listen = ["--host", "127.0.0.1", "--port", str(port), "--no-ui", "--verbosity", WARNINGS]
         return [str(self.program), "-m", str(self.gguf), *batching, *threads, *listen, *self.flags]
 
 
