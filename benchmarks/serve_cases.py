@@ -117,7 +117,7 @@ def overhead(setting: Setting) -> list[Row]:
             program = ("serving.timed_gateway", str(path))
             measure(Gateway(setting.model, endpoints, program), load)
         mean = shares(Trace.read(path), CLIENTS)
-    parts = {"torch": mean.torch, "rpc": mean.rpc, "neither": mean.neither}
+    parts = {"torch": mean.torch, "rpc": mean.rpc, "neither": mean.neither, "loop": mean.loop}
     return [
         Row("overhead", "step_seconds", mean.step, "s"),
         Row("overhead", "num_steps", mean.num_steps, "steps"),

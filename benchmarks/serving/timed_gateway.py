@@ -4,83 +4,91 @@ Usage: python -m serving.timed_gateway TRACE gateway FLAG...; writes the spans o
 """
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from expertmesh.cli.main import main as run_command
 from expertmesh.gateway import runner
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.runner import ModelRunner
+from expertmesh.gateway.scheduler import Chunk
 from expertmesh.model.decoder import Decoder
-from serving.trace import Span, Trace
+from serving.trace import Trace
+
+Function = Callable[..., Any]
 
 # All that the gateway computes in a step. They are private because nobody else needs them apart.
 DECODER_PARTS = ("_embed", "_attend_and_choose", "_logits")
 
 
-def attach(trace: Trace) -> None:
-    """Note the spans of every later step in ``trace``."""
-    for name in DECODER_PARTS:
-        wrap(Decoder, name, timed, trace.torch)
-    wrap(runner, "sample", timed, trace.torch)
-    wrap(RemoteExperts, "__call__", awaited, trace.rpc)
-    wrap(ModelRunner, "run", counted, trace.steps)
+class Stopwatch:
+    """Wraps functions so that their calls are noted in ``trace``."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._torch_cpu = 0.0
+
+    def attach(self) -> None:
+        """Note every later step of this process."""
+        for name in DECODER_PARTS:
+            _wrap(Decoder, name, self._timed)
+        _wrap(runner, "sample", self._timed)
+        _wrap(RemoteExperts, "__call__", self._awaited)
+        _wrap(ModelRunner, "run", self._counted)
+
+    def _timed(self, function: Function) -> Function:
+        """Note when a function computes, and its processor time where it holds up the event loop."""
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started, cpu = perf_counter(), thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._trace.torch.append((started, perf_counter()))
+                if threading.current_thread() is threading.main_thread():
+                    self._torch_cpu += thread_time() - cpu
+
+        return call
+
+    def _awaited(self, function: Function) -> Function:
+        """Note when the result of a coroutine function is waited for."""
+
+        @wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            started = perf_counter()
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                self._trace.rpc.append((started, perf_counter()))
+
+        return call
+
+    def _counted(self, function: Function) -> Function:
+        """Note the start and the size of each step of ``ModelRunner.run``."""
+
+        @wraps(function)
+        async def call(model_runner: ModelRunner, chunks: Sequence[Chunk]) -> Any:
+            num_rows = sum(chunk.num_rows for chunk in chunks)
+            self._trace.steps.append((perf_counter(), len(chunks), num_rows, thread_time() - self._torch_cpu))
+            return await function(model_runner, chunks)
+
+        return call
 
 
-def wrap(owner: Any, name: str, wrapper: Callable[..., Any], notes: list[Any]) -> None:
-    """Put the wrapped function in the place of the bare one."""
-    setattr(owner, name, wrapper(getattr(owner, name), notes))
-
-
-def timed(function: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
-    """Wrap a function so that its calls are noted."""
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        started = perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            spans.append((started, perf_counter()))
-
-    return call
-
-
-def awaited(function: Callable[..., Awaitable[Any]], spans: list[Span]) -> Callable[..., Awaitable[Any]]:
-    """Wrap a coroutine function so that its calls are noted, from call to result."""
-
-    @wraps(function)
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        started = perf_counter()
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            spans.append((started, perf_counter()))
-
-    return call
-
-
-def counted(
-    function: Callable[..., Awaitable[Any]], steps: list[tuple[float, int, int]]
-) -> Callable[..., Awaitable[Any]]:
-    """Wrap ``ModelRunner.run`` so that the start and the size of each step are noted."""
-
-    @wraps(function)
-    async def call(self: ModelRunner, chunks: Sequence[Any]) -> Any:
-        steps.append((perf_counter(), len(chunks), sum(chunk.num_tokens for chunk in chunks)))
-        return await function(self, chunks)
-
-    return call
+def _wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
+    setattr(owner, name, wrapper(getattr(owner, name)))
 
 
 def main() -> None:
     """Run the command that follows, until it is told to end."""
     path = Path(sys.argv.pop(1))
     trace = Trace()
-    attach(trace)
+    Stopwatch(trace).attach()
     try:
         run_command()
     finally:

@@ -7,15 +7,20 @@ from itertools import pairwise
 from pathlib import Path
 
 Span = tuple[float, float]
+Step = tuple[float, int, int, float]
 
 
 @dataclass
 class Trace:
-    """Spans in torch and in waiting for experts, and (start, sequences, rows) of each step; seconds of one clock."""
+    """Spans in torch and in waiting for experts, in seconds of one clock, and steps.
+
+    A step is its start, its sequences and rows, and the processor seconds that the event loop's thread had used by then
+    outside torch.
+    """
 
     torch: list[Span] = field(default_factory=list)
     rpc: list[Span] = field(default_factory=list)
-    steps: list[tuple[float, int, int]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write all of it as JSON."""
@@ -30,13 +35,18 @@ class Trace:
 
 @dataclass(frozen=True)
 class Shares:
-    """Mean seconds of a step, of which in torch, in nothing but waiting for experts, and in neither."""
+    """Mean seconds of a step: of which in torch, in nothing but waiting for experts, and in neither.
+
+    ``loop`` are the processor seconds of the event loop outside torch: what is neither, and what is done while experts
+    are waited for (their messages, and those to clients).
+    """
 
     num_steps: int
     step: float
     torch: float
     rpc: float
     neither: float
+    loop: float
 
 
 def shares(trace: Trace, batch: int) -> Shares:
@@ -45,18 +55,16 @@ def shares(trace: Trace, batch: int) -> Shares:
     A step lasts until the next one starts: what comes between, sampled tokens to clients included, is its own. Time
     that is both in torch and in waiting counts as torch.
     """
-    windows = [
-        (start, end)
-        for (start, *sizes), (end, *next_sizes) in pairwise(trace.steps)
-        if sizes == next_sizes == [batch, batch]
-    ]
-    if not windows:
+    pairs = [pair for pair in pairwise(trace.steps) if all(step[1:3] == (batch, batch) for step in pair)]
+    if not pairs:
         raise ValueError(f"no two steps with {batch} sequences came one after the other; more requests would be right")
+    windows = [(step[0], following[0]) for step, following in pairs]
+    loop = sum(following[3] - step[3] for step, following in pairs)
     total = length(windows)
     in_torch = length(clip(trace.torch, windows))
     busy = length(clip(trace.torch + trace.rpc, windows))
-    count = len(windows)
-    return Shares(count, total / count, in_torch / count, (busy - in_torch) / count, (total - busy) / count)
+    seconds = (total, in_torch, busy - in_torch, total - busy, loop)
+    return Shares(len(pairs), *(part / len(pairs) for part in seconds))
 
 
 def length(spans: Iterable[Span]) -> float:

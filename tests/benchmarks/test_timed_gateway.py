@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from integration_mesh import run_mesh
-from serving.timed_gateway import DECODER_PARTS, attach
+from serving.timed_gateway import DECODER_PARTS, Stopwatch
 from serving.trace import Trace, length, shares
 
 from expertmesh.client.gateway import Sampling
@@ -24,7 +24,7 @@ def trace(monkeypatch):
     for owner, name in WRAPPED:
         monkeypatch.setattr(owner, name, getattr(owner, name))
     trace = Trace()
-    attach(trace)
+    Stopwatch(trace).attach()
     return trace
 
 
@@ -36,9 +36,10 @@ def test_the_steps_of_a_mesh_are_timed(trace, make_mixtral):
 
     asyncio.run(generate())
     num_layers = len(trace.rpc) // len(trace.steps)
-    assert [sizes for _, *sizes in trace.steps] == [[1, 3], *[[1, 1]] * 5]
+    assert [step[1:3] for step in trace.steps] == [(1, 3), *[(1, 1)] * 5]
     assert len(trace.torch) == len(trace.steps) * (num_layers + 3)  # embedding, layers, head, sampler
     assert length(trace.torch) + length(trace.rpc) == pytest.approx(length(trace.torch + trace.rpc))
     parts = shares(trace, batch=1)
     assert parts.num_steps == 4
+    assert parts.loop > 0
     assert parts.step == pytest.approx(parts.torch + parts.rpc + parts.neither)
