@@ -35,7 +35,7 @@ def parse_arguments(description: str | None) -> argparse.ArgumentParser:
 def show(title: str, rows: list[Row], json_file: Path | None) -> None:
     """Print the rows and write them to ``json_file``."""
     if json_file:
-        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        write_json(rows, json_file)
     table = Table("case", "metric", "value", "peer", "peer's", "ratio", title=title, title_justify="left")
     for row in rows:
         ratio = f"{row.value / row.peer_value:.2f}" if row.peer_value else ""
@@ -43,6 +43,11 @@ def show(title: str, rows: list[Row], json_file: Path | None) -> None:
         table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}", row.peer or "", peer_value, ratio)
     table.caption = describe_machine()
     Console().print(table)
+
+
+def write_json(rows: list[Row], json_file: Path) -> None:
+    """Write the rows to a file, in place of what it held."""
+    json_file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
 def describe_machine() -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpu_peers import checkpoint_directory
-from report import Row, parse_arguments, show
+from report import Row, parse_arguments, show, write_json
 from serve import print_errors
 from serving.client import Target
 from serving.load import Load, TokenIds, Uniform
@@ -171,8 +171,13 @@ def main() -> None:
     with checkpoint_directory(arguments.directory) as directory:
         write_checkpoints(directory / "bf16", directory / "awq")
         setting = Setting(directory, arguments.llama_server, arguments.requests)
-        rows = [row for case in arguments.cases for row in CASES[case](setting)]
-    show("two layers of Mixtral-8x7B under load", rows, arguments.json)
+        rows: list[Row] = []
+        for case in arguments.cases:
+            measured = CASES[case](setting)
+            show("two layers of Mixtral-8x7B under load", measured, None)
+            rows += measured
+    if arguments.json:
+        write_json(rows, arguments.json)
 
 
 if __name__ == "__main__":
