@@ -5,7 +5,7 @@ from integration_mesh import run_mesh
 from serving.timed_gateway import DECODER_PARTS, Stopwatch
 from serving.trace import Trace, length, shares
 
-from expertmesh.client.gateway import Sampling
+from expertmesh.client import Sampling
 from expertmesh.gateway import runner
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.runner import ModelRunner
