@@ -13,6 +13,10 @@ class InvalidRequestError(ExpertmeshError):
     """A request asks for something that cannot be done; it names the field and the value."""
 
 
+class PromptTooLongError(InvalidRequestError):
+    """A prompt does not fit the context of the served model."""
+
+
 class QueueFullError(ExpertmeshError):
     """So many requests wait already that one more is refused; it may be sent again later."""
 

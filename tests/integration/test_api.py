@@ -46,7 +46,8 @@ def test_text_and_ids_and_counts_agree(directory):
     from_text, from_ids, chat = with_mesh(directory, use)
     assert from_text == from_ids
     ids = [token_id for piece in from_text for token_id in piece.token_ids]
-    assert "".join(piece.text for piece in from_text) == tokenizer.decode(ids)
+    prompt_ids = encode_prompt(tokenizer, "Hello world")
+    assert "Hello world" + "".join(piece.text for piece in from_text) == tokenizer.decode(prompt_ids + ids)
     assert [piece.finish_reason for piece in from_text] == [None] * 9 + ["length"]
     assert (from_text[-1].num_prompt_tokens, from_text[-1].num_output_tokens) == (3, 10)
     assert chat[-1].num_prompt_tokens == len(encode_chat(tokenizer, [Message("user", "Hello")]))
@@ -86,7 +87,7 @@ def test_a_wrong_value_is_named_and_nobody_else_is_disturbed(directory, prompt, 
 
 def test_conversations_out_of_order_are_invalid(directory):
     async def use(mesh: Mesh):
-        for messages in ([], [("assistant", "hi")], [("user", "a"), ("robot", "b")]):
+        for messages in ([], [("user", "a"), ("assistant", "hi")], [("user", "a"), ("robot", "b")]):
             with pytest.raises(InvalidRequestError):
                 await anext(mesh.client.chat(messages))
 

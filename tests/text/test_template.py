@@ -66,8 +66,11 @@ def conversation(rng: random.Random) -> list[Message]:
         return "".join(rng.choices(FRAGMENTS, k=rng.randint(1, 8)))
 
     messages = [Message("system", text()) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+    if rng.random() < 0.1:
+        messages.append(Message("assistant", text()))
     for _ in range(rng.randint(0, 4)):
-        messages += [Message("user", text()) for _ in range(rng.choice((1, 1, 1, 2)))]
+        asks = ["user", *(rng.choice(("user", "system")) for _ in range(rng.choice((0, 0, 0, 1, 2))))]
+        messages += [Message(role, text()) for role in asks]
         messages += [Message("assistant", text()) for _ in range(rng.choice((1, 1, 1, 2)))]
     return [*messages, Message("user", rng.choice((text(), text(), "")))]
 
@@ -89,7 +92,9 @@ def test_ids_equal_those_of_mistral_common_and_stream_back_on_a_thousand_convers
         assert streamed == tokenizer.decode(ids), messages
 
 
-@pytest.mark.parametrize("roles", ["su", "ssu", "uu", "suu", "uuu", "suau", "uaau"])
+@pytest.mark.parametrize(
+    "roles", ["su", "ssu", "uu", "suu", "uuu", "suau", "uaau", "s", "us", "usu", "au", "sau", "usau"]
+)
 def test_empty_texts_vanish_as_in_mistral_common(tokenizer: Tokenizer, roles: str):
     oracle = MistralTokenizer.v1()
     names = {"s": "system", "u": "user", "a": "assistant"}
@@ -97,6 +102,14 @@ def test_empty_texts_vanish_as_in_mistral_common(tokenizer: Tokenizer, roles: st
     for texts in product(*choices):
         messages = [Message(names[role], text) for role, text in zip(roles, texts, strict=True)]
         assert encode_chat(tokenizer, messages) == mistral_ids(oracle, messages), messages
+
+
+def test_a_system_message_after_an_assistants_stands_before_the_first_user_text(tokenizer: Tokenizer):
+    spoken = [Message("user", "a"), Message("assistant", "b")]
+    late = [*spoken, Message("system", "s"), Message("user", "c")]
+    assert encode_chat(tokenizer, late) == encode_chat(
+        tokenizer, [Message("system", "s"), *spoken, Message("user", "c")]
+    )
 
 
 def test_published_ids(tokenizer: Tokenizer):
@@ -119,10 +132,8 @@ def test_raw_text_gets_the_begin_id_only(tokenizer: Tokenizer):
     [
         ([], "empty"),
         (["tool"], "role 'tool'"),
-        (["assistant", "user"], "begin with a user"),
-        (["system"], "begin with a user"),
         (["user", "assistant"], "last message is the assistant's"),
-        (["user", "system", "user"], "message 1 is a system message"),
+        (["user", "assistant", "system"], "last message is the assistant's"),
     ],
 )
 def test_conversations_out_of_order_are_refused(tokenizer: Tokenizer, roles: list[str], message: str):

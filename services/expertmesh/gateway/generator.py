@@ -26,7 +26,8 @@ MAX_STOPS = 16
 class GenerationRequest:
     """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
 
-    ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i.
+    ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i. Text that
+    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there.
     """
 
     prompt_ids: tuple[int, ...]
@@ -36,6 +37,7 @@ class GenerationRequest:
     best_of: int | None = None
     grammar: Grammar | None = None
     return_routed_experts: bool = False
+    continues_text: bool = False
 
     @property
     def num_sequences(self) -> int:
@@ -105,6 +107,20 @@ class TextGenerator:
         """Text of ids."""
         return self._tokenizer.decode(list(token_ids))
 
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Cut the text of ids into what becomes certain with each of them, the last one included."""
+        detokenizer = Detokenizer(self._tokenizer)
+        pieces = [detokenizer.push([token_id]) for token_id in token_ids]
+        return [*pieces[:-1], pieces[-1] + detokenizer.flush()] if pieces else []
+
+    def has_text(self, token_ids: Sequence[int]) -> bool:
+        """Tell whether any id has text of its own, unlike begin- and end-of-sequence."""
+        return not all(self._tokenizer.is_control(token_id) for token_id in token_ids)
+
+    def piece(self, token_id: int) -> str:
+        """Name of one token, with U+2581 for a space: ``</s>``, ``<0x0A>``, or its text."""
+        return self._tokenizer.piece(token_id)
+
     def token_bytes(self, token_id: int) -> bytes:
         """UTF-8 of one token in the middle of a text; empty for control tokens, one byte for those of the fallback."""
         return self._tokenizer.token_bytes(token_id)
@@ -128,7 +144,7 @@ class TextGenerator:
 
     async def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
-        text = _TextStream(self._tokenizer, request.stop)
+        text = _TextStream(Detokenizer(self._tokenizer, is_at_start=not request.continues_text), request.stop)
         num_output_tokens = 0
         async with aclosing(self._engine.generate(sequence)) as tokens:
             async for token in tokens:
@@ -153,8 +169,8 @@ class TextGenerator:
 class _TextStream:
     """The text of one sequence as it becomes certain."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+        self._detokenizer = detokenizer
         self._matcher = StopMatcher(stops)
 
     @property

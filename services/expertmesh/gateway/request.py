@@ -7,7 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from expertmesh.errors import InvalidRequestError
+from expertmesh.errors import InvalidRequestError, PromptTooLongError
 from expertmesh.gateway.blocks import ROOT
 from expertmesh.gateway.lookup import PromptLookup
 from expertmesh.model.sampling import Choice, SamplingParams
@@ -60,7 +60,7 @@ class Limits:
         if num_prompt == 0:
             raise InvalidRequestError("the prompt has no tokens; give at least one")
         if num_prompt >= self.max_model_len:
-            raise InvalidRequestError(
+            raise PromptTooLongError(
                 f"the prompt has {num_prompt} tokens; with room for one new token "
                 f"at most {self.max_model_len - 1} fit the context of {self.max_model_len}"
             )

@@ -1,6 +1,5 @@
 """A gRPC server with health, reflection and an orderly end. Knows no service of its own."""
 
-import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
+from expertmesh.rpc.sockets import bind, with_port
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *LIMIT_OPTIONS,
@@ -34,6 +34,12 @@ class RpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0
+        self._is_serving = False
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether health checks are answered with SERVING."""
+        return self._is_serving
 
     @property
     def port(self) -> int:
@@ -43,7 +49,7 @@ class RpcServer:
     @property
     def address(self) -> str:
         """Host and port that are bound, as host:port."""
-        return f"{self._address.rpartition(':')[0]}:{self._port}"
+        return with_port(self._address, self._port)
 
     def register(self, service: str, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
         """Serve ``servicer`` under the full name ``service``; ``add_to_server`` is the generated function."""
@@ -62,12 +68,14 @@ class RpcServer:
 
     async def set_serving(self, is_serving: bool) -> None:
         """Answer health checks of every service, and of the server as a whole, with SERVING or NOT_SERVING."""
+        self._is_serving = is_serving
         status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, *self._services):
             await self._health.set(service, status)
 
     async def drain(self, grace_seconds: float) -> None:
         """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds`` and cancel what is left."""
+        self._is_serving = False
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 
@@ -81,21 +89,9 @@ class RpcServer:
         await self.drain(0)
 
     def _bind(self) -> int:
-        _check_free(self._address)
+        # Try the address with a plain socket first: gRPC says less about a failure, and prints it.
+        bind(self._address).close()
         try:
             return self._server.add_insecure_port(self._address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {self._address}; is the port in use?") from error
-
-
-def _check_free(address: str) -> None:
-    """Try the address with a plain socket first: gRPC says less about a failure, and prints it."""
-    host, _, port = address.rpartition(":")
-    if not (port.isdecimal() and int(port) < 2**16):
-        raise ConfigError(f"cannot listen on {address!r}; host:port, such as 0.0.0.0:50051, would be right")
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, int(port)), family=family).close()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error}") from error

@@ -10,13 +10,14 @@ REPLACEMENT = "\ufffd"
 class Detokenizer:
     """Decodes a stream of ids: what ``push`` and ``flush`` return adds up to ``Tokenizer.decode`` of all ids.
 
-    Half a character is never returned: bytes wait until their character is whole.
+    Half a character is never returned: bytes wait until their character is whole. Where the ids continue a text
+    (``is_at_start`` False), the space before their first word is part of what they add to it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, is_at_start: bool = True) -> None:
         self._tokenizer = tokenizer
         self._bytes = bytearray()
-        self._is_at_start = True
+        self._is_at_start = is_at_start
 
     def push(self, ids: Iterable[int]) -> str:
         """Take the next ids and return the text that is certain by now."""

@@ -1,8 +1,7 @@
 """The [INST] template, on ids. Knows roles, not models.
 
-The ids are those of mistral-common's first tokenizer version, which Mixtral-8x7B-Instruct was trained with. It is more
-lenient in two places: it puts an empty user turn before an assistant that speaks first or behind lone system texts, and
-moves a system message that follows a user's to the first user text. Both are refused here.
+The ids are those of mistral-common's first tokenizer version, which Mixtral-8x7B-Instruct was trained with. It refuses
+a system message right after an assistant's, which is taken here like any other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,23 +30,29 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Ids of a conversation that the model is to answer.
 
-    Every turn is encoded by itself, nothing is trimmed. System texts stand before the first user text, and messages of
-    one role in a row are one turn, joined by an empty line; empty ones vanish. InvalidRequestError names the message
-    that is out of place.
+    Every turn is encoded by itself, nothing is trimmed. Messages of one role in a row are one turn, joined by an empty
+    line; empty ones vanish. System texts stand before the first user text, wherever they came from; an assistant that
+    speaks first, or nobody but the system, follows an empty user turn. InvalidRequestError names the message that is
+    out of place.
     """
     _check(messages)
+    system = _join(message.content for message in messages if message.role == "system")
+    opening = f"{system}\n\n" if system else ""
     ids = [tokenizer.bos_id]
-    system = ""
-    for role, group in groupby(messages, key=lambda message: message.role):
-        text = _join(message.content for message in group)
-        if role == "system":
-            system = f"{text}\n\n" if text else ""
-        elif role == "user":
-            ids += tokenizer.encode(f"[INST] {system}{text} [/INST]")
-            system = ""
+    for role, text in _turns(messages):
+        if role == "user":
+            ids += tokenizer.encode(f"[INST] {opening}{text} [/INST]")
+            opening = ""
         else:
             ids += [*tokenizer.encode(text), tokenizer.eos_id]
     return ids
+
+
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Return who speaks and what, the user first. A system message ends a turn, but is none."""
+    groups = groupby(messages, key=lambda message: message.role)
+    turns = [(role, _join(message.content for message in group)) for role, group in groups if role != "system"]
+    return turns if turns and turns[0][0] == "user" else [("user", ""), *turns]
 
 
 def _join(texts: Iterable[str]) -> str:
@@ -64,10 +69,6 @@ def _check(messages: Sequence[Message]) -> None:
             )
         if message.role == "assistant" and not message.content:
             raise InvalidRequestError(f"message {position}, the assistant's, is empty")
-        if message.role == "system" and any(earlier.role != "system" for earlier in messages[:position]):
-            raise InvalidRequestError(f"message {position} is a system message; these must come first")
     spoken = [message.role for message in messages if message.role != "system"]
-    if not spoken or spoken[0] != "user":
-        raise InvalidRequestError("the conversation must begin with a user message, after the system messages")
-    if spoken[-1] != "user":
+    if spoken and spoken[-1] != "user":
         raise InvalidRequestError("the last message is the assistant's; it must be the user's")

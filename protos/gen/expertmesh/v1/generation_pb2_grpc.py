@@ -65,7 +65,7 @@ class GenerationServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Continues a prompt, streaming the text as it is produced.
+        """Continues a prompt, streaming the text as it is produced: prompt and text put together are the whole text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -29,7 +30,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: D102
         async with report_errors(context):
             prompt_ids = await self._encode_prompt(request)
-            async for delta in self._stream(self._decode(prompt_ids, request)):
+            generation = self._decode(prompt_ids, request)
+            continues_text = self._generator.has_text(prompt_ids)
+            async for delta in self._stream(replace(generation, continues_text=continues_text)):
                 yield pb.GenerateResponse(delta=delta)
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: D102

@@ -1,0 +1,23 @@
+"""Addresses to listen on. Knows host:port, not what is served there."""
+
+import socket
+
+from expertmesh.errors import ConfigError
+
+
+def bind(address: str) -> socket.socket:
+    """Listen on ``address`` (host:port, port 0 for a free one); ConfigError when it is no address or taken."""
+    host, _, port = address.rpartition(":")
+    if not (port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(f"cannot listen on {address!r}; host:port, such as 0.0.0.0:50051, would be right")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error}") from error
+
+
+def with_port(address: str, port: int) -> str:
+    """Return ``address`` with the port that was bound, as host:port."""
+    return f"{address.rpartition(':')[0]}:{port}"
