@@ -44,7 +44,7 @@ def main() -> None:
     """Start the mesh, ask, show the load, stop the mesh."""
     endpoint = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "expertmesh.cli.main", "up", "--model", str(MODEL), "--listen", endpoint]
-    mesh = subprocess.Popen([*command, "--expert-servers", str(NUM_EXPERT_SERVERS)])
+    mesh = subprocess.Popen([*command, "--http-listen", "127.0.0.1:0", "--expert-servers", str(NUM_EXPERT_SERVERS)])
     try:
         num_wrong = asyncio.run(show(endpoint, mesh))
     finally:

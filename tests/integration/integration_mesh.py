@@ -58,7 +58,8 @@ async def run_mesh(
 ) -> AsyncIterator[Mesh]:
     """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None.
 
-    ``discovery`` replaces the list of these servers and of ``extra`` addresses.
+    ``discovery`` replaces the list of these servers and of ``extra`` addresses; ``config`` are further fields of
+    ``GatewayConfig``.
     """
     async with AsyncExitStack() as stack:
         experts = [await start_expert(directory, hosted, backend=backend) for hosted in hosts or ()]
@@ -70,8 +71,7 @@ async def run_mesh(
             listen="127.0.0.1:0",
             discovery=None if hosts is None else discovery or StaticDiscovery(addresses),
             backend=backend,
-            drain_seconds=1.0,
-            **config,
+            **{"drain_seconds": 1.0, **config},
         )
         gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent)))
         async with asyncio.timeout(20):

@@ -18,6 +18,8 @@ import pytest
 from expertmesh.cli.layout import free_port
 from expertmesh.client import AsyncClient, Sampling
 
+COMMAND = (sys.executable, "-m", "expertmesh.cli.main", "up")
+
 
 class Up:
     """A running ``expertmesh up``: its lines so far, and the pids of its children by their command lines."""
@@ -26,7 +28,7 @@ class Up:
         self.endpoint = f"127.0.0.1:{free_port()}"
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "expertmesh.cli.main", "up", "--listen", self.endpoint, *flags],
+            [*COMMAND, "--listen", self.endpoint, "--http-listen", "127.0.0.1:0", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -130,7 +132,6 @@ def test_children_do_not_outlive_a_killed_supervisor(directory):
 
 
 def test_a_model_that_cannot_be_served_ends_up_with_an_error(tmp_path):
-    command = [sys.executable, "-m", "expertmesh.cli.main", "up", "--model", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([*COMMAND, "--model", str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert result.returncode == 3
     assert f"{tmp_path / 'config.json'} is missing" in result.stderr

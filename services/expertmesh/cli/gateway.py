@@ -1,10 +1,12 @@
 """``expertmesh gateway``: flags of a gateway process."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from expertmesh.cli import options
+from expertmesh.cli.keys import read_keys
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
@@ -30,6 +32,11 @@ def gateway(
     ] = False,
     quantize: options.Quantize = "none",
     listen: options.Listen = options.DEFAULT_GATEWAY,
+    http_listen: options.HttpListen = options.DEFAULT_HTTP,
+    api_key: options.ApiKey = None,
+    api_key_file: options.ApiKeyFile = None,
+    cors_origin: options.CorsOrigin = None,
+    max_body_mib: options.MaxBodyMiB = 4.0,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
     dtype: options.DType = "auto",
@@ -65,6 +72,10 @@ def gateway(
         model=model,
         round_to_bits=options.quantize_bits(quantize),
         listen=listen,
+        http_listen=http_listen or None,
+        api_keys=read_keys(api_key or (), api_key_file),
+        cors_origins=tuple(cors_origin or ()),
+        max_body_bytes=int(max_body_mib * 2**20),
         discovery=None if local_experts else parse_experts(experts),
         backend=backend,
         device=device,
@@ -78,4 +89,8 @@ def gateway(
         drain_seconds=drain_seconds,
     )
     with progress_bar("loading the gateway") as report:
-        run_process(serve(config, report, lambda address: typer.echo(f"ready: gateway on {address}")), threads)
+        run_process(serve(config, report, _print_ready), threads)
+
+
+def _print_ready(addresses: Sequence[str]) -> None:
+    typer.echo(f"ready: gateway on {', '.join(addresses)}")

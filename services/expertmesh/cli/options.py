@@ -8,9 +8,11 @@ import typer
 from expertmesh.errors import ConfigError
 
 DEFAULT_GATEWAY = "127.0.0.1:50051"
+DEFAULT_HTTP = "127.0.0.1:8000"
 
 MODEL = "Model"
 NETWORK = "Network"
+ACCESS = "Access"
 COMPUTE = "Compute"
 LIMITS = "Limits"
 SPEED = "Speed"
@@ -44,7 +46,36 @@ def quantize_bits(name: str) -> int | None:
 
 
 Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")]
+HttpListen = Annotated[
+    str, flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
+]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
+
+ApiKey = Annotated[
+    list[str] | None,
+    flag(
+        ACCESS,
+        "API_KEY",
+        "Key that callers must present; may be repeated (in the environment: separated by spaces). Default: no key.",
+        "--api-key",
+        show_default=False,
+    ),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    flag(ACCESS, "API_KEY_FILE", "File with further keys, one a line; # begins a comment.", show_default=False),
+]
+CorsOrigin = Annotated[
+    list[str] | None,
+    flag(
+        ACCESS,
+        "CORS_ORIGIN",
+        "Origin whose pages may call over HTTP, such as https://example.org, or *; may be repeated. Default: none.",
+        "--cors-origin",
+        show_default=False,
+    ),
+]
+MaxBodyMiB = Annotated[float, flag(LIMITS, "MAX_BODY_MIB", "Largest body of an HTTP request, MiB.", min=0, max=2**20)]
 
 Backend = Annotated[str, flag(COMPUTE, "BACKEND", "Kernels: auto, cpu or reference.")]
 Device = Annotated[str, flag(COMPUTE, "DEVICE", "Device of the kernels.")]

@@ -1,10 +1,11 @@
 """Child processes that are started together, restarted when they die and stopped together. Knows no expertmesh."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MIN_RESTART_SECONDS = 0.2
 MAX_RESTART_SECONDS = 10.0
@@ -14,10 +15,14 @@ HEALTHY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Program:
-    """A command line under a name that stands before each line of its output."""
+    """A command line under a name that stands before each line of its output.
+
+    ``environment`` adds variables to those of this process.
+    """
 
     name: str
     argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 class ChildFailedError(Exception):
@@ -87,6 +92,7 @@ class Supervisor:
             stderr=asyncio.subprocess.STDOUT,
             # Ctrl-C reaches the whole foreground group; children must wait for the supervisor to stop them in order.
             start_new_session=True,
+            env={**os.environ, **dict(program.environment)},
         )
         self._processes[program] = process
         try:

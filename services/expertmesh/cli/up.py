@@ -3,11 +3,14 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from expertmesh.cli import options
+from expertmesh.cli.keys import read_keys
 from expertmesh.cli.layout import free_port, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.progress import progress_bar
@@ -38,6 +41,11 @@ def up(
     ] = None,
     quantize: options.Quantize = "none",
     listen: options.Listen = options.DEFAULT_GATEWAY,
+    http_listen: options.HttpListen = options.DEFAULT_HTTP,
+    api_key: options.ApiKey = None,
+    api_key_file: options.ApiKeyFile = None,
+    cors_origin: options.CorsOrigin = None,
+    max_body_mib: options.MaxBodyMiB = 4.0,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
     dtype: options.DType = "auto",
@@ -71,6 +79,7 @@ def up(
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options.quantize_bits(quantize)
+    keys = read_keys(api_key or (), None)
     servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
     shared = {
@@ -93,7 +102,11 @@ def up(
         )
         for hosted, endpoint in zip(servers, endpoints, strict=True)
     ]
-    limits = {
+    serving = {
+        "http-listen": http_listen,
+        "api-key-file": api_key_file,
+        "cors-origin": cors_origin or [],
+        "max-body-mib": max_body_mib,
         "dtype": dtype,
         "max-model-len": max_model_len,
         "kv-cache-gib": kv_cache_gib,
@@ -106,8 +119,9 @@ def up(
         "wait-seconds": wait_seconds,
     }
     gateway = _program(
-        "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **limits
+        "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **serving
     )
+    gateway = replace(gateway, environment=_key_environment(keys))
     asyncio.run(_supervise(experts, gateway, drain_seconds))
 
 
@@ -124,10 +138,17 @@ def _program(name: str, command: str, **flags: object) -> Program:
 
 
 def _argument(flag: str, value: object) -> tuple[str, ...]:
-    """Write a flag with its value; None and False leave it at its default."""
+    """Write a flag with its value, once for each value of a list; None and False leave it at its default."""
+    if isinstance(value, list):
+        return tuple(part for one in value for part in _argument(flag, one))
     if value is None or value is False:
         return ()
     return (f"--{flag}",) if value is True else (f"--{flag}", str(value))
+
+
+def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Hand keys to a child where no list of processes shows them."""
+    return (("EXPERTMESH_API_KEY", " ".join(keys)),) if keys else ()
 
 
 async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:

@@ -30,8 +30,8 @@ class GatewayConfig:
 
     Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
     in this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
-    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading. With
-    ``api_keys`` a caller must present one of them.
+    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
+    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them.
     """
 
     model: Path
@@ -48,6 +48,9 @@ class GatewayConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     drain_seconds: float = 30.0
+    http_listen: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * 2**20
     api_keys: tuple[str, ...] = field(default=(), repr=False)
 
 

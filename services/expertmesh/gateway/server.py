@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +14,9 @@ from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.app import make_app
+from expertmesh.gateway.http.server import HttpServer
+from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
@@ -42,11 +45,11 @@ LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 async def serve(
     config: GatewayConfig,
     report: Report = lambda done, total: None,
-    on_ready: Callable[[str], None] = lambda address: None,
+    on_ready: Callable[[Sequence[str]], None] = lambda addresses: None,
 ) -> None:
     """Load, wait for the experts, serve until SIGTERM or SIGINT, drain.
 
-    ``report`` follows the loading from another thread; ``on_ready`` gets the address once every expert has a replica.
+    ``report`` follows the loading from another thread; ``on_ready`` gets the addresses once every expert has a replica.
     """
     model = await asyncio.to_thread(load, config, report)
     keep_freed_memory()
@@ -55,7 +58,7 @@ async def serve(
         ready = asyncio.create_task(gateway.wait_ready())
         await _first_of(shutdown, ready, *gateway.tasks)
         if ready.done():
-            on_ready(gateway.server.address)
+            on_ready(gateway.addresses)
         ready.cancel()
         await _first_of(shutdown, *gateway.tasks)
         _log.info("draining for at most %g s", config.drain_seconds)
@@ -73,12 +76,23 @@ class Gateway:
     """The running parts of a gateway."""
 
     server: RpcServer
+    http: HttpServer | None
     engine: Engine
     scheduler: Scheduler
     blocks: BlockPool
     pool: ReplicaPool | None
     num_experts: int
     tasks: tuple[asyncio.Task[None], ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where clients find it: host:port for gRPC, and the URL of the HTTP API."""
+        return (self.server.address, *([f"http://{self.http.address}"] if self.http else []))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING, refuse new requests, give running ones ``grace_seconds`` and cancel what is left."""
+        servers = (self.server, self.http) if self.http else (self.server,)
+        await asyncio.gather(*(server.drain(grace_seconds) for server in servers))
 
     async def wait_ready(self) -> None:
         """Wait until every expert has a replica, then say SERVING."""
@@ -104,17 +118,21 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     runner = _make_runner(config, model, plan, CountedExperts(experts, load_counter), compute)
     engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
     compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
-    generator = TextGenerator(model.tokenizer, engine, compiler)
+    generator, info = TextGenerator(model.tokenizer, engine, compiler), _describe(model, plan)
     server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
-    servicer = GenerationServicer(generator, _describe(model, plan), model.defaults)
+    servicer = GenerationServicer(generator, info, model.defaults)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))
+    http = _make_http(config, Service(generator, info, model.defaults, lambda: server.is_serving))
     async with _background(engine.run(), *([pool.run()] if pool else [])) as tasks:
+        gateway = Gateway(server, http, engine, scheduler, blocks, pool, model.config.num_experts, tasks)
         try:
             await server.start(is_serving=False)
-            yield Gateway(server, engine, scheduler, blocks, pool, model.config.num_experts, tasks)
+            if http:
+                await http.start()
+            yield gateway
         finally:
-            await server.drain(config.drain_seconds)
+            await gateway.drain(config.drain_seconds)
             compute.close()
 
 
@@ -143,6 +161,13 @@ def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
     if budget is None:
         budget = cache_budget(model.backend.device)
     return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
+
+
+def _make_http(config: GatewayConfig, service: Service) -> HttpServer | None:
+    if config.http_listen is None:
+        return None
+    http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
+    return HttpServer(config.http_listen, make_app(service, http))
 
 
 def _make_runner(

@@ -1,0 +1,52 @@
+"""The HTTP application: which routes there are and what surrounds them. Knows no endpoint's work."""
+
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+from starlette.middleware.cors import CORSMiddleware
+
+from expertmesh.gateway.http import system
+from expertmesh.gateway.http.auth import KeyCheck
+from expertmesh.gateway.http.body import BodyLimit
+from expertmesh.gateway.http.errors import add_error_handlers
+from expertmesh.gateway.http.openai import chat, completions, models, tokenize
+from expertmesh.gateway.http.service import HttpConfig, Service
+from expertmesh.gateway.http.tgi import routes as tgi
+
+OPEN_ROUTERS = (system.router,)
+KEYED_ROUTERS = (chat.router, completions.router, models.router, tokenize.router, tgi.router)
+
+DESCRIPTION = """
+Text generation by one model, in the shape of OpenAI's API and of Text Generation Inference (TGI).
+
+A field that is not listed, or that asks for something that is not supported, is refused by name.
+"""
+
+
+def make_app(service: Service, config: HttpConfig) -> FastAPI:
+    """Put the application together. There are no documentation pages: theirs would load from elsewhere."""
+    app = FastAPI(
+        title="expertmesh", version=service.model.version, description=DESCRIPTION, docs_url=None, redoc_url=None
+    )
+    app.state.service = service
+    for router in OPEN_ROUTERS:
+        app.include_router(router)
+    bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway was started with keys.")
+    for router in KEYED_ROUTERS:
+        app.include_router(router, dependencies=[Security(bearer)])
+    add_error_handlers(app)
+    _add_middleware(app, config)
+    return app
+
+
+def _add_middleware(app: FastAPI, config: HttpConfig) -> None:
+    """Surround the routes; what is added last comes first."""
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(KeyCheck, keys=config.keys)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type"),
+            expose_headers=("Retry-After",),
+        )

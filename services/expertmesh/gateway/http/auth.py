@@ -1,0 +1,34 @@
+"""Who may call over HTTP. Knows paths and headers; keys.py knows the keys."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from expertmesh.gateway.http.errors import UnauthorizedError, error_response
+from expertmesh.gateway.keys import ApiKeys
+
+# What probes and tools ask before they have a key; none of it says anything about requests.
+OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/openapi.json"})
+
+
+class KeyCheck:
+    """Middleware: answers callers without a key before anything of their request is read."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._keys.accept(_authorization(scope)):
+            await self._app(scope, receive, send)
+            return
+        error = UnauthorizedError(
+            "this gateway wants an API key that it knows, as the header Authorization: Bearer KEY"
+        )
+        await error_response(error, scope["path"])(scope, receive, send)
+
+
+def _authorization(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return bytes(value).decode(errors="replace")
+    return None

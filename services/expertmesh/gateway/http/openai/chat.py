@@ -1,0 +1,143 @@
+"""POST /v1/chat/completions. Knows conversations and the replies to them, not how text is generated."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
+from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.openai import replies
+from expertmesh.gateway.http.openai.common import (
+    ERRORS,
+    FINISH_REASONS,
+    Header,
+    by_answer,
+    count_usage,
+    describe_prompt,
+    describe_token,
+    make_header,
+    routed_experts,
+)
+from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
+from expertmesh.gateway.http.openai.sampling import check_model, generation_request
+from expertmesh.gateway.http.schema import json_response
+from expertmesh.gateway.http.service import Service, ServiceDep
+from expertmesh.gateway.http.sse import MEDIA_TYPE, event_stream
+
+router = APIRouter(tags=["OpenAI"])
+
+DONE = "[DONE]"
+_STREAM: dict[str, Any] = {
+    MEDIA_TYPE: {
+        "schema": {"type": "string", "description": "`data: CHUNK` per event, then `data: [DONE]`."},
+        "example": 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
+    }
+}
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    response_model=replies.ChatCompletion,
+    responses={200: {"description": "The answers, or with `stream` a stream of chunks.", "content": _STREAM}, **ERRORS},
+)
+async def create_chat_completion(body: ChatCompletionRequest, request: Request, service: ServiceDep) -> Response:
+    """Answer a conversation in the model's [INST] template."""
+    check_model(body.model, service.model)
+    writer = _Writer(service.generator, make_header("chatcmpl", service.model), body)
+    generation = await _prepare(body, service)
+    if body.stream:
+        return await event_stream(request, writer.stream(generation))
+    return json_response(await unless_disconnected(request.receive, writer.complete(generation)))
+
+
+async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationRequest:
+    _check(body)
+    prompt_ids = await service.generator.encode_chat([message.to_message() for message in body.messages])
+    request = generation_request(body, prompt_ids, service.defaults)
+    sampling = replace(request.sampling, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
+    if body.max_completion_tokens is not None:
+        sampling = replace(sampling, max_tokens=body.max_completion_tokens)
+    return replace(request, sampling=sampling)
+
+
+def _check(body: ChatCompletionRequest) -> None:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ParameterError("top_logprobs", "is only for requests with logprobs")
+    if None not in (body.max_tokens, body.max_completion_tokens) and body.max_tokens != body.max_completion_tokens:
+        raise ParameterError("max_tokens", f"is {body.max_tokens}, but max_completion_tokens is another number")
+
+
+class _Writer:
+    """Writes the replies to one request."""
+
+    def __init__(self, generator: TextGenerator, header: Header, body: ChatCompletionRequest) -> None:
+        self._generator = generator
+        self._header = header
+        self._wants_logprobs = bool(body.logprobs)
+        self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
+
+    async def complete(self, generation: GenerationRequest) -> replies.ChatCompletion:
+        """Generate and describe all answers."""
+        async with aclosing(self._generator.generate(generation)) as deltas:
+            answers = by_answer([delta async for delta in deltas])
+        return replies.ChatCompletion(
+            **self._header,
+            choices=[self._choice(answer) for answer in answers],
+            usage=count_usage([[answer[-1] for answer in answers]]),
+        )
+
+    async def stream(self, generation: GenerationRequest) -> AsyncGenerator[str]:
+        """Generate and describe each piece as it comes."""
+        last: dict[int, TextDelta] = {}
+        async with aclosing(self._generator.generate(generation)) as deltas:
+            async for delta in deltas:
+                if delta.index not in last:
+                    yield self._chunk([self._opening(delta)])
+                last[delta.index] = delta
+                if self._says_something(delta):
+                    yield self._chunk([self._piece(delta)])
+        if self._wants_usage:
+            yield self._chunk([], count_usage([last.values()]))
+        yield DONE
+
+    def _choice(self, answer: Sequence[TextDelta]) -> replies.ChatChoice:
+        return replies.ChatChoice(
+            index=answer[0].index,
+            message=replies.AssistantMessage(content="".join(delta.text for delta in answer)),
+            finish_reason=FINISH_REASONS[answer[-1].finish_reason],
+            logprobs=self._logprobs(answer),
+            prompt_logprobs=describe_prompt(self._generator, answer[0].prompt_logprobs),
+            routed_experts=routed_experts(answer),
+        )
+
+    def _opening(self, delta: TextDelta) -> replies.ChatChunkChoice:
+        return replies.ChatChunkChoice(
+            index=delta.index,
+            delta=replies.Delta(role="assistant", content=""),
+            prompt_logprobs=describe_prompt(self._generator, delta.prompt_logprobs),
+        )
+
+    def _piece(self, delta: TextDelta) -> replies.ChatChunkChoice:
+        return replies.ChatChunkChoice(
+            index=delta.index,
+            delta=replies.Delta(content=delta.text or None),
+            finish_reason=FINISH_REASONS[delta.finish_reason],
+            logprobs=self._logprobs([delta]),
+            routed_experts=routed_experts([delta]),
+        )
+
+    def _says_something(self, delta: TextDelta) -> bool:
+        return bool(delta.text or delta.finish_reason or self._wants_logprobs or delta.routed_experts)
+
+    def _logprobs(self, deltas: Sequence[TextDelta]) -> replies.ChatLogprobs | None:
+        if not self._wants_logprobs:
+            return None
+        return replies.ChatLogprobs(content=[describe_token(self._generator, delta.token) for delta in deltas])
+
+    def _chunk(self, choices: list[replies.ChatChunkChoice], usage: replies.Usage | None = None) -> str:
+        return replies.ChatCompletionChunk(**self._header, choices=choices, usage=usage).model_dump_json()

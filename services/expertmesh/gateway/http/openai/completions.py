@@ -1,0 +1,117 @@
+"""POST /v1/completions. Knows requests with many prompts and the replies to them, not how text is generated."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
+from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.openai import replies
+from expertmesh.gateway.http.openai.common import ERRORS, Header, by_answer, count_usage, make_header
+from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
+from expertmesh.gateway.http.openai.requests import CompletionRequest
+from expertmesh.gateway.http.openai.sampling import check_model, generation_request
+from expertmesh.gateway.http.schema import json_response
+from expertmesh.gateway.http.service import Service, ServiceDep
+from expertmesh.gateway.http.sse import MEDIA_TYPE, event_stream
+from expertmesh.gateway.merge import merge
+
+router = APIRouter(tags=["OpenAI"])
+
+DONE = "[DONE]"
+# OpenAI's own default, which clients of this endpoint count on.
+DEFAULT_MAX_TOKENS = 16
+_STREAM: dict[str, Any] = {
+    MEDIA_TYPE: {
+        "schema": {"type": "string", "description": "`data: COMPLETION` per event, then `data: [DONE]`."},
+        "example": 'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n',
+    }
+}
+
+
+@router.post(
+    "/v1/completions",
+    summary="Continue texts",
+    response_model=replies.Completion,
+    responses={200: {"description": "The texts, or with `stream` a stream of pieces.", "content": _STREAM}, **ERRORS},
+)
+async def create_completion(body: CompletionRequest, request: Request, service: ServiceDep) -> Response:
+    """Continue one text or several; no template is applied."""
+    check_model(body.model, service.model)
+    prompts = await encode_prompts(body, service.generator)
+    writer = _Writer(
+        make_header("cmpl", service.model), [_job(body, prompt, i, service) for i, prompt in enumerate(prompts)]
+    )
+    if body.stream:
+        wants_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await event_stream(request, writer.stream(wants_usage))
+    return json_response(await unless_disconnected(request.receive, writer.complete()))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A prompt to continue, and who writes about it."""
+
+    generator: TextGenerator
+    generation: GenerationRequest
+    writer: PromptWriter
+
+    async def run(self) -> AsyncGenerator[tuple["_Job", TextDelta]]:
+        """Generate, naming the job with every delta."""
+        async with aclosing(self.generator.generate(self.generation)) as deltas:
+            async for delta in deltas:
+                yield self, delta
+
+
+def _job(body: CompletionRequest, prompt: Prompt, position: int, service: Service) -> _Job:
+    writer = PromptWriter(service.generator, prompt, position * (body.n or 1), body)
+    return _Job(service.generator, _generation(body, prompt, service), writer)
+
+
+def _generation(body: CompletionRequest, prompt: Prompt, service: Service) -> GenerationRequest:
+    continues_text = service.generator.has_text(prompt.ids)
+    request = generation_request(body, prompt.ids, service.defaults, continues_text)
+    sampling = replace(request.sampling, logprobs=body.logprobs)
+    if body.max_tokens is None:
+        sampling = replace(sampling, max_tokens=DEFAULT_MAX_TOKENS)
+    if body.echo and body.logprobs is not None:
+        sampling = replace(sampling, prompt_logprobs=max(body.logprobs, sampling.prompt_logprobs or 0))
+    return replace(request, sampling=sampling)
+
+
+class _Writer:
+    """Writes the replies to one request."""
+
+    def __init__(self, header: Header, jobs: list[_Job]) -> None:
+        self._header = header
+        self._jobs = jobs
+
+    async def complete(self) -> replies.Completion:
+        """Generate and describe all continuations."""
+        deltas: dict[_Job, list[TextDelta]] = {job: [] for job in self._jobs}
+        async with aclosing(merge([job.run() for job in self._jobs])) as pieces:
+            async for job, delta in pieces:
+                deltas[job].append(delta)
+        answers = {job: by_answer(deltas[job]) for job in self._jobs}
+        return replies.Completion(
+            **self._header,
+            choices=[job.writer.write(answer) for job in self._jobs for answer in answers[job]],
+            usage=count_usage([answer[-1] for answer in answers[job]] for job in self._jobs),
+        )
+
+    async def stream(self, wants_usage: bool) -> AsyncGenerator[str]:
+        """Generate and describe each piece as it comes."""
+        last: dict[_Job, dict[int, TextDelta]] = {job: {} for job in self._jobs}
+        async with aclosing(merge([job.run() for job in self._jobs])) as pieces:
+            async for job, delta in pieces:
+                last[job][delta.index] = delta
+                yield self._chunk([job.writer.write([delta])])
+        if wants_usage:
+            yield self._chunk([], count_usage(deltas.values() for deltas in last.values()))
+        yield DONE
+
+    def _chunk(self, choices: list[replies.CompletionChoice], usage: replies.Usage | None = None) -> str:
+        return replies.Completion(**self._header, choices=choices, usage=usage).model_dump_json()

@@ -1,0 +1,185 @@
+"""Replies of OpenAI's API, and of vLLM's tokenizer endpoints. Knows fields, not how they are filled."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from expertmesh.gateway.http.schema import ReplyModel, absent_when_none
+
+FinishReason = Literal["stop", "length"]
+RoutedExperts = list[list[list[int]]]
+
+
+class ErrorDetails(ReplyModel):
+    """What went wrong."""
+
+    message: str = Field(description="What was found, and what would be right.")
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="The field that is wrong.", examples=["messages[0].role"])
+    code: str | None = Field(examples=["model_not_found"])
+
+
+class ErrorReply(ReplyModel):
+    """An error."""
+
+    error: ErrorDetails
+
+
+class PromptTokensDetails(ReplyModel):
+    """More about the tokens of the prompt."""
+
+    cached_tokens: int = Field(description="Those that earlier requests had computed already.")
+
+
+class Usage(ReplyModel):
+    """Counts of tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = Field(description="Over all answers, end-of-sequence tokens included.")
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class Reply(ReplyModel):
+    """What every completion and every chunk of one carries."""
+
+    id: str
+    created: int = Field(description="Unix time, seconds.")
+    model: str
+    system_fingerprint: str = Field(description="Fingerprint of the served model.")
+
+
+class TopLogprob(ReplyModel):
+    """A token and how probable the model found it."""
+
+    token: str = Field(description="Its text, with \\\\xNN for a byte of an incomplete character.")
+    logprob: float = Field(description="Natural logarithm of its probability, before any sampling parameter.")
+    bytes: list[int] = Field(description="UTF-8 of its text.")
+
+
+class TokenLogprob(TopLogprob):
+    """A token of an answer, and the most probable ones in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(ReplyModel):
+    """How probable the tokens of an answer were."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(ReplyModel):
+    """What every answer carries."""
+
+    index: int
+    finish_reason: FinishReason | None = Field(
+        default=None, description='"stop" also for stop strings and ids; null in all chunks but the last.'
+    )
+    prompt_logprobs: list[TokenLogprob | None] | None = absent_when_none(
+        "For each token of the prompt but the first; only where asked for."
+    )
+    routed_experts: RoutedExperts | None = absent_when_none(
+        "Expert ids by token and layer; only where return_routed_experts asked for them."
+    )
+
+
+class AssistantMessage(ReplyModel):
+    """An answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Choice):
+    """One of the answers to a conversation."""
+
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(Reply):
+    """The answers to a conversation."""
+
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class Delta(ReplyModel):
+    """What is new in an answer: the first one has the role, later ones text."""
+
+    role: Literal["assistant"] | None = absent_when_none("In the first chunk of an answer.")
+    content: str | None = absent_when_none("Text to append.")
+
+
+class ChatChunkChoice(Choice):
+    """What is new in one of the answers."""
+
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletionChunk(Reply):
+    """An event of a stream; the last one may have the counts and no choices."""
+
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = absent_when_none("Only in the last chunk, where stream_options.include_usage asked for it.")
+
+
+class CompletionLogprobs(ReplyModel):
+    """How probable tokens were: four lists of one length. The first token of a text was given, not predicted: null."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int] = Field(description="Characters of the choice's text before each token.")
+
+
+class CompletionChoice(Choice):
+    """One of the continuations, or what is new in it; its index counts the n answers of prompt after prompt."""
+
+    text: str
+    logprobs: CompletionLogprobs | None = None
+
+
+class Completion(Reply):
+    """Continuations of texts, or an event of a stream of them."""
+
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[CompletionChoice]
+    usage: Usage | None = absent_when_none("In a stream only in the last event, where include_usage asked for it.")
+
+
+class Model(ReplyModel):
+    """The served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When the gateway started, Unix time in seconds.")
+    owned_by: str = "expertmesh"
+    max_model_len: int = Field(description="Longest sequence, prompt and output together, tokens.")
+
+
+class ModelList(ReplyModel):
+    """All models: one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class TokenizeReply(ReplyModel):
+    """Token ids of a text or conversation."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizeReply(ReplyModel):
+    """Text of token ids."""
+
+    prompt: str

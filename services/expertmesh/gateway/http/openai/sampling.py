@@ -1,0 +1,80 @@
+"""From the fields of a request to what the generator takes. Knows both sides, no replies."""
+
+import json
+from dataclasses import replace
+
+from expertmesh.gateway.generator import GenerationRequest
+from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
+from expertmesh.gateway.http.openai.fields import CompletionFields, JsonObjectFormat, JsonSchemaFormat, ResponseFormat
+from expertmesh.gateway.info import ModelInfo
+from expertmesh.model.sampling import MAX_SEED, SamplingParams
+from expertmesh.text.grammar import Grammar, GrammarKind
+
+# Names that clients send which know only a URL: huggingface_hub and those written for TGI.
+ANY_MODEL = ("dummy", "tgi")
+
+_SAME_NAMES = (
+    "max_tokens",
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "ignore_eos",
+    "prompt_logprobs",
+)
+
+
+def check_model(name: str | None, model: ModelInfo) -> None:
+    """Raise ModelNotFoundError if a request names another model."""
+    if name not in (None, model.name, *ANY_MODEL):
+        raise ModelNotFoundError(f"model {name!r} is not served here; {model.name!r} is")
+
+
+def generation_request(
+    body: CompletionFields, prompt_ids: list[int], defaults: SamplingParams, continues_text: bool = False
+) -> GenerationRequest:
+    """Lay the fields that a request sets over the defaults; ParameterError where two contradict each other."""
+    _check(body)
+    return GenerationRequest(
+        prompt_ids=tuple(prompt_ids),
+        sampling=_sampling(body, defaults),
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        n=body.n or 1,
+        best_of=body.best_of,
+        grammar=_grammar(body.response_format),
+        return_routed_experts=bool(body.return_routed_experts),
+        continues_text=continues_text,
+    )
+
+
+def _check(body: CompletionFields) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise ParameterError("stream_options", "is only for requests with stream")
+    if body.best_of is not None and body.best_of < (body.n or 1):
+        raise ParameterError("best_of", f"is {body.best_of}; it must be at least n, {body.n}")
+    if body.stream and body.best_of is not None and body.best_of > (body.n or 1):
+        raise ParameterError("best_of", "answers are compared when all are complete; they cannot be streamed")
+
+
+def _sampling(body: CompletionFields, defaults: SamplingParams) -> SamplingParams:
+    params = replace(defaults, **{name: value for name in _SAME_NAMES if (value := getattr(body, name)) is not None})
+    if body.top_k is not None:
+        params = replace(params, top_k=max(body.top_k, 0))
+    if body.seed is not None:
+        params = replace(params, seed=body.seed % (MAX_SEED + 1))
+    if body.logit_bias:
+        params = replace(params, logit_bias=tuple((int(key), bias) for key, bias in body.logit_bias.items()))
+    return replace(params, stop_ids=tuple(body.stop_token_ids or ()))
+
+
+def _grammar(response_format: ResponseFormat | None) -> Grammar | None:
+    match response_format:
+        case JsonObjectFormat():
+            return Grammar(GrammarKind.JSON_OBJECT)
+        case JsonSchemaFormat(json_schema=named):
+            return Grammar(GrammarKind.JSON_SCHEMA, json.dumps(named.schema_))
+    return None

@@ -1,0 +1,39 @@
+"""POST /tokenize and /detokenize, in vLLM's shape: text and conversations to ids and back."""
+
+import asyncio
+
+from fastapi import APIRouter, Response
+
+from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.openai import replies
+from expertmesh.gateway.http.openai.common import ERRORS
+from expertmesh.gateway.http.openai.requests import DetokenizeRequest, TokenizeRequest
+from expertmesh.gateway.http.openai.sampling import check_model
+from expertmesh.gateway.http.schema import json_response
+from expertmesh.gateway.http.service import ServiceDep
+
+router = APIRouter(tags=["tokens"])
+_ERRORS = {status: ERRORS[status] for status in (400, 401, 404, 413, "default")}
+
+
+@router.post("/tokenize", summary="Text to ids", response_model=replies.TokenizeReply, responses=_ERRORS)
+async def create_tokens(body: TokenizeRequest, service: ServiceDep) -> Response:
+    """Tokenize a text or a conversation as a completion would."""
+    check_model(body.model, service.model)
+    ids = await _encode(body, service.generator)
+    return json_response(replies.TokenizeReply(count=len(ids), max_model_len=service.model.max_model_len, tokens=ids))
+
+
+@router.post("/detokenize", summary="Ids to text", response_model=replies.DetokenizeReply, responses=_ERRORS)
+async def create_text(body: DetokenizeRequest, service: ServiceDep) -> Response:
+    """Return the text of token ids; control tokens have none."""
+    check_model(body.model, service.model)
+    text = await asyncio.to_thread(service.generator.decode, body.tokens)
+    return json_response(replies.DetokenizeReply(prompt=text))
+
+
+async def _encode(body: TokenizeRequest, generator: TextGenerator) -> list[int]:
+    if body.messages is not None:
+        return await generator.encode_chat([message.to_message() for message in body.messages])
+    ids = await generator.encode_prompt(body.prompt or "")
+    return ids if body.add_special_tokens else ids[1:]

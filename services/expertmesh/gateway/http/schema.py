@@ -1,0 +1,47 @@
+"""What the request and reply models of every shape have in common. Knows pydantic, no endpoint."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from starlette.responses import Response
+
+
+class RequestModel(BaseModel):
+    """A request: an unknown field or a value of another type is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ReplyModel(BaseModel):
+    """A reply."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Only:
+    """Marks a field that this server has no use for: null and ``values``, which ask for nothing, are taken."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = (None, *values)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self._values)}
+
+    def _check(self, value: Any) -> Any:
+        if any(type(value) is type(accepted) and value == accepted for accepted in self._values):
+            return value
+        raise PydanticCustomError("unsupported", "is not supported")
+
+
+def absent_when_none(description: str, **more: Any) -> Any:
+    """Describe a field of a reply that is left out where there is nothing to say."""
+    return Field(default=None, description=description, exclude_if=lambda value: value is None, **more)
+
+
+def json_response(reply: BaseModel) -> Response:
+    """Answer with ``reply``; the application need not look at it again."""
+    return Response(reply.model_dump_json(), media_type="application/json")

@@ -1,0 +1,42 @@
+"""What the routes of every shape work with. Knows the generator and its model, not their replies."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.info import ModelInfo
+from expertmesh.gateway.keys import ApiKeys
+from expertmesh.model.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class HttpConfig:
+    """Who may call, and how much at once. Without ``cors_origins`` browsers of other origins may not."""
+
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Service:
+    """A model that generates; ``defaults`` stand for what a request does not set, ``started`` is in Unix seconds."""
+
+    generator: TextGenerator
+    model: ModelInfo
+    defaults: SamplingParams
+    is_ready: Callable[[], bool]
+    started: int = field(default_factory=lambda: int(time.time()))
+
+
+async def get_service(request: Request) -> Service:
+    """Find the service that the application was made for."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]

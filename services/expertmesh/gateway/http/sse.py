@@ -1,0 +1,55 @@
+"""Server-sent events: a stream of JSON over one reply. Knows events, not what is in them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.errors import ClientGoneError, error_body, problem_of, shape_of
+
+MEDIA_TYPE = "text/event-stream"
+
+
+async def event_stream(request: Request, events: AsyncGenerator[str], prefix: str = "data: ") -> Response:
+    """Answer with ``events``, at least one. An error before the first has a status; a later one is the last event."""
+    first = await unless_disconnected(request.receive, _next(events))
+    return _EventStream(first, events, prefix)
+
+
+async def _next(events: AsyncGenerator[str]) -> str:
+    return await anext(events)
+
+
+class _EventStream(Response):
+    """Sends events until they end or the client leaves, and closes them in both cases."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, first: str, events: AsyncGenerator[str], prefix: str) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._first = first
+        self._events = events
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            with suppress(ClientGoneError):
+                await unless_disconnected(receive, self._send_all(scope, send))
+
+    async def _send_all(self, scope: Scope, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await self._send_event(send, self._first)
+        try:
+            async for event in self._events:
+                await self._send_event(send, event)
+        except Exception as error:
+            await self._send_event(send, error_body(problem_of(error), shape_of(scope["path"])))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_event(self, send: Send, event: str) -> None:
+        body = f"{self._prefix}{event}\n\n".encode()
+        await send({"type": "http.response.body", "body": body, "more_body": True})

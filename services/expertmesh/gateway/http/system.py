@@ -1,0 +1,50 @@
+"""Routes about the process: is it alive, is it ready, what is it. Knows no shape of anybody's API."""
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from expertmesh.gateway.http.schema import ReplyModel, json_response
+from expertmesh.gateway.http.service import ServiceDep
+
+router = APIRouter(tags=["system"])
+
+
+class Status(ReplyModel):
+    """State of the process."""
+
+    status: str = Field(description="In one word.", examples=["ok"])
+
+
+class Version(ReplyModel):
+    """Version of the software."""
+
+    version: str = Field(examples=["0.1.0"])
+
+
+@router.get("/health", summary="Is the process alive?", response_model=Status)
+async def get_health() -> Response:
+    """Answer 200 while the process lives, whatever the state of the experts."""
+    return json_response(Status(status="ok"))
+
+
+@router.get(
+    "/ready",
+    summary="Can requests be answered?",
+    response_model=Status,
+    responses={
+        503: {"model": Status, "description": "Not every expert has been found yet, or the gateway is draining."}
+    },
+)
+async def get_ready(service: ServiceDep) -> Response:
+    """Answer 200 once every expert has a replica and until draining begins; the same state as gRPC's health service."""
+    if service.is_ready():
+        return json_response(Status(status="ready"))
+    response = json_response(Status(status="not ready"))
+    response.status_code = 503
+    return response
+
+
+@router.get("/version", summary="Which version is this?", response_model=Version)
+async def get_version(service: ServiceDep) -> Response:
+    """Return the version of the gateway's software."""
+    return json_response(Version(version=service.model.version))

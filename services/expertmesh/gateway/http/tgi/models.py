@@ -1,0 +1,198 @@
+"""Requests and replies of TGI's API. Knows fields and their ranges, not what is done with them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.http.openai.fields import StopString
+from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
+from expertmesh.model.sampling import MAX_LOGPROBS, MAX_SEED
+
+DEFAULT_MAX_NEW_TOKENS = 100
+
+
+class JsonGrammar(RequestModel):
+    """JSON that fits a schema."""
+
+    type: Literal["json"]
+    value: dict[str, Any] | str = Field(description="A JSON schema, or its text.")
+
+
+class NamedSchema(RequestModel):
+    """A JSON schema under a name."""
+
+    name: str | None = Field(default=None, description="Not used.")
+    schema_: dict[str, Any] = Field(alias="schema", description="The JSON schema.")
+
+
+class JsonSchemaGrammar(RequestModel):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    value: NamedSchema
+
+
+class RegexGrammar(RequestModel):
+    """Text that a regular expression matches as a whole."""
+
+    type: Literal["regex"]
+    value: str
+
+
+GrammarField = Annotated[JsonGrammar | JsonSchemaGrammar | RegexGrammar, Field(discriminator="type")]
+
+
+class Parameters(RequestModel):
+    """How to generate. Tokens are drawn if do_sample says so, or says nothing and a parameter of drawing is set."""
+
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description=f"Tokens to produce at most. Default: {DEFAULT_MAX_NEW_TOKENS}."
+    )
+    do_sample: bool | None = Field(default=None, description="False = always the most probable token.")
+    temperature: float | None = Field(default=None, gt=0, description="Logits are divided by it. Default: 1.")
+    top_k: int | None = Field(default=None, ge=0, description="Keep the k most probable tokens; 0 = all.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Keep the most probable tokens that add up to p.")
+    typical_p: float | None = Field(default=None, gt=0, le=1, description="Locally typical sampling: mass to keep.")
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, description="Divides logits of tokens seen in prompt or output; above 1 avoids them."
+    )
+    frequency_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="Lowers the logit of a token for each time it was produced."
+    )
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Makes drawing repeatable.")
+    stop: list[StopString] | None = Field(
+        default=None,
+        max_length=MAX_STOPS,
+        description="Strings that end the text and are not part of it.",
+    )
+    truncate: int | None = Field(default=None, ge=1, description="Keep the last tokens of the inputs, so many.")
+    return_full_text: bool | None = Field(default=None, description="Put the inputs before the generated text.")
+    best_of: int | None = Field(
+        default=None, ge=1, le=MAX_SEQUENCES, description="Texts to generate; the most probable one is returned."
+    )
+    details: bool | None = Field(default=None, description="Return the tokens and how the text ended.")
+    decoder_input_details: bool | None = Field(
+        default=None, description="Return how probable the tokens of the inputs were; not in a stream."
+    )
+    top_n_tokens: int | None = Field(
+        default=None, ge=0, le=MAX_LOGPROBS, description="Return so many of the most probable tokens in place of each."
+    )
+    grammar: GrammarField | None = Field(default=None, description="What the text has to look like.")
+    watermark: Annotated[Any, Only(False)] = None
+    adapter_id: Annotated[Any, Only()] = None
+
+
+class InputsRequest(RequestModel):
+    """A text to continue."""
+
+    inputs: str = Field(description="A text; the begin-of-sequence token is put before it.", examples=["Hello world"])
+    parameters: Parameters | None = None
+
+
+class CompatRequest(InputsRequest):
+    """A text to continue, at once or as a stream."""
+
+    stream: bool | None = Field(default=None, description="Send the text token by token, as server-sent events.")
+
+
+class GenerateRequest(InputsRequest):
+    """A text to continue, at once."""
+
+    stream: Annotated[Any, Only(False)] = None
+
+
+class StreamRequest(InputsRequest):
+    """A text to continue as a stream."""
+
+    stream: Annotated[Any, Only(True)] = None
+
+
+class ErrorReply(ReplyModel):
+    """An error."""
+
+    error: str = Field(description="What was found, and what would be right.")
+    error_type: str = Field(examples=["validation"])
+
+
+class PrefillToken(ReplyModel):
+    """A token of the inputs."""
+
+    id: int
+    text: str
+    logprob: float | None = Field(description="Natural logarithm of its probability; null for the first.")
+
+
+class Token(ReplyModel):
+    """A token of the text."""
+
+    id: int
+    text: str = Field(description="The text that became certain with it; in top_tokens its own.")
+    logprob: float = Field(description="Natural logarithm of its probability, before any parameter.")
+    special: bool = Field(description="Whether it has no text, like end-of-sequence.")
+
+
+FinishReason = Literal["length", "eos_token", "stop_sequence"]
+
+
+class BestOfSequence(ReplyModel):
+    """How a text came about."""
+
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    prefill: list[PrefillToken] = Field(description="Tokens of the inputs, where decoder_input_details asked for them.")
+    tokens: list[Token]
+    top_tokens: list[list[Token]] | None = absent_when_none("Only where top_n_tokens asked for them.")
+
+
+class NamedSequence(BestOfSequence):
+    """A text that was generated, but not the best one."""
+
+    generated_text: str
+
+
+class Details(BestOfSequence):
+    """How the returned text came about."""
+
+    best_of_sequences: list[NamedSequence] | None = absent_when_none("The other texts of best_of.")
+
+
+class Generation(ReplyModel):
+    """A text."""
+
+    generated_text: str
+    details: Details | None = absent_when_none("Only where details asked for them.")
+
+
+class StreamDetails(ReplyModel):
+    """How a text came about."""
+
+    finish_reason: FinishReason
+    generated_tokens: int
+    input_length: int
+    seed: int | None
+
+
+class StreamEvent(ReplyModel):
+    """A token of a stream; the last one has the whole text."""
+
+    index: int = Field(description="1 for the first token.")
+    token: Token
+    top_tokens: list[Token] | None = absent_when_none("Only where top_n_tokens asked for them.")
+    generated_text: str | None = None
+    details: StreamDetails | None = None
+
+
+class Info(ReplyModel):
+    """The served model and the bounds of requests."""
+
+    model_id: str
+    model_sha: str = Field(description="Fingerprint of the model.")
+    model_pipeline_tag: str = "text-generation"
+    max_best_of: int
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int
+    router: str = "expertmesh"
+    version: str
