@@ -135,6 +135,7 @@ def test_fields_do_what_they_say(served, client):
     stopped = ask(stop="4").choices[0]
     assert (stopped.message.content, stopped.finish_reason) == ("1", "stop")
     assert ask(max_tokens=20, extra_body={"ignore_eos": True}).usage.completion_tokens == 20
+    assert ask(max_tokens=20, extra_body={"min_tokens": 9}).usage.completion_tokens > 9
     ends = ask(extra_body={"stop_token_ids": [last_token_id(served, "1")]}).choices[0]
     assert ends.finish_reason == "stop"
     sampled = grpc_text(served, temperature=1.5, seed=7, max_tokens=12)
