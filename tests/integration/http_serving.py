@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,16 @@ class Served:
         """Run a coroutine in the loop of the mesh."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
-    def wait_idle(self) -> None:
-        """Return once nothing is allocated and no sequence is left."""
-        self.run(self._wait_idle())
+    def wait_idle(self, num_tasks: int | None = None) -> None:
+        """Return once nothing is allocated, no sequence is left, and no more than ``num_tasks`` tasks."""
+        self.run(self._wait_idle(num_tasks))
 
-    async def _wait_idle(self) -> None:
+    async def _wait_idle(self, num_tasks: int | None) -> None:
         gateway = self.mesh.gateway
         async with asyncio.timeout(20):
             while gateway.blocks.num_free < gateway.blocks.num_blocks or gateway.scheduler.has_work:
+                await asyncio.sleep(0.01)
+            while num_tasks is not None and len(asyncio.all_tasks()) - 1 > num_tasks:
                 await asyncio.sleep(0.01)
 
     def num_tasks(self) -> int:
@@ -78,10 +80,3 @@ async def _serve(
             await stop.wait()
     finally:
         started.set()
-
-
-def in_background(work: Callable[[], object]) -> threading.Thread:
-    """Start ``work`` in a thread."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread

@@ -352,3 +352,49 @@ def test_one_bad_prompt_of_several_refuses_them_all(served):
     reply = served.http.post(TEXT, json={"prompt": [[1, 2], [1] * 512]})
     assert reply.status_code == 413
     served.wait_idle()
+
+
+def test_prompt_logprobs_are_those_that_generating_the_prompt_would_give(served, client, tokenizer):
+    prompt = encode_prompt(tokenizer, "Hello! How can")
+    request = {"model": "awq", "prompt": prompt, "logprobs": 1, "max_tokens": 1, "echo": True}
+    (choice,) = client.completions.create(**request).choices
+    logprobs = choice.logprobs
+    assert len(logprobs.tokens) == len(prompt) + 1
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
+    for length in (2, len(prompt) - 1):
+        shorter = client.completions.create(**{**request, "prompt": prompt[:length], "logprobs": 20})
+        top = shorter.choices[0].logprobs.top_logprobs[-1]
+        assert top.get(logprobs.tokens[length], logprobs.token_logprobs[length]) == pytest.approx(
+            logprobs.token_logprobs[length], abs=1e-3
+        )
+    body = {"messages": ASK, "prompt_logprobs": 3}
+    whole = served.http.post(CHAT, json=body).json()["choices"][0]["prompt_logprobs"]
+    assert whole[0] is None
+    assert len(whole) == len(encode_chat(tokenizer, [Message("user", QUESTION)]))
+    assert all(len(token["top_logprobs"]) == 3 for token in whole[1:])
+    events = served.http.post(CHAT, json={**body, "stream": True}).text.split("\n\n")
+    assert json.loads(events[0].removeprefix("data: "))["choices"][0]["prompt_logprobs"] == whole
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_routed_experts_come_by_token_and_layer_only_where_asked_for(served, path):
+    body = {"messages": ASK} if path == CHAT else {"prompt": "Hello", "max_tokens": 5}
+    assert "routed_experts" not in served.http.post(path, json=body).json()["choices"][0]
+    body["return_routed_experts"] = True
+    reply = served.http.post(path, json=body).json()
+    routed = reply["choices"][0]["routed_experts"]
+    assert len(routed) == reply["usage"]["completion_tokens"]
+    assert {len(set(experts)) for layers in routed for experts in layers} == {2}
+    assert len({len(layers) for layers in routed}) == 1
+    streamed = []
+    for event in served.http.post(path, json={**body, "stream": True}).text.split("\n\n"):
+        if event.startswith("data: {"):
+            streamed += json.loads(event.removeprefix("data: "))["choices"][0].get("routed_experts", [])
+    assert streamed == routed
+
+
+def test_cached_tokens_are_counted(client):
+    long = [{"role": "user", "content": "Spell 'tiger'. " * 20}]
+    client.chat.completions.create(model="awq", messages=long, max_tokens=1)
+    usage = client.chat.completions.create(model="awq", messages=long, max_tokens=1).usage
+    assert 0 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens

@@ -1,0 +1,100 @@
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from expertmesh.errors import ConfigError
+from expertmesh.gateway.http.server import HttpServer
+
+NUM_PIECES = 5
+
+
+async def slow(scope, receive, send) -> None:
+    """Answer any request piece by piece."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(NUM_PIECES):
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def endless(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    await asyncio.Event().wait()
+
+
+def serve(app, use: Callable[[HttpServer, httpx.AsyncClient], Awaitable[None]]) -> None:
+    async def run() -> None:
+        server = HttpServer("127.0.0.1:0", app)
+        await server.start()
+        async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+            await use(server, client)
+        await server.drain(0)
+
+    asyncio.run(run())
+
+
+def test_draining_lets_requests_finish_and_refuses_new_ones():
+    async def use(server: HttpServer, client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", "/") as reply:
+            draining = asyncio.create_task(server.drain(30))
+            assert await reply.aread() == b"x" * NUM_PIECES
+        await draining
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/")
+
+    serve(slow, use)
+
+
+def test_draining_cancels_what_takes_longer_and_says_nothing_about_it(caplog):
+    async def use(server: HttpServer, client: httpx.AsyncClient) -> None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("GET", "/") as reply:
+                draining = asyncio.create_task(server.drain(0.01))
+                await reply.aread()
+        await draining
+
+    with caplog.at_level(logging.DEBUG):
+        serve(endless, use)
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+def test_draining_does_not_wait_for_idle_connections():
+    async def use(server: HttpServer, client: httpx.AsyncClient) -> None:
+        await client.get("/")
+        async with asyncio.timeout(10):
+            await server.drain(60)
+
+    serve(slow, use)
+
+
+def test_a_server_that_never_started_drains_at_once():
+    asyncio.run(HttpServer("127.0.0.1:0", slow).drain(60))
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:http", "127.0.0.1:65536"])
+def test_what_is_no_address_is_named(address):
+    with pytest.raises(ConfigError, match=address):
+        asyncio.run(HttpServer(address, slow).start())
+
+
+def test_an_address_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=address):
+            asyncio.run(HttpServer(address, slow).start())
+
+
+def test_signals_stay_with_the_process():
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def use(server: HttpServer, client: httpx.AsyncClient) -> None:
+        await client.get("/")
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    serve(slow, use)
