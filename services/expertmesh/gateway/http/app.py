@@ -1,5 +1,8 @@
 """The HTTP application: which routes there are and what surrounds them. Knows no endpoint's work."""
 
+from functools import partial
+from typing import Any
+
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
@@ -7,10 +10,13 @@ from starlette.middleware.cors import CORSMiddleware
 from expertmesh.gateway.http import system
 from expertmesh.gateway.http.auth import KeyCheck
 from expertmesh.gateway.http.body import BodyLimit
+from expertmesh.gateway.http.document import make_document
 from expertmesh.gateway.http.errors import add_error_handlers
 from expertmesh.gateway.http.openai import chat, completions, models, tokenize
+from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completion
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
+from expertmesh.gateway.http.tgi.models import StreamEvent
 
 OPEN_ROUTERS = (system.router,)
 KEYED_ROUTERS = (chat.router, completions.router, models.router, tokenize.router, tgi.router)
@@ -33,9 +39,16 @@ def make_app(service: Service, config: HttpConfig) -> FastAPI:
     bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway was started with keys.")
     for router in KEYED_ROUTERS:
         app.include_router(router, dependencies=[Security(bearer)])
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]  # the way FastAPI documents
     add_error_handlers(app)
     _add_middleware(app, config)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = make_document(app, (ChatCompletionChunk, Completion, StreamEvent))
+    return app.openapi_schema
 
 
 def _add_middleware(app: FastAPI, config: HttpConfig) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import (
@@ -26,17 +26,16 @@ from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
-from expertmesh.gateway.http.sse import MEDIA_TYPE, event_stream
+from expertmesh.gateway.http.sse import event_stream
 
 router = APIRouter(tags=["OpenAI"])
 
 DONE = "[DONE]"
-_STREAM: dict[str, Any] = {
-    MEDIA_TYPE: {
-        "schema": {"type": "string", "description": "`data: CHUNK` per event, then `data: [DONE]`."},
-        "example": 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
-    }
-}
+_STREAM = describe_stream(
+    replies.ChatCompletionChunk,
+    "A chunk; the last event is `[DONE]` instead.",
+    'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
+)
 
 
 @router.post(

@@ -3,12 +3,12 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import ERRORS, Header, by_answer, count_usage, make_header
 from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
@@ -16,7 +16,7 @@ from expertmesh.gateway.http.openai.requests import CompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
-from expertmesh.gateway.http.sse import MEDIA_TYPE, event_stream
+from expertmesh.gateway.http.sse import event_stream
 from expertmesh.gateway.merge import merge
 
 router = APIRouter(tags=["OpenAI"])
@@ -24,12 +24,11 @@ router = APIRouter(tags=["OpenAI"])
 DONE = "[DONE]"
 # OpenAI's own default, which clients of this endpoint count on.
 DEFAULT_MAX_TOKENS = 16
-_STREAM: dict[str, Any] = {
-    MEDIA_TYPE: {
-        "schema": {"type": "string", "description": "`data: COMPLETION` per event, then `data: [DONE]`."},
-        "example": 'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n',
-    }
-}
+_STREAM = describe_stream(
+    replies.Completion,
+    "A piece; the last event is `[DONE]` instead.",
+    'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n',
+)
 
 
 @router.post(

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.disconnect import unless_disconnected
+from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
-from expertmesh.gateway.http.sse import MEDIA_TYPE, event_stream
+from expertmesh.gateway.http.sse import event_stream
 from expertmesh.gateway.http.tgi import models
 from expertmesh.gateway.http.tgi.sampling import generation_request
 from expertmesh.gateway.http.tgi.writer import Writer
@@ -32,10 +33,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     429: {**_MODEL, "description": "Too many requests wait already; see Retry-After."},
     503: {**_MODEL, "description": "No replica of an expert answered in time; see Retry-After."},
 }
-_STREAM: dict[str, Any] = {
-    "schema": {"type": "string", "description": "`data:EVENT` for each token."},
-    "example": 'data:{"index": 1, "token": {...}, "generated_text": null, "details": null}\n\n',
-}
+_STREAM = describe_stream(
+    models.StreamEvent,
+    "A token; the last one has the text and its details.",
+    'data:{"index": 1, "token": {...}, "generated_text": null, "details": null}\n\n',
+)
 
 
 async def _compat(body: models.CompatRequest, request: Request, service: ServiceDep) -> Response:
@@ -56,7 +58,7 @@ for _path, _name in (("/", "post_root"), ("/v1", "post_v1")):
         summary="Continue a text",
         response_model=list[models.Generation],
         responses={
-            200: {"description": "The text, or with `stream` a stream of tokens.", "content": {MEDIA_TYPE: _STREAM}},
+            200: {"description": "The text, or with `stream` a stream of tokens.", "content": _STREAM},
             **_ERRORS,
         },
     )
@@ -73,7 +75,7 @@ async def generate(body: models.GenerateRequest, request: Request, service: Serv
     "/generate_stream",
     summary="Continue a text as a stream",
     response_class=Response,
-    responses={200: {"description": "An event for each token.", "content": {MEDIA_TYPE: _STREAM}}, **_ERRORS},
+    responses={200: {"description": "An event for each token.", "content": _STREAM}, **_ERRORS},
 )
 async def generate_stream(body: models.StreamRequest, request: Request, service: ServiceDep) -> Response:
     """Continue a text, sending token by token."""
