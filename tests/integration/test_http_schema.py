@@ -16,7 +16,9 @@ from schemathesis.specs.openapi.checks import (
 
 WITH_BODY = ("/tokenize", "/detokenize", "/v1/chat/completions", "/v1/completions", "/", "/generate_stream")
 PATHS = (*WITH_BODY, "/v1", "/generate", "/health", "/ready", "/version", "/v1/models", "/v1/models/{model}", "/info")
-MAX_EXAMPLES = 10
+SETTINGS = settings(
+    max_examples=10, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -46,13 +48,7 @@ def test_no_request_makes_the_gateway_fail_or_hang(
 
 def check(operation: schemathesis.APIOperation, mode: GenerationMode) -> None:
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(
-        max_examples=MAX_EXAMPLES,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @SETTINGS
     def ask(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=CHECKS, timeout=30)
 
