@@ -56,22 +56,20 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_loglikelihood_and_generate_until(tasks: Path) -> None:
+def evaluate(task: str, tasks: Path, **arguments: object) -> dict[str, float]:
     with serving() as mesh:
-        model = LocalCompletionsAPI(
-            base_url=f"{mesh.url}/v1/completions",
-            model="awq",
-            tokenizer=str(MODEL),
-            tokenizer_backend="huggingface",
-            add_bos_token=True,
-            max_retries=1,
-        )
-        results = lm_eval.simple_evaluate(
-            model=model,
-            tasks=["choose", "ask"],
-            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
-            bootstrap_iters=0,
-        )["results"]
+        model = LocalCompletionsAPI(base_url=f"{mesh.url}/v1/completions", model="awq", max_retries=1, **arguments)
+        manager = TaskManager(include_path=str(tasks), include_defaults=False)
+        reply = lm_eval.simple_evaluate(model=model, tasks=[task], task_manager=manager, bootstrap_iters=0)
         mesh.wait_idle()
-    assert results["choose"]["acc,none"] == 1.0
-    assert results["ask"]["exact_match,words"] == 1.0
+    return reply["results"][task]
+
+
+def test_loglikelihood_of_token_ids(tasks: Path) -> None:
+    results = evaluate("choose", tasks, tokenizer=str(MODEL), tokenizer_backend="huggingface", add_bos_token=True)
+    assert results["acc,none"] == 1.0
+
+
+def test_generate_until_from_text(tasks: Path) -> None:
+    results = evaluate("ask", tasks, tokenizer_backend=None, tokenized_requests=False)
+    assert results["exact_match,words"] == 1.0

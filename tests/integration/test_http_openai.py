@@ -7,7 +7,7 @@ import openai
 import pytest
 from http_serving import MODEL, QUESTION, Served, serving
 
-from expertmesh.client.gateway import Sampling
+from expertmesh.client import Sampling
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from http_serving import MODEL, QUESTION, Served, serving
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
-from expertmesh.client.gateway import Sampling
+from expertmesh.client import Sampling
 from expertmesh.text.template import encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 

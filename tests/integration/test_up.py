@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from expertmesh.cli.layout import free_port
@@ -119,6 +120,20 @@ def test_killed_replicas_change_no_text_and_nothing_is_left_behind(directory):
         with socket.socket() as probe:
             host, _, port = mesh.endpoint.partition(":")
             assert probe.connect_ex((host, int(port))) != 0
+
+
+def test_http_is_served_and_keys_are_shown_nowhere(directory, tmp_path):
+    (tmp_path / "keys").write_text("open\n")
+    keys = ("--api-key", "sesame", "--api-key-file", str(tmp_path / "keys"))
+    with up("--model", str(directory), "--expert-servers", "1", *keys) as mesh:
+        url = next(line.split()[-1] for line in mesh.lines if line.startswith("[gateway] ready"))
+        assert httpx.get(f"{url}/ready").status_code == 200
+        for key, status in (("sesame", 200), ("open", 200), ("wrong", 401)):
+            reply = httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+            assert reply.status_code == status
+        command_lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in mesh.children()]
+        assert len(command_lines) == 2
+        assert not any("sesame" in line for line in (*command_lines, *mesh.lines))
 
 
 def test_children_do_not_outlive_a_killed_supervisor(directory):
