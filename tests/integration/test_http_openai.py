@@ -286,6 +286,9 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
         (CHAT, "stop", ""),
         (CHAT, "stop", ["a"] * 17),
         (CHAT, "prompt_logprobs", 21),
+        (CHAT, "top_k", 10**30),
+        (CHAT, "max_tokens", 10**30),
+        (CHAT, "temperature", 10**400),
         (TEXT, "suffix", "end"),
         (TEXT, "logprobs", 21),
         (TEXT, "prompt", []),
@@ -346,6 +349,11 @@ def test_a_prompt_that_is_too_long_is_named_before_a_stream_begins(served):
             reply = served.http.post(path, json={**body, "stream": stream})
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "context_length_exceeded")
     served.wait_idle()
+
+
+def test_so_many_texts_in_one_request_are_refused(served):
+    reply = served.http.post(TEXT, json={"prompt": ["a"] * 100, "n": 11})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "n")
 
 
 def test_one_bad_prompt_of_several_refuses_them_all(served):

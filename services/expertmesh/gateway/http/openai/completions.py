@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request, Response
 from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
+from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import ERRORS, Header, by_answer, count_usage, make_header
 from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
-from expertmesh.gateway.http.openai.requests import CompletionRequest
+from expertmesh.gateway.http.openai.requests import MAX_PROMPTS, CompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
@@ -40,6 +41,7 @@ _STREAM = describe_stream(
 async def create_completion(body: CompletionRequest, request: Request, service: ServiceDep) -> Response:
     """Continue one text or several; no template is applied."""
     check_model(body.model, service.model)
+    _check_size(body)
     prompts = await encode_prompts(body, service.generator)
     writer = _Writer(
         make_header("cmpl", service.model), [_job(body, prompt, i, service) for i, prompt in enumerate(prompts)]
@@ -48,6 +50,12 @@ async def create_completion(body: CompletionRequest, request: Request, service: 
         wants_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await event_stream(request, writer.stream(wants_usage))
     return json_response(await unless_disconnected(request.receive, writer.complete()))
+
+
+def _check_size(body: CompletionRequest) -> None:
+    num_prompts, num_each = len(body.prompts()), body.best_of or body.n or 1
+    if num_prompts * num_each > MAX_PROMPTS:
+        raise ParameterError("n", f"{num_each} texts for each of {num_prompts} prompts; at most {MAX_PROMPTS} in all")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.model.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 
-TokenId = Annotated[int, Field(ge=0)]
+# No number of tokens comes near it, and every library can count so far.
+MAX_COUNT = 2**31 - 1
+
+TokenId = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 StopString = Annotated[str, StringConstraints(min_length=1)]
 Bias = Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
@@ -73,11 +76,13 @@ class CompletionFields(RequestModel):
     model: str | None = Field(
         default=None, description='Name of the served model, or "dummy" or "tgi". Default: the served model.'
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens to produce at most.")
-    min_tokens: int | None = Field(default=None, ge=0, description="Before so many tokens no answer ends by itself.")
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Tokens to produce at most.")
+    min_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT, description="Tokens that an answer has at least.")
     temperature: float | None = Field(default=None, ge=0, description="0 = always the most probable token.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Keep the most probable tokens that add up to p.")
-    top_k: int | None = Field(default=None, ge=-1, description="Keep the k most probable tokens; 0 or -1 = all.")
+    top_k: int | None = Field(
+        default=None, ge=-1, le=MAX_COUNT, description="Keep the k most probable tokens; 0, -1 = all."
+    )
     min_p: float | None = Field(
         default=None, ge=0, le=1, description="Keep tokens at least so many times as probable as the most probable one."
     )

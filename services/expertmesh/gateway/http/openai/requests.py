@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from expertmesh.gateway.http.openai.fields import CompletionFields, TokenIds
+from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.model.sampling import MAX_LOGPROBS
 from expertmesh.text.template import Message
@@ -55,7 +55,7 @@ class ChatCompletionRequest(CompletionFields):
         description="The conversation, oldest first; the last one who speaks is the user.",
         examples=[[{"role": "user", "content": "What is 291 - 150?"}]],
     )
-    max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Newer name of max_tokens.")
     logprobs: bool | None = Field(default=None, description="Return how probable each token was.")
     top_logprobs: int | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
-from expertmesh.gateway.http.openai.fields import StopString
+from expertmesh.gateway.http.openai.fields import MAX_COUNT, StopString
 from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
 from expertmesh.model.sampling import MAX_LOGPROBS, MAX_SEED
 
@@ -47,11 +47,11 @@ class Parameters(RequestModel):
     """How to generate. Tokens are drawn if do_sample says so, or says nothing and a parameter of drawing is set."""
 
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description=f"Tokens to produce at most. Default: {DEFAULT_MAX_NEW_TOKENS}."
+        default=None, ge=1, le=MAX_COUNT, description=f"Tokens to produce at most. Default: {DEFAULT_MAX_NEW_TOKENS}."
     )
     do_sample: bool | None = Field(default=None, description="False = always the most probable token.")
     temperature: float | None = Field(default=None, gt=0, description="Logits are divided by it. Default: 1.")
-    top_k: int | None = Field(default=None, ge=0, description="Keep the k most probable tokens; 0 = all.")
+    top_k: int | None = Field(default=None, ge=0, le=MAX_COUNT, description="Keep the k most probable tokens; 0 = all.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Keep the most probable tokens that add up to p.")
     typical_p: float | None = Field(default=None, gt=0, le=1, description="Locally typical sampling: mass to keep.")
     repetition_penalty: float | None = Field(
@@ -66,7 +66,7 @@ class Parameters(RequestModel):
         max_length=MAX_STOPS,
         description="Strings that end the text and are not part of it.",
     )
-    truncate: int | None = Field(default=None, ge=1, description="Keep the last tokens of the inputs, so many.")
+    truncate: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Keep so many tokens, the last.")
     return_full_text: bool | None = Field(default=None, description="Put the inputs before the generated text.")
     best_of: int | None = Field(
         default=None, ge=1, le=MAX_SEQUENCES, description="Texts to generate; the most probable one is returned."
