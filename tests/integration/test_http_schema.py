@@ -55,6 +55,26 @@ def check(operation: schemathesis.APIOperation, mode: GenerationMode) -> None:
     ask()
 
 
+LOGPROBS = {"prompt_logprobs": 2, "return_routed_experts": True, "logit_bias": {"5": 1}, "n": 2, "temperature": 1}
+EVERYTHING = {
+    "/v1/completions": {"prompt": ["a", "b"], "logprobs": 2, "echo": True, **LOGPROBS},
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+        "logprobs": True,
+        "top_logprobs": 2,
+        **LOGPROBS,
+    },
+    "/": {"inputs": "a", "parameters": {"details": True, "top_n_tokens": 2}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", EVERYTHING)
+def test_replies_with_all_that_they_may_hold_fit_the_document(document, path: str, stream: bool) -> None:
+    case = document[path]["POST"].Case(body={**EVERYTHING[path], "stream": stream}, media_type="application/json")
+    assert case.call_and_validate(checks=CHECKS, timeout=30).status_code == 200
+
+
 def test_the_document_describes_every_route_with_its_errors(served: Served) -> None:
     document = served.http.get("/openapi.json").json()
     assert set(document["paths"]) == set(PATHS)

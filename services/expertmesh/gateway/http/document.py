@@ -12,14 +12,18 @@ from expertmesh.gateway.http.sse import MEDIA_TYPE
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def describe_stream(event: type[BaseModel], description: str, example: str) -> dict[str, Any]:
-    """Describe the content of a reply that is a stream of ``event``; the application's document must name them too."""
-    data = {
+def describe_stream(event: type[BaseModel], example: str, end: str | None = None) -> dict[str, Any]:
+    """Describe the content of a reply that is a stream of ``event``; the application's document must name them too.
+
+    ``end`` is the last event where that is no JSON.
+    """
+    data: dict[str, Any] = {
         "type": "string",
-        "description": description,
         "contentMediaType": "application/json",
         "contentSchema": {"$ref": _REFERENCE.format(model=event.__name__)},
     }
+    if end is not None:
+        data = {"anyOf": [data, {"const": end}]}
     schema = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     return {MEDIA_TYPE: {"schema": schema, "example": example}}
 

@@ -32,9 +32,7 @@ router = APIRouter(tags=["OpenAI"])
 
 DONE = "[DONE]"
 _STREAM = describe_stream(
-    replies.ChatCompletionChunk,
-    "A chunk; the last event is `[DONE]` instead.",
-    'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
+    replies.ChatCompletionChunk, 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n', DONE
 )
 
 

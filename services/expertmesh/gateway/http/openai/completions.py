@@ -25,11 +25,7 @@ router = APIRouter(tags=["OpenAI"])
 DONE = "[DONE]"
 # OpenAI's own default, which clients of this endpoint count on.
 DEFAULT_MAX_TOKENS = 16
-_STREAM = describe_stream(
-    replies.Completion,
-    "A piece; the last event is `[DONE]` instead.",
-    'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n',
-)
+_STREAM = describe_stream(replies.Completion, 'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n', DONE)
 
 
 @router.post(

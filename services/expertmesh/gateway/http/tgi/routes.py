@@ -35,7 +35,6 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _STREAM = describe_stream(
     models.StreamEvent,
-    "A token; the last one has the text and its details.",
     'data:{"index": 1, "token": {...}, "generated_text": null, "details": null}\n\n',
 )
 
