@@ -406,3 +406,28 @@ def test_cached_tokens_are_counted(client):
     client.chat.completions.create(model="awq", messages=long, max_tokens=1)
     usage = client.chat.completions.create(model="awq", messages=long, max_tokens=1).usage
     assert 0 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
+
+
+NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+SHAPES = (
+    ({"type": "json_object"}, dict),
+    ({"type": "json_schema", "json_schema": {"name": "pair", "strict": True, "schema": NUMBERS}}, list),
+)
+
+
+@pytest.mark.parametrize(("response_format", "kind"), SHAPES)
+def test_answers_have_the_shape_that_the_response_format_asks_for(client, response_format, kind):
+    request = {"model": "awq", "messages": ASK, "response_format": response_format, "seed": 1, "max_tokens": 200}
+    choice = client.chat.completions.create(**request, temperature=0.7).choices[0]
+    chunks = client.chat.completions.create(**request, temperature=0.7, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+    if choice.finish_reason == "stop":
+        assert isinstance(json.loads(choice.message.content), kind)
+    else:
+        assert choice.message.content.lstrip()[0] == ("{" if kind is dict else "[")
+
+
+def test_a_schema_that_cannot_be_followed_is_refused(served):
+    body = {"messages": ASK, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "robot"}}}}
+    assert served.http.post(CHAT, json=body).status_code == 400
+    assert served.http.post(CHAT, json={**body, "stream": True}).status_code == 400

@@ -205,3 +205,14 @@ def test_info_and_health(served):
     with InferenceClient(served.url, provider="hf-inference") as hub:
         assert hub.health_check()
         assert hub.get_endpoint_info() == info
+
+
+def test_grammars_shape_the_text(client):
+    digits = client.text_generation(PROMPT, grammar={"type": "regex", "value": "[0-9]{2}"})
+    assert len(digits) == 2 and digits.isdigit()
+    choice = {"type": "string", "enum": ["red", "blue"]}
+    assert client.text_generation(PROMPT, grammar={"type": "json", "value": choice}) in ('"red"', '"blue"')
+    named = {"type": "json_schema", "value": {"name": "colour", "schema": choice}}
+    assert "".join(client.text_generation(PROMPT, grammar=named, stream=True)) in ('"red"', '"blue"')
+    with pytest.raises(ValidationError):
+        client.text_generation(PROMPT, grammar={"type": "regex", "value": "("})

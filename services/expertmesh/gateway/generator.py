@@ -40,6 +40,11 @@ class GenerationRequest:
     continues_text: bool = False
 
     @property
+    def begins_text(self) -> bool:
+        """Whether a space before the first word is dropped: a text with a grammar fits it as a whole, without one."""
+        return self.grammar is not None or not self.continues_text
+
+    @property
     def num_sequences(self) -> int:
         """Sequences to generate."""
         return self.best_of or self.n
@@ -144,7 +149,7 @@ class TextGenerator:
 
     async def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
-        text = _TextStream(Detokenizer(self._tokenizer, is_at_start=not request.continues_text), request.stop)
+        text = _TextStream(Detokenizer(self._tokenizer, request.begins_text), request.stop)
         num_output_tokens = 0
         async with aclosing(self._engine.generate(sequence)) as tokens:
             async for token in tokens:
