@@ -13,7 +13,7 @@ from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.layout import free_port, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
-from expertmesh.cli.progress import progress_bar
+from expertmesh.cli.output import MeshOutput
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
@@ -153,7 +153,7 @@ def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:
     with ExitStack() as starting:
-        output = _Output(len(experts) + 1, starting)
+        output = MeshOutput(len(experts) + 1, starting)
         output.show("up", f"starting a gateway and {len(experts)} expert servers ...")
         supervisor = Supervisor([experts, [gateway]], output.show)
         running = asyncio.create_task(supervisor.run())
@@ -168,23 +168,3 @@ async def _supervise(experts: list[Program], gateway: Program, drain_seconds: fl
             raise ExpertmeshError(str(error)) from None
         finally:
             shutdown.cancel()
-
-
-class _Output:
-    """Prints the lines of all processes, with a progress bar below them until every process is ready."""
-
-    def __init__(self, num_programs: int, starting: ExitStack) -> None:
-        self._num_programs = num_programs
-        self._ready: set[str] = set()
-        self._starting = starting
-        self._report = starting.enter_context(progress_bar("starting"))
-        self._report(0, num_programs)
-
-    def show(self, name: str, line: str) -> None:
-        """Print a line of the program ``name``."""
-        print(f"[{name}] {line}", flush=True)
-        if line.startswith("ready"):
-            self._ready.add(line)
-            self._report(len(self._ready), self._num_programs)
-            if len(self._ready) == self._num_programs:
-                self._starting.close()

@@ -1,0 +1,26 @@
+import json
+import shlex
+from contextlib import ExitStack
+
+from expertmesh.cli.output import MeshOutput, suggestions
+
+
+def test_the_suggested_request_is_whole():
+    generate, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"])
+    assert shlex.split(generate)[-1] == "127.0.0.1:50051"
+    words = shlex.split(curl)
+    assert "http://127.0.0.1:8000/v1/chat/completions" in words
+    assert json.loads(words[-1])["messages"][0]["role"] == "user"
+
+
+def test_without_http_there_is_no_request_to_suggest():
+    assert len(suggestions(["127.0.0.1:50051"])) == 1
+
+
+def test_suggestions_come_once_everything_is_ready(capsys):
+    with ExitStack() as starting:
+        output = MeshOutput(2, starting)
+        output.show("experts 0-7", "ready: experts 0-7 on 127.0.0.1:1")
+        assert "try" not in capsys.readouterr().out
+        output.show("gateway", "ready: gateway on 127.0.0.1:2, http://127.0.0.1:3")
+        assert "--endpoint 127.0.0.1:2" in capsys.readouterr().out
