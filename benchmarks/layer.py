@@ -19,6 +19,7 @@ from report import Row, parse_arguments, show
 from servers import connected_pool, serve_layer, server_process
 
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
@@ -67,7 +68,7 @@ async def measure(endpoints: frozenset[str]) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     rows = []
     async with connected_pool(endpoints, NUM_EXPERTS) as pool:
-        remote = RemoteExperts(pool, DispatchConfig())
+        remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         for num_rows, repetitions in CASES.items():
             steps = [await time_step(pool, remote, num_rows, generator) for _ in range(repetitions + WARMUP_STEPS)]
             rows += summarize(f"{num_rows} rows", steps[WARMUP_STEPS:])

@@ -20,6 +20,7 @@ from report import Row, parse_arguments, show
 from servers import connected_pool, serve_layer, server_process
 
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
 from expertmesh.rpc.memory import keep_freed_memory
 
@@ -61,7 +62,7 @@ async def measure(experts: str, echo: str) -> list[Row]:
     """Time both ways for each size, in turns."""
     rows = []
     async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
-        remote = RemoteExperts(pool, DispatchConfig())
+        remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         stream = channel.stream_stream(ECHO)()
         for case, (num_rows, repetitions) in CASES.items():
             hop_times, echo_times = await in_turns(make_hop(remote, num_rows), make_echo(stream, num_rows), repetitions)

@@ -3,10 +3,25 @@ from dataclasses import fields
 
 import pytest
 
-from expertmesh.client import ExpertLoad, JsonObject, JsonSchema, Load, ModelInfo, Output, Regex, ReplicaLoad, Sampling
+from expertmesh.client import (
+    ExpertLoad,
+    ExpertRates,
+    GatewayLoad,
+    JsonObject,
+    JsonSchema,
+    Load,
+    LoadRates,
+    LoadUpdate,
+    ModelInfo,
+    Output,
+    Regex,
+    ReplicaLoad,
+    Sampling,
+)
 from expertmesh.client.codec import (
     decode_info,
     decode_load,
+    decode_update,
     encode_chat,
     encode_generate,
     encode_output,
@@ -31,6 +46,10 @@ def names(message) -> set[str]:
         (Load, load_pb2.GetLoadResponse),
         (ExpertLoad, load_pb2.ExpertLoad),
         (ReplicaLoad, load_pb2.ReplicaLoad),
+        (GatewayLoad, load_pb2.GatewayLoad),
+        (LoadUpdate, load_pb2.WatchLoadResponse),
+        (LoadRates, load_pb2.LoadRates),
+        (ExpertRates, load_pb2.ExpertRates),
     ],
 )
 def test_every_field_of_the_message_is_there(ours, message):
@@ -94,14 +113,30 @@ def test_a_value_that_fits_no_field_is_refused(sampling, output, message):
         encode_generate("a", sampling, output)
 
 
+def test_a_state_of_a_newer_gateway_is_unknown():
+    message = load_pb2.GetLoadResponse(replicas=[load_pb2.ReplicaLoad(state=99)])
+    assert decode_load(message).replicas[0].state == "unknown"
+
+
 def test_load_and_info_are_read_field_by_field():
-    expert = ExpertLoad(3, 40, (30, 10), 0.5, 2, 1)
-    replica = ReplicaLoad("a:1", (3, 4), True, 9, 1, 2, 7000)
+    expert = ExpertLoad(3, 40, (30, 10), 0.5, 2, 1, 5, 6.5, 7, 8, 9, {"ready": 1, "connecting": 2})
+    replica = ReplicaLoad("a:1", (3, 4), True, 9, 1, 2, 7000, 8000, 500, 600, "ready")
+    gateway = GatewayLoad(1, 2, 0.25, 3, 4, 5, 6, 7)
+    rates = LoadRates(2.0, 10.0, 20.0, (ExpertRates(3, 30.0, (20.0, 10.0), 0.5),), 0.75)
+    counts = [{"state": 1, "replicas": 1}, {"state": 2, "replicas": 2}]
     message = load_pb2.GetLoadResponse(
-        experts=[load_pb2.ExpertLoad(**vars(expert))],
-        replicas=[load_pb2.ReplicaLoad(**vars(replica))],
+        experts=[load_pb2.ExpertLoad(**{**vars(expert), "replicas": counts})],
+        replicas=[load_pb2.ReplicaLoad(**{**vars(replica), "state": 1})],
         balancedness=0.5,
+        gateway=load_pb2.GatewayLoad(**vars(gateway)),
     )
-    assert decode_load(message) == Load((expert,), (replica,), 0.5)
+    load = Load((expert,), (replica,), 0.5, gateway)
+    assert decode_load(message) == load
+    expert_rates = [load_pb2.ExpertRates(**vars(rates.experts[0]))]
+    update = load_pb2.WatchLoadResponse(
+        load=message, rates=load_pb2.LoadRates(**{**vars(rates), "experts": expert_rates})
+    )
+    assert decode_update(update) == LoadUpdate(load, rates)
+    assert decode_update(load_pb2.WatchLoadResponse(load=message)) == LoadUpdate(load, None)
     info = ModelInfo("m", "A", "f", "awq", 2, 64, 8, 2, 512, 128, "0.1")
     assert decode_info(pb.GetModelInfoResponse(**vars(info))) == info

@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from expertmesh.expert.batcher import Batcher
-from expertmesh.expert.executor import CallJob, Executor
+from expertmesh.expert.executor import Executor
+from expertmesh.expert.job import CallJob
 from expertmesh.wire.calls import ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
 

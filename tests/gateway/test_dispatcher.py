@@ -14,6 +14,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.errors import ComputeError, ExpertUnavailableError
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.config import ModelConfig
@@ -73,7 +74,7 @@ def test_remote_experts_equal_local_ones(directory, hosts, max_message_bytes):
 
     async def run() -> list[torch.Tensor]:
         async with serving(directory, hosts) as (pool, _):
-            remote = RemoteExperts(pool, DispatchConfig(max_message_bytes=max_message_bytes))
+            remote = RemoteExperts(pool, DispatchConfig(max_message_bytes=max_message_bytes), ExpertLoadCounter(10, 8))
             answers = [await remote(*step) for step in steps]
             assert {replica.inflight_rows for replica in pool.replicas} == {0}
             return answers
@@ -88,7 +89,8 @@ def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(direc
 
     async def run() -> list[int]:
         async with serving(directory, QUARTERS) as (pool, _):
-            answer = asyncio.ensure_future(RemoteExperts(pool, DispatchConfig())(0, hidden, topk_ids, weights))
+            remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, 8))
+            answer = asyncio.ensure_future(remote(0, hidden, topk_ids, weights))
             while not any(replica.inflight_rows for replica in pool.replicas):
                 await asyncio.sleep(0)
             sent = [pool.ready(expert)[0].inflight_rows for expert in (0, 2, 4, 6)]
@@ -103,7 +105,7 @@ def test_another_replica_gives_the_same_bytes(directory):
 
     async def run() -> list[torch.Tensor]:
         async with serving(directory, [*QUARTERS, (0, 1)]) as (pool, stops):
-            remote = RemoteExperts(pool, DispatchConfig())
+            remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))
             before = await remote(*step)
             await stops[0].aclose()
             return [before, await remote(*step)]
@@ -116,7 +118,7 @@ def test_an_expert_that_nobody_hosts_is_named(directory):
 
     async def run() -> None:
         async with serving(directory, QUARTERS[:3]) as (pool, _):
-            remote = RemoteExperts(pool, DispatchConfig(wait_seconds=0.1))
+            remote = RemoteExperts(pool, DispatchConfig(wait_seconds=0.1), ExpertLoadCounter(10, 8))
             with pytest.raises(ExpertUnavailableError, match=r"expert 7; waited 0\.1 s"):
                 await remote(0, hidden, torch.tensor([[0, 7]]), weights)
             assert {replica.inflight_rows for replica in pool.replicas} == {0}
@@ -130,7 +132,7 @@ def test_what_no_replica_could_answer_is_not_asked_again(directory):
     async def run() -> None:
         async with serving(directory, [range(8)]) as (pool, _):
             with pytest.raises(ComputeError, match="layer 9 on 127.0.0.1"):
-                await RemoteExperts(pool, DispatchConfig())(*step)
+                await RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))(*step)
             (replica,) = pool.replicas
             assert (replica.stats.num_failed_calls, replica.inflight_rows) == (1, 0)
 

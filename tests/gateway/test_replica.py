@@ -1,6 +1,6 @@
 import torch
 
-from expertmesh.gateway.replica import CallTimes, ReplicaStats, split_call
+from expertmesh.gateway.replica import NUM_RECENT_CALLS, CallTimes, ReplicaStats, split_call
 from expertmesh.wire.calls import ExpertCall
 
 
@@ -20,9 +20,8 @@ def test_a_row_larger_than_a_message_still_travels():
     assert split_call(call, max_bytes=64) == [call]
 
 
-def test_latency_is_the_median_of_recent_calls():
+def test_all_calls_are_counted_and_the_recent_ones_are_kept():
     stats = ReplicaStats()
-    assert stats.latency_p50_seconds == 0
-    for seconds in (1.0, 9.0, 2.0):
-        stats.record(CallTimes(seconds, 0.0, 0.0))
-    assert (stats.num_calls, stats.latency_p50_seconds) == (3, 2.0)
+    for seconds in range(NUM_RECENT_CALLS + 2):
+        stats.record(CallTimes(float(seconds), 0.0, 0.0))
+    assert (stats.num_calls, stats.recent[0].latency_seconds) == (NUM_RECENT_CALLS + 2, 2.0)

@@ -19,6 +19,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import split
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
@@ -52,7 +53,8 @@ async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
         try:
             async with asyncio.timeout(10):
                 await pool.wait_until(lambda: not pool.missing(config.num_experts))
-            return await use(RemoteExperts(pool, DispatchConfig()), checkpoint, config)
+            load = ExpertLoadCounter(config.num_layers, config.num_experts)
+            return await use(RemoteExperts(pool, DispatchConfig(), load), checkpoint, config)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

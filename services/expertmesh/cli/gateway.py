@@ -52,6 +52,8 @@ def gateway(
     wait_seconds: options.WaitSeconds = 120.0,
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "info",
+    metrics_by_layer: options.MetricsByLayer = False,
+    vllm_metrics: options.VllmMetrics = False,
     with_parent: options.WithParent = False,
 ) -> None:
     """Serve the public API: text, attention, KV cache, gate and sampling; experts are asked over gRPC."""
@@ -65,6 +67,7 @@ def gateway(
     from expertmesh.discovery.experts import parse_experts
     from expertmesh.gateway.dispatcher import DispatchConfig
     from expertmesh.gateway.loading import GatewayConfig
+    from expertmesh.gateway.metrics.exposition import MetricsConfig
     from expertmesh.gateway.scheduler import SchedulerConfig
     from expertmesh.gateway.server import serve
 
@@ -86,6 +89,7 @@ def gateway(
         num_micro_batches=micro_batches,
         scheduler=SchedulerConfig(max_num_batched_tokens, max_num_seqs, max_num_waiting, speculate),
         dispatch=DispatchConfig(wait_seconds=wait_seconds),
+        metrics=MetricsConfig(metrics_by_layer, vllm_metrics),
         drain_seconds=drain_seconds,
     )
     with progress_bar("loading the gateway") as report:

@@ -49,6 +49,33 @@ Listen = Annotated[str, flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0
 HttpListen = Annotated[
     str, flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
 ]
+MetricsListen = Annotated[
+    str | None,
+    flag(
+        NETWORK,
+        "METRICS_LISTEN",
+        "Serve Prometheus metrics over HTTP on host:port, such as 0.0.0.0:9090. Default: not at all.",
+        show_default=False,
+    ),
+]
+MetricsByLayer = Annotated[
+    bool,
+    flag(
+        LOGGING,
+        "METRICS_BY_LAYER",
+        "Export the rows of every expert layer by layer too: 256 more series for Mixtral.",
+        "--metrics-by-layer",
+    ),
+]
+VllmMetrics = Annotated[
+    bool,
+    flag(
+        LOGGING,
+        "VLLM_METRICS",
+        "Export the engine's metrics under vLLM's names too, for dashboards that are there already.",
+        "--vllm-metrics",
+    ),
+]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
 ApiKey = Annotated[

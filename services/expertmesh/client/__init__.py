@@ -2,7 +2,17 @@
 
 from expertmesh.client.answers import Answer, FinishReason, Piece, TokenLogprob, TokenLogprobs, put_together
 from expertmesh.client.async_client import AsyncClient
-from expertmesh.client.mesh import ExpertLoad, Load, ModelInfo, ReplicaLoad
+from expertmesh.client.mesh import (
+    ExpertLoad,
+    ExpertRates,
+    GatewayLoad,
+    Load,
+    LoadRates,
+    LoadUpdate,
+    ModelInfo,
+    ReplicaLoad,
+    ReplicaState,
+)
 from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.client.sync_client import Client
@@ -13,16 +23,21 @@ __all__ = [
     "Chat",
     "Client",
     "ExpertLoad",
+    "ExpertRates",
     "FinishReason",
+    "GatewayLoad",
     "JsonObject",
     "JsonSchema",
     "Load",
+    "LoadRates",
+    "LoadUpdate",
     "ModelInfo",
     "Output",
     "Piece",
     "Prompt",
     "Regex",
     "ReplicaLoad",
+    "ReplicaState",
     "ResponseFormat",
     "RetryPolicy",
     "Sampling",

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from expertmesh.client import codec
 from expertmesh.client.answers import Piece
-from expertmesh.client.mesh import Load, ModelInfo
+from expertmesh.client.mesh import Load, LoadUpdate, ModelInfo
 from expertmesh.client.questions import Chat, Output, Prompt, Sampling
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -94,6 +94,12 @@ def model_info(*, timeout_seconds: float | None = None) -> Call[ModelInfo]:
 def load(*, timeout_seconds: float | None = None) -> Call[Load]:
     """Count what each expert and replica has done."""
     return Call(lambda stubs: stubs.load.GetLoad, load_pb2.GetLoadRequest(), codec.decode_load, timeout_seconds)
+
+
+def watch_load(interval_seconds: float = 1.0, *, timeout_seconds: float | None = None) -> Call[LoadUpdate]:
+    """Count what each expert and replica has done, at once and then every ``interval_seconds`` (0.1 to 60)."""
+    request = codec.encode_watch(interval_seconds)
+    return Call(lambda stubs: stubs.load.WatchLoad, request, codec.decode_update, timeout_seconds)
 
 
 def health(*, timeout_seconds: float | None = None) -> Call[bool]:

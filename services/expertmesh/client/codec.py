@@ -6,7 +6,17 @@ from dataclasses import fields
 from typing import Any
 
 from expertmesh.client.answers import FinishReason, Piece, TokenLogprob, TokenLogprobs
-from expertmesh.client.mesh import ExpertLoad, Load, ModelInfo, ReplicaLoad
+from expertmesh.client.mesh import (
+    ExpertLoad,
+    ExpertRates,
+    GatewayLoad,
+    Load,
+    LoadRates,
+    LoadUpdate,
+    ModelInfo,
+    ReplicaLoad,
+    ReplicaState,
+)
 from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
 from expertmesh.errors import InvalidRequestError
 from expertmesh.v1 import generation_pb2 as pb
@@ -16,6 +26,13 @@ FINISH_REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
     pb.FINISH_REASON_LENGTH: "length",
+}
+
+REPLICA_STATES: dict[int, ReplicaState] = {
+    load_pb2.REPLICA_STATE_READY: "ready",
+    load_pb2.REPLICA_STATE_CONNECTING: "connecting",
+    load_pb2.REPLICA_STATE_EJECTED: "ejected",
+    load_pb2.REPLICA_STATE_RETIRED: "retired",
 }
 
 
@@ -123,7 +140,7 @@ def _decode_logprob(message: pb.TokenLogprob) -> TokenLogprob:
 
 def decode_info(message: pb.GetModelInfoResponse) -> ModelInfo:
     """Read what is said about the model."""
-    return ModelInfo(**{field.name: getattr(message, field.name) for field in fields(ModelInfo)})
+    return ModelInfo(**_same(ModelInfo, message))
 
 
 def decode_load(message: load_pb2.GetLoadResponse) -> Load:
@@ -132,7 +149,38 @@ def decode_load(message: load_pb2.GetLoadResponse) -> Load:
         experts=tuple(map(_decode_expert, message.experts)),
         replicas=tuple(map(_decode_replica, message.replicas)),
         balancedness=message.balancedness,
+        gateway=GatewayLoad(**_same(GatewayLoad, message.gateway)),
     )
+
+
+def encode_watch(interval_seconds: float) -> load_pb2.WatchLoadRequest:
+    """Ask for loads every so often; InvalidRequestError when that fits no message."""
+    request: load_pb2.WatchLoadRequest = _make(load_pb2.WatchLoadRequest, interval_ms=round(interval_seconds * 1000))
+    return request
+
+
+def decode_update(message: load_pb2.WatchLoadResponse) -> LoadUpdate:
+    """Read one of a stream of loads."""
+    rates = _decode_rates(message.rates) if message.HasField("rates") else None
+    return LoadUpdate(decode_load(message.load), rates)
+
+
+def _decode_rates(message: load_pb2.LoadRates) -> LoadRates:
+    experts = tuple(
+        ExpertRates(
+            expert=expert.expert,
+            tokens_per_second=expert.tokens_per_second,
+            tokens_per_second_by_layer=tuple(expert.tokens_per_second_by_layer),
+            share=expert.share,
+        )
+        for expert in message.experts
+    )
+    return LoadRates(**{**_same(LoadRates, message), "experts": experts})
+
+
+def _same(kind: Any, message: Any) -> dict[str, Any]:
+    """Take the fields that a dataclass and a message have by the same name."""
+    return {field.name: getattr(message, field.name) for field in fields(kind)}
 
 
 def _decode_expert(message: load_pb2.ExpertLoad) -> ExpertLoad:
@@ -143,6 +191,12 @@ def _decode_expert(message: load_pb2.ExpertLoad) -> ExpertLoad:
         share=message.share,
         inflight_rows=message.inflight_rows,
         ready_replicas=message.ready_replicas,
+        queue_rows=message.queue_rows,
+        demand_rows=message.demand_rows,
+        latency_p50_ns=message.latency_p50_ns,
+        latency_p99_ns=message.latency_p99_ns,
+        retries=message.retries,
+        replicas={_decode_state(count.state): count.replicas for count in message.replicas},
     )
 
 
@@ -155,4 +209,12 @@ def _decode_replica(message: load_pb2.ReplicaLoad) -> ReplicaLoad:
         failed_calls=message.failed_calls,
         inflight_rows=message.inflight_rows,
         latency_p50_ns=message.latency_p50_ns,
+        latency_p99_ns=message.latency_p99_ns,
+        queue_p50_ns=message.queue_p50_ns,
+        compute_p50_ns=message.compute_p50_ns,
+        state=_decode_state(message.state),
     )
+
+
+def _decode_state(state: int) -> ReplicaState:
+    return REPLICA_STATES.get(state, "unknown")

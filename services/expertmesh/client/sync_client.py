@@ -78,6 +78,7 @@ class Client:
     detokenize = _asked(calls.detokenize)
     model_info = _asked(calls.model_info)
     load = _asked(calls.load)
+    watch_load = _streamed(calls.watch_load)
 
     def is_serving(self) -> bool:
         """Tell whether the gateway can be reached and all its experts are there."""

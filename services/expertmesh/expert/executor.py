@@ -8,13 +8,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 
 import torch
 
 from expertmesh.expert.batcher import Batch, Batcher
+from expertmesh.expert.job import CallJob, Outcome
+from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.wire.calls import ExpertCall, ExpertResult
@@ -22,40 +22,21 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 
 _log = logging.getLogger(__name__)
 
-Outcome = ExpertResult | CallFailure
-
-
-@dataclass(eq=False)
-class CallJob:
-    """A checked call in the queue; ``on_done`` gets its outcome, in the event loop."""
-
-    call: ExpertCall
-    on_done: Callable[[Outcome], None]
-    arrived: float = field(default_factory=time.monotonic)
-
-    @cached_property
-    def key(self) -> Hashable:
-        """Layer, dtype and A: what calls that run together have in common."""
-        return self.call.layer, self.call.hidden.dtype, self.call.topk_ids.shape[1]
-
-    @cached_property
-    def num_rows(self) -> int:
-        """Rows U of the call."""
-        return self.call.hidden.shape[0]
-
-    @cached_property
-    def deadline(self) -> float:
-        """When the caller stops waiting, in ``time.monotonic`` seconds."""
-        return self.arrived + (math.inf if self.call.timeout_seconds is None else self.call.timeout_seconds)
-
 
 class Executor:
     """Runs what ``batcher`` holds on the experts of ``store``, in a thread of its own; use it in ``with``."""
 
-    def __init__(self, store: ExpertStore, batcher: Batcher[CallJob], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        store: ExpertStore,
+        batcher: Batcher[CallJob],
+        loop: asyncio.AbstractEventLoop,
+        observer: CallObserver = NullCallObserver(),  # noqa: B008
+    ) -> None:
         self._store = store
         self._batcher = batcher
         self._loop = loop
+        self._observer = observer
         self._thread = threading.Thread(target=self._work, name="expert-device")
 
     def __enter__(self) -> "Executor":
@@ -72,6 +53,7 @@ class Executor:
             while (batch := self._batcher.take()) is not None:
                 answers = self._answer(batch)
                 self._loop.call_soon_threadsafe(_deliver, answers)
+                self._observer.answered(answers)
 
     def _answer(self, batch: Batch[CallJob]) -> list[tuple[CallJob, Outcome]]:
         answers: list[tuple[CallJob, Outcome]] = [(job, _expired(job)) for job in batch.expired]

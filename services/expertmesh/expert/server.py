@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
-from expertmesh.expert.executor import CallJob, Executor
+from expertmesh.expert.executor import Executor
+from expertmesh.expert.job import CallJob
+from expertmesh.expert.metrics import ExpertMetrics
+from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.model.backends import open_backend
@@ -34,7 +39,7 @@ class ExpertServerConfig:
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
     calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers
-    come ``chaos_delay_seconds`` late.
+    come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere.
     """
 
     model: Path
@@ -47,6 +52,7 @@ class ExpertServerConfig:
     drain_seconds: float = 25.0
     round_to_bits: int | None = None
     chaos_delay_seconds: float = 0.0
+    metrics_listen: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_batch_rows, self.max_queue_rows) < 1:
@@ -59,10 +65,11 @@ class ExpertServerConfig:
 
 @dataclass(frozen=True)
 class RunningServer:
-    """What can be asked of a server that runs: its address (host:port), and how much waits."""
+    """What can be asked of a server that runs: its address and that of its metrics (host:port), and how much waits."""
 
     address: str
     batcher: Batcher[CallJob]
+    metrics_address: str | None
 
 
 async def serve(
@@ -112,13 +119,17 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
 async def running(config: ExpertServerConfig, store: ExpertStore, info: ServerInfo) -> AsyncIterator[RunningServer]:
     """Serve ``store`` inside the ``async with``, which yields it; then answer what is in flight and stop."""
     batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)
-    servicer = ExpertService(store, batcher, info, max_call_rows(config, store.hidden_size))
+    registry = CollectorRegistry()
+    metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
+    max_rows = max_call_rows(config, store.hidden_size)
+    servicer = ExpertService(store, batcher, info, max_rows, config.chaos_delay_seconds, metrics)
     server = RpcServer(config.listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
-    with Executor(store, batcher, asyncio.get_running_loop()):
+    scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
+    with scraped as metrics_address, Executor(store, batcher, asyncio.get_running_loop(), metrics):
         try:
             await server.start()
-            yield RunningServer(server.address, batcher)
+            yield RunningServer(server.address, batcher, metrics_address)
         finally:
             await _drain(server, servicer, config.drain_seconds)
 

@@ -9,7 +9,8 @@ import grpc.aio
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.checks import check_call
-from expertmesh.expert.executor import CallJob, Outcome
+from expertmesh.expert.job import CallJob, Outcome
+from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
 from expertmesh.expert.stream import DispatchStream
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
@@ -39,12 +40,14 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         info: ServerInfo,
         max_rows: int,
         delay_seconds: float = 0.0,
+        observer: CallObserver = NullCallObserver(),  # noqa: B008
     ) -> None:
         self._store = store
         self._batcher = batcher
         self._info = info
         self._max_rows = max_rows
         self._delay_seconds = delay_seconds
+        self._observer = observer
         self._streams: set[DispatchStream] = set()
         self._is_draining = False
 
@@ -82,9 +85,13 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             stream.end()
 
     def _submit(self, call: ExpertCall, on_done: Callable[[Outcome], None]) -> CallJob:
-        check_call(call, self._store, self._max_rows)
         job = CallJob(call, self._delayed(on_done))
-        self._batcher.submit(job)
+        try:
+            check_call(call, self._store, self._max_rows)
+            self._batcher.submit(job)
+        except CallFailure as failure:
+            self._observer.refused(failure)
+            raise
         return job
 
     def _delayed(self, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 
-from expertmesh.expert.executor import CallJob, Outcome
+from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.v1 import expert_pb2
 from expertmesh.wire.calls import ExpertCall, decode_call, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode

@@ -42,6 +42,11 @@ class BlockPool:
         """Blocks that nobody holds."""
         return len(self._free)
 
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that somebody holds, 0 to 1."""
+        return 1 - self.num_free / self.num_blocks
+
     def blocks_for(self, num_tokens: int) -> int:
         """Count the blocks that ``num_tokens`` tokens fill."""
         return -(-num_tokens // self.block_size)

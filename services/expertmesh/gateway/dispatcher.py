@@ -9,15 +9,17 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as bind
 
 import numpy as np
 import torch
 
 from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
+from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket, split_call
-from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 # Reasons for which the same call is worth sending again, to another replica where there is one.
@@ -58,11 +60,17 @@ class Partial:
 
 
 class RemoteExperts:
-    """The experts of all layers, run by expert servers: the gateway's end of dispatch and combine."""
+    """The experts of all layers, run by expert servers: the gateway's end of dispatch and combine.
 
-    def __init__(self, pool: ReplicaPool, config: DispatchConfig, rng: random.Random | None = None) -> None:
+    ``load`` counts what they are asked.
+    """
+
+    def __init__(
+        self, pool: ReplicaPool, config: DispatchConfig, load: ExpertLoadCounter, rng: random.Random | None = None
+    ) -> None:
         self._pool = pool
         self._config = config
+        self._load = load
         self._rng = rng or random.Random()
 
     async def __call__(
@@ -75,18 +83,19 @@ class RemoteExperts:
         ComputeError when a kernel fails.
         """
         step = ExpertCall(layer, hidden.cpu(), topk_ids.cpu(), topk_weights.cpu(), self._config.call_timeout_seconds)
-        return _combine(await self._collect(step), hidden)
+        with self._load.step(layer, step.topk_ids) as load:
+            return _combine(await self._collect(step, load), hidden)
 
-    async def _collect(self, step: ExpertCall) -> list[Partial]:
+    async def _collect(self, step: ExpertCall, load: StepLoad) -> list[Partial]:
         """Ask until every chosen expert has answered."""
-        missing = set(step.topk_ids.flatten().tolist())
+        missing = set(load.experts)
         deadline = time.monotonic() + self._config.wait_seconds
         avoid: set[Replica] = set()
         partials: list[Partial] = []
         pause = FIRST_RETRY_SECONDS
         while True:
             assignment = await self._assign(missing, avoid, deadline)
-            failure = await self._ask(assignment, step, partials, avoid)
+            failure = await self._ask(assignment, step, load, partials, avoid)
             if failure is None:
                 return partials
             missing.difference_update(*(partial.attempt.experts for partial in partials))
@@ -99,10 +108,15 @@ class RemoteExperts:
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
     async def _ask(
-        self, assignment: Mapping[Replica, list[int]], step: ExpertCall, partials: list[Partial], avoid: set[Replica]
+        self,
+        assignment: Mapping[Replica, list[int]],
+        step: ExpertCall,
+        load: StepLoad,
+        partials: list[Partial],
+        avoid: set[Replica],
     ) -> ExpertmeshError | None:
         """Send every replica its rows, then wait for all; adds to ``partials`` and ``avoid``, returns a failure."""
-        attempts = [self._send(replica, tuple(experts), step) for replica, experts in assignment.items()]
+        attempts = [self._send(replica, tuple(experts), step, load) for replica, experts in assignment.items()]
         failure = None
         try:
             for attempt in attempts:
@@ -110,6 +124,7 @@ class RemoteExperts:
                     partials.append(Partial(attempt, await self._receive(attempt)))
                 except (ReplicaLostError, CallFailure) as error:
                     failure = _retryable(error, step.layer, attempt.replica)
+                    load.failed(attempt.experts)
                     avoid.add(attempt.replica)
         finally:
             for attempt in attempts:
@@ -139,9 +154,13 @@ class RemoteExperts:
             ) from None
         return self._pool.ready(expert)
 
-    def _send(self, replica: Replica, experts: tuple[int, ...], step: ExpertCall) -> Attempt:
+    def _send(self, replica: Replica, experts: tuple[int, ...], step: ExpertCall, load: StepLoad) -> Attempt:
         rows, call = _select(step, experts)
         tickets = [replica.send(part) for part in split_call(call, self._config.max_message_bytes)]
+        load.sent(experts, call.num_bytes)
+        for ticket in tickets:
+            # Counted as it comes: attempts are awaited one by one, and a fast one may follow a slow one.
+            ticket.answer.add_done_callback(bind(_count_answer, load, experts, ticket, ticket is tickets[-1]))
         return Attempt(replica, experts, rows, tickets)
 
     async def _receive(self, attempt: Attempt) -> torch.Tensor:
@@ -155,6 +174,16 @@ class RemoteExperts:
                 f"{attempt.replica.endpoint} did not answer within {self._config.call_timeout_seconds:g} s"
             ) from None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _count_answer(
+    load: StepLoad, experts: tuple[int, ...], ticket: Ticket, is_last: bool, answer: asyncio.Future[ExpertResult]
+) -> None:
+    if answer.cancelled() or answer.exception():
+        return
+    load.called(experts, time.perf_counter() - ticket.sent, ticket.num_rows, answer.result().partial.nbytes)
+    if is_last:
+        load.answered(experts)
 
 
 def _retryable(error: ReplicaLostError | CallFailure, layer: int, replica: Replica) -> ExpertmeshError:

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from expertmesh.errors import ExpertmeshError
+from expertmesh.gateway.observer import EngineObserver, Interruption, NullObserver, Outcome, StepSummary
 from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
 from expertmesh.gateway.runner import ChunkOutput, ModelRunner, Route
 from expertmesh.gateway.scheduler import Chunk, Scheduler
@@ -37,43 +39,56 @@ class EngineError(ExpertmeshError):
 class Engine:
     """Runs steps while there is work; ``generate`` is the only door."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, limits: Limits, eos_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        limits: Limits,
+        eos_ids: frozenset[int],
+        observer: EngineObserver = NullObserver(),  # noqa: B008
+    ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._limits = limits
         self._eos_ids = eos_ids
+        self._observer = observer
         self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
         self._has_work = asyncio.Event()
         self.num_steps = 0
 
-    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta]:
+    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
         """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
 
         Raises InvalidRequestError before anything is computed, or the error of the step that failed. Leaving the
-        iterator early frees everything that the request held.
+        iterator early frees everything that the request held, and counts as cancelled; whoever has all the text that
+        was wanted sends the reason instead, which ends the iterator.
         """
-        self._limits.check(request)
-        sequence = self._start(request)
+        sequence = self._accept(request)
         stream = self._streams[sequence]
+        outcome: Outcome = Interruption.CANCELLED
         try:
             while True:
                 delta = await stream.get()
                 if isinstance(delta, ExpertmeshError):
                     raise delta
-                yield delta
-                if delta.finish_reason is not None:
+                reason = (yield delta) or delta.finish_reason
+                if reason is not None:
+                    outcome = reason
                     return
         finally:
-            self._end(sequence)
+            self._end(sequence, outcome)
 
     async def run(self) -> None:
         """Run steps until cancelled. A step that fails ends the requests in it; the others go on."""
         while True:
             await self._has_work.wait()
+            started = time.perf_counter()
             chunks = self._scheduler.schedule()
             self.num_steps += 1
             try:
-                self._postprocess(chunks, await self._runner.run(chunks))
+                outputs = await self._runner.run(chunks)
+                self._postprocess(chunks, outputs)
+                self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             except ExpertmeshError as error:
                 self._fail(chunks, error)
             except Exception as error:
@@ -81,6 +96,14 @@ class Engine:
                 self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
             # Steps on local experts never wait for anything: let clients read their tokens in between.
             await asyncio.sleep(0)
+
+    def _accept(self, request: Request) -> Sequence:
+        try:
+            self._limits.check(request)
+            return self._start(request)
+        except ExpertmeshError as error:
+            self._observer.rejected(error)
+            raise
 
     def _start(self, request: Request) -> Sequence:
         sampling = request.sampling
@@ -92,12 +115,14 @@ class Engine:
         )
         self._scheduler.add(sequence)
         self._streams[sequence] = asyncio.Queue()
+        self._observer.arrived(sequence)
         self._has_work.set()
         return sequence
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: Sequence, outcome: Outcome) -> None:
         if self._streams.pop(sequence, None) is not None:
             self._scheduler.remove(sequence)
+            self._observer.finished(sequence, outcome)
         if not self._scheduler.has_work:
             self._has_work.clear()
 
@@ -120,9 +145,12 @@ class Engine:
             reason = self._append(sequence, choice, route)
             if reason is not None:
                 break
-        self._scheduler.advance(chunk, max(0, len(sequence.tokens) - num_before - 1))
+        num_new = len(sequence.tokens) - num_before
+        self._scheduler.advance(chunk, max(0, num_new - 1))
+        if num_new:
+            self._observer.produced(sequence, num_new)
         if reason is not None:
-            self._end(sequence)
+            self._end(sequence, reason)
 
     def _append(self, sequence: Sequence, choice: Choice, route: Route | None) -> FinishReason | None:
         """Add a token to its sequence and stream; returns why it is the last one, if it is."""
@@ -155,4 +183,14 @@ class Engine:
         for chunk in chunks:
             if stream := self._streams.get(chunk.sequence):
                 stream.put_nowait(error)
-                self._end(chunk.sequence)
+                self._end(chunk.sequence, Interruption.FAILED)
+
+
+def _summarize(chunks: list[Chunk], outputs: list[ChunkOutput], seconds: float) -> StepSummary:
+    num_drafted = sum(len(chunk.draft) for chunk in chunks)
+    return StepSummary(
+        seconds=seconds,
+        num_rows=sum(chunk.num_rows for chunk in chunks),
+        num_drafted=num_drafted,
+        num_accepted=sum(len(output.tokens) - 1 for output in outputs if output.tokens) if num_drafted else 0,
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -155,6 +155,9 @@ class TextGenerator:
             async for token in tokens:
                 num_output_tokens += 1
                 piece = text.push(token)
+                if text.stop:
+                    with suppress(StopAsyncIteration):
+                        await tokens.asend(FinishReason.STOP_SEQUENCE)
                 yield TextDelta(
                     index=index,
                     text=piece,

@@ -1,16 +1,26 @@
-"""How many rows each expert was sent. Knows counts per layer and expert, not replicas."""
+"""How many rows each expert was sent, and how many it still owes. Knows counts per layer and expert, not replicas.
 
-from collections.abc import Iterator
+Alphabet: T rows of a step, A experts chosen per row, L layers, E experts.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+from expertmesh.gateway.histogram import Histogram
+from expertmesh.gateway.moving_mean import MovingMean
 from expertmesh.model.experts import Experts
+
+DEMAND_WINDOW_SECONDS = 10.0
+RPC_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+CALL_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class CountedExperts:
-    """Experts, wherever they run, with a counter before them."""
+    """Experts of this process with a counter before them."""
 
     def __init__(self, experts: Experts, load: "ExpertLoadCounter") -> None:
         self._experts = experts
@@ -20,31 +30,45 @@ class CountedExperts:
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
         """Run the experts and count their rows; arguments and result as in ``Experts``."""
-        with self._load.count(layer, topk_ids):
+        with self._load.step(layer, topk_ids) as step:
+            step.sent(step.experts)
             return await self._experts(layer, hidden, topk_ids, topk_weights)
 
 
 class ExpertLoadCounter:
-    """Counts the gate's choices, per layer and expert, since it was made."""
+    """What the gate chose and the experts were asked, per expert, since it was made; ``clock`` is in seconds."""
 
-    def __init__(self, num_layers: int, num_experts: int) -> None:
-        self._tokens = np.zeros((num_layers, num_experts), dtype=np.int64)
-        self._inflight = np.zeros(num_experts, dtype=np.int64)
+    def __init__(self, num_layers: int, num_experts: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.inflight_rows = [0] * num_experts
+        self.queue_rows = [0] * num_experts
+        self.num_retries = [0] * num_experts
+        self.rpc_seconds = [Histogram(RPC_SECONDS) for _ in range(num_experts)]
+        self.call_rows = [Histogram(CALL_ROWS) for _ in range(num_experts)]
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self._tokens = np.zeros((num_layers, num_experts), dtype=np.int64)  # [L, E]
+        self._clock = clock
+        self._demand = [MovingMean(DEMAND_WINDOW_SECONDS, clock()) for _ in range(num_experts)]
+
+    @property
+    def num_experts(self) -> int:
+        """Experts E that are counted."""
+        return len(self.inflight_rows)
 
     @contextmanager
-    def count(self, layer: int, topk_ids: torch.Tensor) -> Iterator[None]:
-        """Count the choices ``topk_ids`` [T, A] of one layer step, in flight while the body runs."""
-        rows = np.bincount(topk_ids.cpu().numpy().ravel(), minlength=len(self._inflight))  # [E]
+    def step(self, layer: int, topk_ids: torch.Tensor) -> Iterator["StepLoad"]:
+        """Count the choices ``topk_ids`` [T, A] of one layer step; they are owed until the body ends at the latest."""
+        rows = np.bincount(topk_ids.cpu().numpy().ravel(), minlength=self.num_experts)  # [E]
         self._tokens[layer] += rows
-        self._inflight += rows
+        step = StepLoad(self, rows.tolist())
         try:
-            yield
+            yield step
         finally:
-            self._inflight -= rows
+            step.answered(step.experts)
 
-    def inflight_rows(self, expert: int) -> int:
-        """Rows that wait for ``expert`` now."""
-        return int(self._inflight[expert])
+    def demand_rows(self, expert: int) -> float:
+        """Rows in flight to ``expert`` and waiting for it, averaged over the last seconds: what it is asked to bear."""
+        return self._demand[expert].at(self._clock())
 
     def by_layer(self, expert: int) -> list[int]:
         """Rows sent to ``expert``, layer 0 first."""
@@ -53,6 +77,62 @@ class ExpertLoadCounter:
     def totals(self) -> list[int]:
         """Rows sent to each expert over all layers, expert 0 first."""
         return [int(tokens) for tokens in self._tokens.sum(axis=0)]
+
+    def demand_changed(self, expert: int, num_rows: int) -> None:
+        """Note that an expert owes ``num_rows`` more."""
+        self._demand[expert].change(num_rows, self._clock())
+
+
+class StepLoad:
+    """The rows of one layer step on their way: they wait, are in flight, may wait again, and are answered."""
+
+    def __init__(self, load: ExpertLoadCounter, rows: Sequence[int]) -> None:
+        self._load = load
+        self._rows = rows
+        self.experts = tuple(expert for expert, num_rows in enumerate(rows) if num_rows)
+        self._counted_in: dict[int, list[int] | None] = {}
+        for expert in self.experts:
+            load.demand_changed(expert, rows[expert])
+            load.queue_rows[expert] += rows[expert]
+            self._counted_in[expert] = load.queue_rows
+
+    def sent(self, experts: Iterable[int], num_bytes: int = 0) -> None:
+        """Note that a replica was asked for all rows of ``experts``."""
+        self._load.sent_bytes += num_bytes
+        for expert in experts:
+            self._move(expert, self._load.inflight_rows)
+
+    def called(self, experts: Iterable[int], seconds: float, num_rows: int, num_bytes: int) -> None:
+        """Note that a call with ``num_rows`` rows for some of ``experts`` was answered."""
+        self._load.received_bytes += num_bytes
+        for expert in experts:
+            self._load.rpc_seconds[expert].observe(seconds)
+            self._load.call_rows[expert].observe(num_rows)
+
+    def failed(self, experts: Iterable[int]) -> None:
+        """Note that ``experts`` have to be asked again."""
+        for expert in experts:
+            self._load.num_retries[expert] += 1
+            self._move(expert, self._load.queue_rows)
+
+    def answered(self, experts: Iterable[int]) -> None:
+        """Note that nothing more is owed by ``experts``."""
+        for expert in experts:
+            self._move(expert, None)
+
+    def _move(self, expert: int, target: list[int] | None) -> None:
+        source, num_rows = self._counted_in[expert], self._rows[expert]
+        if source is target:
+            return
+        self._counted_in[expert] = target
+        if source is not None:
+            source[expert] -= num_rows
+        else:
+            self._load.demand_changed(expert, num_rows)
+        if target is not None:
+            target[expert] += num_rows
+        else:
+            self._load.demand_changed(expert, -num_rows)
 
 
 def shares(totals: list[int]) -> list[float]:

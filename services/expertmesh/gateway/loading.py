@@ -11,6 +11,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import Discovery
 from expertmesh.gateway.defaults import read_defaults, read_eos_ids
 from expertmesh.gateway.dispatcher import DispatchConfig
+from expertmesh.gateway.metrics.exposition import MetricsConfig
 from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.gateway.sizing import choose_dtype
 from expertmesh.kernels.backend import Backend
@@ -47,6 +48,7 @@ class GatewayConfig:
     num_micro_batches: int = 1
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     drain_seconds: float = 30.0
     http_listen: str | None = None
     cors_origins: tuple[str, ...] = ()

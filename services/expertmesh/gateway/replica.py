@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import median
 
 import grpc
 import torch
@@ -68,11 +67,6 @@ class ReplicaStats:
         """Count an answered call."""
         self.num_calls += 1
         self.recent.append(times)
-
-    @property
-    def latency_p50_seconds(self) -> float:
-        """Median over the recent calls; 0 before the first."""
-        return median(times.latency_seconds for times in self.recent) if self.recent else 0.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from expertmesh.errors import QueueFullError
 from expertmesh.gateway.blocks import ROOT, BlockPool
+from expertmesh.gateway.observer import NullObserver, SchedulerObserver
 from expertmesh.gateway.request import Sequence
 
 
@@ -49,9 +50,15 @@ class Scheduler:
     sequence finds no free block, the youngest one is preempted: it gives its blocks back and is computed again later.
     """
 
-    def __init__(self, config: SchedulerConfig, blocks: BlockPool) -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        blocks: BlockPool,
+        observer: SchedulerObserver = NullObserver(),  # noqa: B008
+    ) -> None:
         self._config = config
         self._blocks = blocks
+        self._observer = observer
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self.num_preempted = 0
@@ -147,6 +154,7 @@ class Scheduler:
         sequence.num_computed = 0
         sequence.known_prefix, sequence.num_known_blocks = ROOT, 0
         self._waiting.appendleft(sequence)
+        self._observer.preempted(sequence)
 
     def _admit_waiting(self, budget: int) -> Iterator[Chunk]:
         while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
@@ -154,6 +162,7 @@ class Scheduler:
             if not self._admit(sequence):
                 return
             self._running.append(self._waiting.popleft())
+            self._observer.admitted(sequence)
             chunk = Chunk(sequence, min(sequence.num_pending, budget))
             budget -= chunk.num_rows
             yield chunk

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from expertmesh.gateway.api.generation import GenerationServicer
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
+from expertmesh.gateway.engine_stats import EngineStats
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.server import HttpServer
@@ -21,11 +24,14 @@ from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
+from expertmesh.gateway.metrics.exposition import Metrics
+from expertmesh.gateway.metrics.route import make_router
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.request import Limits
 from expertmesh.gateway.runner import ModelRunner
 from expertmesh.gateway.scheduler import Scheduler
 from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
+from expertmesh.gateway.state import GatewayState
 from expertmesh.model.compute import Compute, ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
@@ -81,6 +87,7 @@ class Gateway:
     scheduler: Scheduler
     blocks: BlockPool
     pool: ReplicaPool | None
+    metrics: Metrics
     num_experts: int
     tasks: tuple[asyncio.Task[None], ...]
 
@@ -111,27 +118,31 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     """
     plan = _plan_cache(config, model)
     load_counter = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
-    pool, experts = _connect(config, model)
+    stats = EngineStats()
+    pool, experts = _connect(config, model, load_counter)
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
-    scheduler = Scheduler(config.scheduler, blocks)
+    scheduler = Scheduler(config.scheduler, blocks, stats)
+    state = GatewayState(stats, load_counter, scheduler, blocks, pool)
     compute = ComputeThread()
-    runner = _make_runner(config, model, plan, CountedExperts(experts, load_counter), compute)
-    engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids)
+    runner = _make_runner(config, model, plan, experts, compute)
+    engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids, stats)
     compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
     generator, info = TextGenerator(model.tokenizer, engine, compiler), _describe(model, plan)
+    metrics = Metrics(CollectorRegistry(), state, info, config.metrics)
     server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
-    servicer = GenerationServicer(generator, info, model.defaults)
+    servicer, loads = GenerationServicer(generator, info, model.defaults), LoadServicer(state)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
-    server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, LoadServicer(load_counter, pool))
-    http = _make_http(config, Service(generator, info, model.defaults, lambda: server.is_serving))
+    server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
+    http = _make_http(config, Service(generator, info, model.defaults, lambda: server.is_serving), metrics)
     async with _background(engine.run(), *([pool.run()] if pool else [])) as tasks:
-        gateway = Gateway(server, http, engine, scheduler, blocks, pool, model.config.num_experts, tasks)
+        gateway = Gateway(server, http, engine, scheduler, blocks, pool, metrics, model.config.num_experts, tasks)
         try:
             await server.start(is_serving=False)
             if http:
                 await http.start()
             yield gateway
         finally:
+            loads.end()
             await gateway.drain(config.drain_seconds)
             compute.close()
 
@@ -148,12 +159,14 @@ async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[t
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _connect(config: GatewayConfig, model: LoadedModel) -> tuple[ReplicaPool | None, Experts]:
+def _connect(
+    config: GatewayConfig, model: LoadedModel, load_counter: ExpertLoadCounter
+) -> tuple[ReplicaPool | None, Experts]:
     if model.local_experts is not None:
-        return None, model.local_experts
+        return None, CountedExperts(model.local_experts, load_counter)
     assert config.discovery is not None
     pool = ReplicaPool(config.discovery, model.fingerprint)
-    return pool, RemoteExperts(pool, config.dispatch)
+    return pool, RemoteExperts(pool, config.dispatch, load_counter)
 
 
 def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
@@ -163,11 +176,11 @@ def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
     return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
 
 
-def _make_http(config: GatewayConfig, service: Service) -> HttpServer | None:
+def _make_http(config: GatewayConfig, service: Service, metrics: Metrics) -> HttpServer | None:
     if config.http_listen is None:
         return None
     http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
-    return HttpServer(config.http_listen, make_app(service, http))
+    return HttpServer(config.http_listen, make_app(service, http, [make_router(metrics)]))
 
 
 def _make_runner(

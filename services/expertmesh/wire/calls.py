@@ -29,6 +29,11 @@ class ExpertCall:
     topk_weights: torch.Tensor
     timeout_seconds: float | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors on the wire, where ids are int32."""
+        return self.hidden.nbytes + 4 * self.topk_ids.numel() + self.topk_weights.nbytes
+
 
 @dataclass(frozen=True)
 class ExpertResult:

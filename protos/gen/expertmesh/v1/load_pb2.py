@@ -24,21 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65xpertmesh/v1/load.proto\x12\rexpertmesh.v1\"\x10\n\x0eGetLoadRequest\"\x81\x01\n\x0fGetLoadResponse\x12*\n\x07\x65xperts\x18\x01 \x03(\x0b\x32\x19.expertmesh.v1.ExpertLoad\x12,\n\x08replicas\x18\x02 \x03(\x0b\x32\x1a.expertmesh.v1.ReplicaLoad\x12\x14\n\x0c\x62\x61lancedness\x18\x03 \x01(\x01\"\x83\x01\n\nExpertLoad\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x17\n\x0ftokens_by_layer\x18\x03 \x03(\x04\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x15\n\rinflight_rows\x18\x05 \x01(\r\x12\x16\n\x0eready_replicas\x18\x06 \x01(\r\"\x93\x01\n\x0bReplicaLoad\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\x05 \x01(\x04\x12\x15\n\rinflight_rows\x18\x06 \x01(\r\x12\x16\n\x0elatency_p50_ns\x18\x07 \x01(\x04\x32W\n\x0bLoadService\x12H\n\x07GetLoad\x12\x1d.expertmesh.v1.GetLoadRequest\x1a\x1e.expertmesh.v1.GetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65xpertmesh/v1/load.proto\x12\rexpertmesh.v1\"\x10\n\x0eGetLoadRequest\"\xae\x01\n\x0fGetLoadResponse\x12*\n\x07\x65xperts\x18\x01 \x03(\x0b\x32\x19.expertmesh.v1.ExpertLoad\x12,\n\x08replicas\x18\x02 \x03(\x0b\x32\x1a.expertmesh.v1.ReplicaLoad\x12\x14\n\x0c\x62\x61lancedness\x18\x03 \x01(\x01\x12+\n\x07gateway\x18\x04 \x01(\x0b\x32\x1a.expertmesh.v1.GatewayLoad\"\'\n\x10WatchLoadRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"j\n\x11WatchLoadResponse\x12,\n\x04load\x18\x01 \x01(\x0b\x32\x1e.expertmesh.v1.GetLoadResponse\x12\'\n\x05rates\x18\x02 \x01(\x0b\x32\x18.expertmesh.v1.LoadRates\"\xa7\x01\n\tLoadRates\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12 \n\x18prompt_tokens_per_second\x18\x02 \x01(\x01\x12$\n\x1cgeneration_tokens_per_second\x18\x03 \x01(\x01\x12+\n\x07\x65xperts\x18\x04 \x03(\x0b\x32\x1a.expertmesh.v1.ExpertRates\x12\x14\n\x0c\x62\x61lancedness\x18\x05 \x01(\x01\"k\n\x0b\x45xpertRates\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\r\x12\x19\n\x11tokens_per_second\x18\x02 \x01(\x01\x12\"\n\x1atokens_per_second_by_layer\x18\x03 \x03(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\"\xd2\x01\n\x0bGatewayLoad\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x16\n\x0ekv_cache_usage\x18\x03 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x04\x12\x19\n\x11generation_tokens\x18\x05 \x01(\x04\x12!\n\x19prefix_cache_query_tokens\x18\x06 \x01(\x04\x12\x1f\n\x17prefix_cache_hit_tokens\x18\x07 \x01(\x04\x12\x13\n\x0bpreemptions\x18\x08 \x01(\x04\"L\n\x0cReplicaCount\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.expertmesh.v1.ReplicaState\x12\x10\n\x08replicas\x18\x02 \x01(\r\"\x9c\x02\n\nExpertLoad\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x17\n\x0ftokens_by_layer\x18\x03 \x03(\x04\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x15\n\rinflight_rows\x18\x05 \x01(\r\x12\x16\n\x0eready_replicas\x18\x06 \x01(\r\x12\x12\n\nqueue_rows\x18\x07 \x01(\r\x12\x13\n\x0b\x64\x65mand_rows\x18\x08 \x01(\x01\x12\x16\n\x0elatency_p50_ns\x18\t \x01(\x04\x12\x16\n\x0elatency_p99_ns\x18\n \x01(\x04\x12\x0f\n\x07retries\x18\x0b \x01(\x04\x12-\n\x08replicas\x18\x0c \x03(\x0b\x32\x1b.expertmesh.v1.ReplicaCount\"\x85\x02\n\x0bReplicaLoad\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\x05 \x01(\x04\x12\x15\n\rinflight_rows\x18\x06 \x01(\r\x12\x16\n\x0elatency_p50_ns\x18\x07 \x01(\x04\x12\x16\n\x0elatency_p99_ns\x18\x08 \x01(\x04\x12\x14\n\x0cqueue_p50_ns\x18\t \x01(\x04\x12\x16\n\x0e\x63ompute_p50_ns\x18\n \x01(\x04\x12*\n\x05state\x18\x0b \x01(\x0e\x32\x1b.expertmesh.v1.ReplicaState*\x9a\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLICA_STATE_READY\x10\x01\x12\x1c\n\x18REPLICA_STATE_CONNECTING\x10\x02\x12\x19\n\x15REPLICA_STATE_EJECTED\x10\x03\x12\x19\n\x15REPLICA_STATE_RETIRED\x10\x04\x32\xa9\x01\n\x0bLoadService\x12H\n\x07GetLoad\x12\x1d.expertmesh.v1.GetLoadRequest\x1a\x1e.expertmesh.v1.GetLoadResponse\x12P\n\tWatchLoad\x12\x1f.expertmesh.v1.WatchLoadRequest\x1a .expertmesh.v1.WatchLoadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'expertmesh.v1.load_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REPLICASTATE']._serialized_start=1509
+  _globals['_REPLICASTATE']._serialized_end=1663
   _globals['_GETLOADREQUEST']._serialized_start=43
   _globals['_GETLOADREQUEST']._serialized_end=59
   _globals['_GETLOADRESPONSE']._serialized_start=62
-  _globals['_GETLOADRESPONSE']._serialized_end=191
-  _globals['_EXPERTLOAD']._serialized_start=194
-  _globals['_EXPERTLOAD']._serialized_end=325
-  _globals['_REPLICALOAD']._serialized_start=328
-  _globals['_REPLICALOAD']._serialized_end=475
-  _globals['_LOADSERVICE']._serialized_start=477
-  _globals['_LOADSERVICE']._serialized_end=564
+  _globals['_GETLOADRESPONSE']._serialized_end=236
+  _globals['_WATCHLOADREQUEST']._serialized_start=238
+  _globals['_WATCHLOADREQUEST']._serialized_end=277
+  _globals['_WATCHLOADRESPONSE']._serialized_start=279
+  _globals['_WATCHLOADRESPONSE']._serialized_end=385
+  _globals['_LOADRATES']._serialized_start=388
+  _globals['_LOADRATES']._serialized_end=555
+  _globals['_EXPERTRATES']._serialized_start=557
+  _globals['_EXPERTRATES']._serialized_end=664
+  _globals['_GATEWAYLOAD']._serialized_start=667
+  _globals['_GATEWAYLOAD']._serialized_end=877
+  _globals['_REPLICACOUNT']._serialized_start=879
+  _globals['_REPLICACOUNT']._serialized_end=955
+  _globals['_EXPERTLOAD']._serialized_start=958
+  _globals['_EXPERTLOAD']._serialized_end=1242
+  _globals['_REPLICALOAD']._serialized_start=1245
+  _globals['_REPLICALOAD']._serialized_end=1506
+  _globals['_LOADSERVICE']._serialized_start=1666
+  _globals['_LOADSERVICE']._serialized_end=1835
 # @@protoc_insertion_point(module_scope)

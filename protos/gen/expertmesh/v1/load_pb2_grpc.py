@@ -39,6 +39,11 @@ class LoadServiceStub:
                 request_serializer=expertmesh_dot_v1_dot_load__pb2.GetLoadRequest.SerializeToString,
                 response_deserializer=expertmesh_dot_v1_dot_load__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
+        self.WatchLoad = channel.unary_stream(
+                '/expertmesh.v1.LoadService/WatchLoad',
+                request_serializer=expertmesh_dot_v1_dot_load__pb2.WatchLoadRequest.SerializeToString,
+                response_deserializer=expertmesh_dot_v1_dot_load__pb2.WatchLoadResponse.FromString,
+                _registered_method=True)
 
 
 class LoadServiceServicer:
@@ -51,6 +56,13 @@ class LoadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchLoad(self, request, context):
+        """The same at once and then every interval, with rates over the time in between, until the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LoadServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_LoadServiceServicer_to_server(servicer, server):
                     servicer.GetLoad,
                     request_deserializer=expertmesh_dot_v1_dot_load__pb2.GetLoadRequest.FromString,
                     response_serializer=expertmesh_dot_v1_dot_load__pb2.GetLoadResponse.SerializeToString,
+            ),
+            'WatchLoad': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLoad,
+                    request_deserializer=expertmesh_dot_v1_dot_load__pb2.WatchLoadRequest.FromString,
+                    response_serializer=expertmesh_dot_v1_dot_load__pb2.WatchLoadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class LoadService:
             '/expertmesh.v1.LoadService/GetLoad',
             expertmesh_dot_v1_dot_load__pb2.GetLoadRequest.SerializeToString,
             expertmesh_dot_v1_dot_load__pb2.GetLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/expertmesh.v1.LoadService/WatchLoad',
+            expertmesh_dot_v1_dot_load__pb2.WatchLoadRequest.SerializeToString,
+            expertmesh_dot_v1_dot_load__pb2.WatchLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,9 +1,10 @@
 """The HTTP application: which routes there are and what surrounds them. Knows no endpoint's work."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Security
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
@@ -28,13 +29,16 @@ A field that is not listed, or that asks for something that is not supported, is
 """
 
 
-def make_app(service: Service, config: HttpConfig) -> FastAPI:
-    """Put the application together. There are no documentation pages: theirs would load from elsewhere."""
+def make_app(service: Service, config: HttpConfig, more_routers: Iterable[APIRouter] = ()) -> FastAPI:
+    """Put the application together, with ``more_routers`` that need no key where auth.py opens their paths.
+
+    There are no documentation pages: theirs would load from elsewhere.
+    """
     app = FastAPI(
         title="expertmesh", version=service.model.version, description=DESCRIPTION, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for router in OPEN_ROUTERS:
+    for router in (*OPEN_ROUTERS, *more_routers):
         app.include_router(router)
     bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway was started with keys.")
     for router in KEYED_ROUTERS:

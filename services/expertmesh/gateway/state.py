@@ -1,0 +1,69 @@
+"""The parts of a gateway that can be asked how it is. Knows who knows what, not how it is told to anybody."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from expertmesh.gateway.blocks import BlockPool
+from expertmesh.gateway.engine_stats import EngineStats
+from expertmesh.gateway.load import ExpertLoadCounter
+from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.gateway.replica import Replica
+from expertmesh.gateway.scheduler import Scheduler
+
+
+class ReplicaState(Enum):
+    """Whether a replica can be called; names as in ``load.proto``, which says what each means."""
+
+    READY = "ready"
+    CONNECTING = "connecting"
+    EJECTED = "ejected"
+    RETIRED = "retired"
+
+
+def state_of(replica: Replica) -> ReplicaState:
+    """Tell in one word how a replica is."""
+    if replica.is_retired:
+        return ReplicaState.RETIRED
+    if replica.health.is_ejected(time.monotonic()):
+        return ReplicaState.EJECTED
+    return ReplicaState.READY if replica.is_ready else ReplicaState.CONNECTING
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """What a running gateway counts; without a ``pool`` all experts live in its own process."""
+
+    stats: EngineStats
+    load: ExpertLoadCounter
+    scheduler: Scheduler
+    blocks: BlockPool
+    pool: ReplicaPool | None
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """Every known replica."""
+        return self.pool.replicas if self.pool else ()
+
+    @property
+    def watch_age_seconds(self) -> float:
+        """How long ago the source of endpoints last confirmed what it said; 0 without replicas."""
+        return self.pool.discovery_age_seconds if self.pool else 0.0
+
+    def replicas_of(self, expert: int) -> Sequence[Replica]:
+        """Known replicas that host ``expert``, ready or not."""
+        return [replica for replica in self.replicas if expert in replica.experts]
+
+    def num_ready(self, expert: int) -> int:
+        """Count what can take calls for ``expert`` now; this process, if there are no replicas."""
+        return len(self.pool.ready(expert)) if self.pool else 1
+
+    def count_replicas(self, expert: int) -> Mapping[ReplicaState, int]:
+        """Count the known replicas of ``expert`` in every state; one that has not answered yet is nobody's."""
+        if self.pool is None:
+            counts = Counter([ReplicaState.READY])
+        else:
+            counts = Counter(map(state_of, self.replicas_of(expert)))
+        return {state: counts[state] for state in ReplicaState}

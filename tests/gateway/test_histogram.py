@@ -1,0 +1,9 @@
+from expertmesh.gateway.histogram import Histogram
+
+
+def test_a_value_falls_into_the_first_bucket_that_holds_it():
+    histogram = Histogram((1, 2))
+    for value in (0.5, 1, 1.5, 2, 3, 300):
+        histogram.observe(value)
+    assert histogram.counts == [2, 2, 2]
+    assert (histogram.num_values, histogram.sum) == (6, 308)
