@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from expertmesh.cli import chat, expert, gateway, generate, inspect, plan, quantize, split, up
+from expertmesh.cli import chat, expert, gateway, generate, inspect, plan, quantize, split, top, up
 from expertmesh.errors import (
     CheckpointError,
     ConfigError,
@@ -42,6 +42,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (up.up, gateway.gateway, expert.expert),
     "Ask": (generate.generate, chat.chat),
+    "Watch": (top.top,),
     "Prepare": (inspect.inspect, split.split, quantize.quantize, plan.plan),
 }
 for panel, commands in COMMANDS.items():
