@@ -16,6 +16,7 @@ from expertmesh.gateway.layout import WantedRows, build_batch, split_chunks, wan
 from expertmesh.gateway.noise import noise
 from expertmesh.gateway.scheduler import Chunk
 from expertmesh.gateway.trace import ExpertTrace
+from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts
@@ -70,16 +71,17 @@ class ModelRunner:
         """Compute ``chunks`` and return what came of each."""
         is_traced = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
+        # Before anything is awaited: a sequence that is cancelled during the step takes its block table along.
+        batches = [build_batch(part, self._cache.block_size, self._device) for part in parts]
         # All parts are awaited even if one fails: none may write to the KV cache once its blocks are given away.
-        ends = await asyncio.gather(*(self._forward(part, is_traced) for part in parts), return_exceptions=True)
+        ends = await asyncio.gather(*(self._forward(batch, is_traced) for batch in batches), return_exceptions=True)
         computed = [_result(end) for end in ends]
         logits = torch.cat([logits for logits, _ in computed])  # [S', V]
         routes = list(chain.from_iterable(routes for _, routes in computed))
         return await self._compute(len(logits), self._conclude, chunks, logits, routes)
 
-    async def _forward(self, chunks: Seq[Chunk], is_traced: bool) -> tuple[torch.Tensor, list[Route]]:
+    async def _forward(self, batch: StepBatch, is_traced: bool) -> tuple[torch.Tensor, list[Route]]:
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
-        batch = build_batch(chunks, self._cache.block_size, self._device)
         trace = ExpertTrace(self._experts, batch.sample_rows) if is_traced else None
         logits = await self._decoder.forward(batch, self._cache, trace or self._experts, self._compute)
         return logits, trace.routes() if trace else []
