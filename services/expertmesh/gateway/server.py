@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
 from expertmesh.gateway.api.generation import GenerationServicer
@@ -18,14 +19,15 @@ from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.engine_stats import EngineStats
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.app import make_app
+from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.server import HttpServer
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
+from expertmesh.gateway.metrics import route as metrics_route
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.metrics.route import make_router
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.request import Limits
 from expertmesh.gateway.runner import ModelRunner
@@ -133,7 +135,9 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     servicer, loads = GenerationServicer(generator, info, model.defaults), LoadServicer(state)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, servicer)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
-    http = _make_http(config, Service(generator, info, model.defaults, lambda: server.is_serving), metrics)
+    service = Service(generator, info, model.defaults, lambda: server.is_serving)
+    routers = (metrics_route.make_router(metrics), dashboard.make_router(loads.load))
+    http = _make_http(config, service, routers)
     async with _background(engine.run(), *([pool.run()] if pool else [])) as tasks:
         gateway = Gateway(server, http, engine, scheduler, blocks, pool, metrics, model.config.num_experts, tasks)
         try:
@@ -176,11 +180,11 @@ def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
     return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
 
 
-def _make_http(config: GatewayConfig, service: Service, metrics: Metrics) -> HttpServer | None:
+def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRouter]) -> HttpServer | None:
     if config.http_listen is None:
         return None
     http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
-    return HttpServer(config.http_listen, make_app(service, http, [make_router(metrics)]))
+    return HttpServer(config.http_listen, make_app(service, http, routers))
 
 
 def _make_runner(

@@ -5,8 +5,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from expertmesh.gateway.http.errors import UnauthorizedError, error_response
 from expertmesh.gateway.keys import ApiKeys
 
-# What probes and tools ask before they have a key; none of it says what anybody asked or was answered.
-OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
+# What probes, tools and browsers ask before they have a key; none of it says what anybody asked or was answered.
+OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json", "/dashboard"})
 
 
 class KeyCheck:
