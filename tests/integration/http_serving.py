@@ -53,7 +53,7 @@ class Served:
 
 @contextmanager
 def serving(directory: Path = MODEL, **config: Any) -> Iterator[Served]:
-    """Serve a checkpoint with local experts over HTTP and gRPC; ``config`` are fields of ``GatewayConfig``."""
+    """Serve a checkpoint over HTTP and gRPC; ``config`` are arguments of ``run_mesh``. Experts are local by default."""
     ready: asyncio.Queue[Any] = asyncio.Queue()
     started = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(directory, config, ready, started)))
@@ -74,7 +74,7 @@ async def _serve(
 ) -> None:
     stop = asyncio.Event()
     try:
-        async with run_mesh(directory, hosts=None, http_listen="127.0.0.1:0", **config) as mesh:
+        async with run_mesh(directory, **{"hosts": None, "http_listen": "127.0.0.1:0", **config}) as mesh:
             ready.put_nowait((asyncio.get_running_loop(), mesh, stop))
             started.set()
             await stop.wait()
