@@ -23,7 +23,7 @@ from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
-from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch

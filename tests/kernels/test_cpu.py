@@ -5,7 +5,7 @@ import torch
 
 from expertmesh.kernels import awq
 from expertmesh.kernels.cpu import MIN_ROWS_TO_DEQUANTIZE, CpuBackend
-from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight

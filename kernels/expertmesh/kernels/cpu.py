@@ -12,7 +12,7 @@ from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
-from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight

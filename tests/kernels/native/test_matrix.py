@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from expertmesh.kernels.native.build import load_default
+from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight

@@ -1,63 +1,31 @@
-"""Compiles the C kernels at first use and loads them. Knows the compiler, the cache and the signatures, not the layout.
+"""Compiles the C kernels at first use. Knows the compiler and the cache, not what the library holds.
 
 A cached file is the library followed by the SHA-256 of its bytes, so that a file cut short is noticed before the loader
 maps it. Its name is a hash of all that it was made from.
 """
 
-import ctypes
 import hashlib
-import logging
 import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
-from ctypes import c_int, c_int64, c_void_p
-from functools import cache
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
-
-COMPILER = "cc"
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("int16dot.c", "half.c"))
 HEADERS = (Path(__file__).with_name("common.h"),)
-COMPILE_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
+COMPILE_FLAGS = ("-O3", "-fopenmp", "-fPIC", "-c")
+FLAGS_OF_THIS_MACHINE = ("-march=native",)
 # No -fopenmp here: its symbols then come from the OpenMP runtime that torch has loaded, whose threads are warm.
 LINK_FLAGS = ("-shared",)
 NEEDED_FEATURES = frozenset({"__AVX2__", "__FMA__", "__F16C__"})
 COMPILE_TIMEOUT_SECONDS = 120
 DIGEST_BYTES = hashlib.sha256().digest_size
-# Functions of the library: what they return and take. Pointers are plain addresses.
-SIGNATURES = {
-    "int16dot_tile_outputs": (c_int64, ()),
-    "int16dot_codes_bytes": (c_int64, (c_void_p,)),
-    "int16dot_scratch_bytes": (c_int64, (c_void_p, c_int64)),
-    "half_weights_bytes": (c_int64, (c_void_p,)),
-    "half_scratch_bytes": (c_int64, (c_void_p, c_int64)),
-    "half_pack": (None, (c_void_p, c_void_p, c_int)),
-    "half_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
-    "int16dot_pack": (None, (c_void_p, c_void_p, c_int)),
-    "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
-}
 
 
 class BuildError(Exception):
     """The kernels cannot be built or loaded on this machine."""
-
-
-@cache
-def load_default() -> ctypes.CDLL | None:
-    """Load the kernels, compiling them if they are not cached; None, and one warning, where that is impossible."""
-    return load(COMPILER, default_directory())
-
-
-def load(compiler: str, directory: Path) -> ctypes.CDLL | None:
-    """Like ``load_default``, with another compiler or another cache ``directory``."""
-    try:
-        return _declare(ctypes.CDLL(str(build(compiler, directory))))
-    except (BuildError, OSError) as error:
-        logger.warning("native kernels are not available, torch's are used instead: %s", error)
-        return None
 
 
 def build(compiler: str, directory: Path) -> Path:
@@ -65,14 +33,43 @@ def build(compiler: str, directory: Path) -> Path:
 
     BuildError when the compiler is missing or fails, or the machine lacks AVX2, FMA or F16C.
     """
-    macros = _run(compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
+    macros = _run(compiler, *FLAGS_OF_THIS_MACHINE, "-dM", "-E", "-x", "c", os.devnull)
     missing = NEEDED_FEATURES - set(re.findall(r"__\w+__", macros))
     if missing:
         raise BuildError(f"{compiler} finds no {', '.join(sorted(missing))} on this machine")
-    library = _prepare(directory) / f"kernels-{_digest_inputs(macros)}.so"
-    if not _is_intact(library):
-        _compile(compiler, library)
+    # The macros hold the compiler's version and the instructions of this processor.
+    library = _prepare(directory) / f"kernels-{digest_inputs(macros)}.so"
+    if not is_intact(library):
+        compile_library(compiler, FLAGS_OF_THIS_MACHINE, library)
     return library
+
+
+def digest_inputs(target: str) -> str:
+    """Hash what a library for ``target`` is made from: sources, flags and the words that describe the target."""
+    sources = (source.read_bytes() for source in (*SOURCES, *HEADERS))
+    parts = (*sources, " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), target.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def is_intact(library: Path) -> bool:
+    """Tell whether the file is there and is what was written."""
+    try:
+        content = library.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+
+
+def compile_library(compiler: str, target_flags: Sequence[str], library: Path) -> None:
+    """Compile beside ``library`` and move the result there at once: others may be reading, or compiling the same."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        linked, objects = Path(scratch, library.name), [str(Path(scratch, f"{source.stem}.o")) for source in SOURCES]
+        for source, compiled in zip(SOURCES, objects, strict=True):
+            _run(compiler, *COMPILE_FLAGS, *target_flags, str(source), "-o", compiled)
+        _run(compiler, *LINK_FLAGS, *objects, "-o", str(linked))
+        with linked.open("ab") as file:
+            file.write(hashlib.sha256(linked.read_bytes()).digest())
+        os.replace(linked, library)
 
 
 def default_directory() -> Path:
@@ -90,41 +87,6 @@ def _prepare(directory: Path) -> Path:
             if os.access(directory, os.W_OK | os.X_OK) and directory.stat().st_uid == os.getuid():
                 return directory
     return Path(tempfile.mkdtemp(prefix="expertmesh-"))
-
-
-def _digest_inputs(macros: str) -> str:
-    # The macros hold the compiler's version and the instructions of this processor.
-    sources = (source.read_bytes() for source in (*SOURCES, *HEADERS))
-    parts = (*sources, " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), macros.encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-
-
-def _is_intact(library: Path) -> bool:
-    try:
-        content = library.read_bytes()
-    except OSError:
-        return False
-    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
-
-
-def _compile(compiler: str, library: Path) -> None:
-    """Compile beside ``library`` and move the result there at once: others may be reading, or compiling the same."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        linked, objects = Path(scratch, library.name), [str(Path(scratch, f"{source.stem}.o")) for source in SOURCES]
-        for source, compiled in zip(SOURCES, objects, strict=True):
-            _run(compiler, *COMPILE_FLAGS, str(source), "-o", compiled)
-        _run(compiler, *LINK_FLAGS, *objects, "-o", str(linked))
-        with linked.open("ab") as file:
-            file.write(hashlib.sha256(linked.read_bytes()).digest())
-        os.replace(linked, library)
-
-
-def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    for name, (result, arguments) in SIGNATURES.items():
-        function = library[name]
-        function.restype, function.argtypes = result, arguments
-        setattr(library, name, function)
-    return library
 
 
 def _run(*command: str) -> str:
