@@ -8,7 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, open_channel
-from expertmesh.rpc.server import RpcServer
+from expertmesh.rpc.server import LIVENESS, RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc, tensor_pb2
 
 SERVICE = "expertmesh.v1.ExpertService"
@@ -54,6 +54,15 @@ def test_health_is_answered_per_service_and_follows_set_serving():
         return before, after, unknown.value.code()
 
     assert asyncio.run(main()) == ([SERVING] * 2, [NOT_SERVING] * 2, grpc.StatusCode.NOT_FOUND)
+
+
+def test_liveness_does_not_follow_set_serving():
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            await server.set_serving(False)
+            return await check(channel, LIVENESS)
+
+    assert asyncio.run(main()) == SERVING
 
 
 def test_reflection_lists_the_services():

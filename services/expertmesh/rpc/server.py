@@ -22,6 +22,10 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+# Health of the process alone: SERVING as long as it answers, whatever its peers do. What a liveness probe asks.
+LIVENESS = "liveness"
+
+
 class RpcServer:
     """Serves on ``address`` (host:port, port 0 for a free one); make it, register, start and drain it in one loop.
 
@@ -62,6 +66,7 @@ class RpcServer:
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(is_serving)
         self._port = self._bind()
         await self._server.start()
