@@ -1,7 +1,7 @@
 """C kernels compiled ahead, for images without a compiler. Knows kinds of processors, not this one's compiler.
 
-``python -m expertmesh.kernels.native.prebuilt`` fills the directory beside this file; without it, kernels are compiled at
-first use. A library's name holds its kind and a hash of sources and flags: those of other sources are not found.
+``python -m expertmesh.kernels.native.prebuilt`` fills the directory beside this file. Without it, kernels are compiled
+at first use. A library's name holds its kind and a hash of sources and flags: those of other sources are not found.
 """
 
 from dataclasses import dataclass
