@@ -58,4 +58,4 @@ def test_the_names_of_the_libraries_differ():
 
 def test_compiling_without_a_compiler_is_an_error(tmp_path):
     with pytest.raises(BuildError, match="cannot run /nonexistent/cc"):
-        prebuilt.compile_all("/nonexistent/cc", tmp_path)
+        prebuilt.compile_ahead("/nonexistent/cc", tmp_path)

@@ -4,6 +4,7 @@
 at first use. A library's name holds its kind and a hash of sources and flags: those of other sources are not found.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,11 @@ def find(directory: Path, cpu_info: Path = CPU_INFO) -> Path | None:
     return next((library for library in libraries if is_intact(library)), None)
 
 
-def compile_all(compiler: str, directory: Path) -> list[Path]:
-    """Compile a library for every kind into ``directory``. BuildError when the compiler is missing or fails."""
+def compile_ahead(compiler: str, directory: Path, kinds: Sequence[Kind] = KINDS) -> list[Path]:
+    """Compile a library for each of ``kinds`` into ``directory``. BuildError when the compiler is missing or fails."""
     directory.mkdir(parents=True, exist_ok=True)
-    libraries = [directory / kind.library for kind in KINDS]
-    for kind, library in zip(KINDS, libraries, strict=True):
+    libraries = [directory / kind.library for kind in kinds]
+    for kind, library in zip(kinds, libraries, strict=True):
         compile_library(compiler, kind.flags, library)
         library.chmod(0o644)
     return libraries
@@ -65,5 +66,5 @@ def _read_features(cpu_info: Path) -> frozenset[str]:
 
 
 if __name__ == "__main__":
-    for compiled in compile_all("cc", DIRECTORY):
+    for compiled in compile_ahead("cc", DIRECTORY):
         print(compiled)
