@@ -1,0 +1,55 @@
+{{/* What a schema cannot say: values that must fit together. Rendered with the gateway's Deployment. */}}
+
+{{- define "expertmesh.validate" -}}
+{{- include "expertmesh.validate.source" . -}}
+{{- include "expertmesh.validate.experts" . -}}
+{{- include "expertmesh.validate.drain" (dict "where" "gateway" "role" .Values.gateway) -}}
+{{- range $name, $group := include "expertmesh.groups" . | fromYaml -}}
+{{- include "expertmesh.validate.drain" (dict "where" (printf "experts.groups.%s" $name) "role" $group) -}}
+{{- include "expertmesh.validate.autoscaling" (dict "where" (printf "experts.groups.%s" $name) "autoscaling" $group.autoscaling) -}}
+{{- end -}}
+{{- if .Values.gateway.autoscaling.enabled -}}
+{{- include "expertmesh.validate.autoscaling" (dict "where" "gateway" "autoscaling" .Values.gateway.autoscaling) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "expertmesh.validate.source" -}}
+{{- $model := .Values.model -}}
+{{- $sources := compact (list $model.pvc.claimName $model.hostPath.path $model.inImage.path $model.fetch.baseUrl) -}}
+{{- if ne (len $sources) 1 -}}
+{{- fail (printf "%d sources of the model are set; set exactly one of model.pvc.claimName, model.hostPath.path, model.inImage.path and model.fetch.baseUrl" (len $sources)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "expertmesh.validate.experts" -}}
+{{- $hosted := list -}}
+{{- range $name, $group := .Values.experts.groups -}}
+{{- $ids := include "expertmesh.expertIds" $group.experts -}}
+{{- if not $ids -}}
+{{- fail (printf "experts.groups.%s.experts is %q; write numbers and ascending ranges, such as 0,3-5" $name $group.experts) -}}
+{{- end -}}
+{{- $hosted = concat $hosted (splitList " " $ids) -}}
+{{- end -}}
+{{- range $expert := until (int .Values.model.numExperts) -}}
+{{- if not (has (toString $expert) $hosted) -}}
+{{- fail (printf "expert %d is in no group of experts.groups; model.numExperts is %v" $expert $.Values.model.numExperts) -}}
+{{- end -}}
+{{- end -}}
+{{- range $expert := $hosted -}}
+{{- if ge (int $expert) (int $.Values.model.numExperts) -}}
+{{- fail (printf "experts.groups names expert %s; model.numExperts is %v, so the last one is %d" $expert $.Values.model.numExperts (sub $.Values.model.numExperts 1)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "expertmesh.validate.drain" -}}
+{{- if lt (include "expertmesh.drainSeconds" .role | int) 1 -}}
+{{- fail (printf "%s: terminationGracePeriodSeconds %v leaves no time to drain after preStopSeconds %v and 5 s to end" .where .role.terminationGracePeriodSeconds .role.preStopSeconds) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "expertmesh.validate.autoscaling" -}}
+{{- if gt (int .autoscaling.min) (int .autoscaling.max) -}}
+{{- fail (printf "%s.autoscaling: min %v is above max %v" .where .autoscaling.min .autoscaling.max) -}}
+{{- end -}}
+{{- end -}}
