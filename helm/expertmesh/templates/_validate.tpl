@@ -24,6 +24,9 @@
 {{- define "expertmesh.validate.experts" -}}
 {{- $hosted := list -}}
 {{- range $name, $group := .Values.experts.groups -}}
+{{- if eq $name "gateway" -}}
+{{- fail "experts.groups.gateway: this name is the gateway's; choose another" -}}
+{{- end -}}
 {{- $ids := include "expertmesh.expertIds" $group.experts -}}
 {{- if not $ids -}}
 {{- fail (printf "experts.groups.%s.experts is %q; write numbers and ascending ranges, such as 0,3-5" $name $group.experts) -}}

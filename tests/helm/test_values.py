@@ -1,0 +1,102 @@
+"""Values that must be refused, by the schema or because they do not fit together."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+import yaml
+from chart import CHART, RENDERS, needs, render
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+# A setting as `helm --set-json` takes it.
+WRONG_VALUES = [
+    'gatway={"replicas": 1}',
+    "gateway.replica=2",
+    'gateway.replicas="2"',
+    "gateway.replicas=-1",
+    "gateway.ports.grpc=80",
+    "gateway.ports.grpc=70000",
+    'gateway.service.type="External"',
+    'gateway.dtype="fp8"',
+    "gateway.kvCacheGiB=0",
+    "gateway.autoscaling.min=0",
+    "gateway.autoscaling.targetCPUUtilization=140",
+    'gateway.apiKeys.keys=["short"]',
+    'gateway.extraEnv=[{"name": "1BAD"}]',
+    'gateway.resources={"requests": {"memory": "8 GB"}}',
+    'gateway.resources={"request": {"memory": "8Gi"}}',
+    "gateway.terminationGracePeriodSeconds=3",
+    'image.pullPolicy="Sometimes"',
+    'image.tag="v1:latest"',
+    "model.numExperts=0",
+    'model.quantize="int3"',
+    'model.hostPath.path="relative/path"',
+    'model.fetch.baseUrl="s3://bucket/model"',
+    'experts.groups.e0={"experts": 0}',
+    'experts.groups.e0={"experts": "0-"}',
+    'experts.groups.more={"replicas": 2}',
+    'experts.groups.E0={"experts": "0"}',
+    'gateway.podLabels={"a label": "x"}',
+    "experts.groups.e0.autoscaling.min=0",
+    'experts.groups.e0.autoscaling.kind="vpa"',
+    "experts.groups.e0.gpu.count=0.5",
+    'experts.defaults.gpu.resource="gpu"',
+    'experts.defaults.backend="cuda"',
+    'experts.defaults.device="gpu"',
+    "podSecurityContext.runAsNonRoot=false",
+    "podSecurityContext.runAsUser=0",
+    'discovery.kind="consul"',
+    'monitoring.serviceMonitor.interval="15"',
+    'monitoring.demandMetric="expertmesh:demand"',
+    'serviceAccount.name="Not A Name"',
+]
+# Values that only together are wrong, and what is said about them.
+MISFITS = {
+    'experts.groups.gateway={"experts": "0"}': "experts.groups.gateway: this name is the gateway's",
+    'model.hostPath.path="/models"': "2 sources of the model are set",
+    'model.pvc.claimName=""': "0 sources of the model are set",
+    "experts.groups.e3=null": "expert 3 is in no group",
+    'experts.groups.more={"experts": "8"}': "names expert 8; model.numExperts is 8, so the last one is 7",
+    'experts.groups.e0.experts="3-1"': 'experts.groups.e0.experts is "3-1"; write numbers and ascending ranges',
+    "gateway.preStopSeconds=115": "gateway: terminationGracePeriodSeconds 120 leaves no time to drain",
+    'experts.groups.e1.autoscaling={"kind": "hpa", "min": 5}': "experts.groups.e1.autoscaling: min 5 is above max 4",
+    "monitoring.dashboard.enabled=true": "files/dashboard.json",
+    "monitoring.prometheusRule.enabled=true": "files/alerts.yaml",
+}
+
+
+def test_the_schema_is_valid_and_closed():
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    assert SCHEMA["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.validate(yaml.safe_load((CHART / "values.yaml").read_text()), SCHEMA)
+
+
+def test_the_values_are_short_enough_to_be_read():
+    assert len((CHART / "values.yaml").read_text().splitlines()) <= 300
+
+
+@needs("helm")
+@pytest.mark.parametrize("setting", WRONG_VALUES)
+def test_a_wrong_value_is_refused_by_name(setting):
+    refused = render(RENDERS["default"], setting)
+    assert refused.returncode != 0
+    assert "values don't meet the specifications of the schema" in refused.stderr
+    assert re.split(r"[.=]", setting)[0] in refused.stderr
+
+
+@needs("helm")
+@pytest.mark.parametrize("setting", MISFITS)
+def test_values_that_do_not_fit_together_are_refused(setting):
+    refused = render(RENDERS["default"], setting)
+    assert refused.returncode != 0
+    assert MISFITS[setting] in refused.stderr
+
+
+@needs("helm")
+def test_a_group_may_replace_a_default_by_zero_or_false():
+    rendered = render(
+        RENDERS["default"], 'experts.groups.e0={"experts": "0", "preStopSeconds": 0, "readOnlyRootFilesystem": false}'
+    ).stdout
+    assert rendered.count("readOnlyRootFilesystem: false") == 1
+    assert rendered.count('command: [sleep, "0"]') == 1
