@@ -41,12 +41,21 @@
 {{- ternary .replicas .autoscaling.min (eq .autoscaling.kind "none") -}}
 {{- end -}}
 
-{{/* What the gateway is told about where expert servers are. */}}
+{{/* What the gateway is told about where expert servers are: a value of `expertmesh gateway --experts`. */}}
 {{- define "expertmesh.endpoints" -}}
-{{- $endpoints := list -}}
+{{- if eq .Values.discovery.kind "kubernetes" -}}
+{{- $labels := include "expertmesh.selectorLabels" (dict "root" . "component" "expert") | fromYaml -}}
+{{- $requirements := list -}}
+{{- range $key, $value := $labels -}}
+{{- $requirements = append $requirements (printf "%s=%s" $key $value) -}}
+{{- end -}}
+{{- printf "kubernetes://%s/?selector=%s&port=grpc" .Release.Namespace (join "," $requirements) -}}
+{{- else -}}
+{{- $names := list -}}
 {{- range $name, $_ := .Values.experts.groups -}}
 {{- $service := include "expertmesh.group.name" (dict "root" $ "group" $name) -}}
-{{- $endpoints = append $endpoints (printf "%s:%v" $service $.Values.experts.ports.grpc) -}}
+{{- $names = append $names (printf "%s:%v" $service $.Values.experts.ports.grpc) -}}
 {{- end -}}
-{{- join "," $endpoints -}}
+{{- printf "dns://%s" (join "," $names) -}}
+{{- end -}}
 {{- end -}}

@@ -11,7 +11,7 @@
 
 {{/* (dict "root" $ "role" .. "labels" (dict "root" .. "component" ..)) */}}
 {{- define "expertmesh.pod.settings" -}}
-automountServiceAccountToken: {{ eq .labels.component "gateway" }}
+automountServiceAccountToken: {{ and (eq .labels.component "gateway") (eq .root.Values.discovery.kind "kubernetes") }}
 enableServiceLinks: false  # their variables, such as EXPERTMESH_PORT, would look like flags
 terminationGracePeriodSeconds: {{ .role.terminationGracePeriodSeconds }}
 securityContext:
