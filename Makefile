@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 
+HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu check format protos bench model clean
+.PHONY: help install demo test test-gpu e2e golden check format protos bench model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +46,13 @@ test: $(VENV)/.installed-dev ## Run every test that needs no GPU and no cluster
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu
+
+e2e: $(VENV)/.installed-dev ## Run the tests that need a Kubernetes cluster, the one that KUBECONFIG names
+	@E2E_VALUES="$(E2E_VALUES)" E2E_MANIFEST="$(E2E_MANIFEST)" $(BIN)/pytest -m e2e tests/e2e
+
+golden: ## Render the chart anew for tests/helm/golden
+	@$(foreach name,default full cpu-demo,helm template mesh helm/expertmesh --namespace serving --kube-version 1.34.0 \
+		--values $(call HELM_VALUES,$(name)) > tests/helm/golden/$(name).yaml &&) true
 
 check: $(VENV)/.installed-dev ## Check format, lint, types, imports and generated files
 	@$(BIN)/ruff format --check .

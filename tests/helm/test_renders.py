@@ -14,7 +14,7 @@ FOREIGN_GROUPS = ("keda.sh", "monitoring.coreos.com")
 @needs("helm")
 @pytest.mark.parametrize("name", RENDERS)
 def test_renders_are_those_committed(name):
-    """`make helm-golden` writes them anew."""
+    """`make golden` writes them anew."""
     assert render(RENDERS[name]).stdout == (GOLDEN / f"{name}.yaml").read_text()
 
 

@@ -1,0 +1,45 @@
+# Images of both roles: `docker build --target gateway .` and `docker build --target expert .`
+#
+#   BASE_IMAGE    Debian or Ubuntu with python3 (3.11 or newer) and venv; give it with its digest to pin it
+#   TORCH_INDEX   index that torch comes from: empty is PyPI's, with CUDA; PyTorch's CPU index makes a small image
+#   PIP_INDEX     index of everything else; empty is PyPI
+ARG BASE_IMAGE=docker.io/library/python:3.12.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+ARG TORCH_INDEX=""
+ARG PIP_INDEX=""
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/expertmesh/venv
+ENV PATH=/opt/expertmesh/venv/bin:$PATH
+COPY constraints.txt /src/
+RUN pip install --constraint /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+COPY pyproject.toml README.md LICENSE /src/
+COPY protos/gen /src/protos/gen
+COPY kernels /src/kernels
+COPY services /src/services
+RUN pip install --constraint /src/constraints.txt ${PIP_INDEX:+--index-url "$PIP_INDEX"} /src
+COPY docker/compile_triton_driver.sh /src/docker/
+# What would need a compiler at run time: our C kernels, and the module that Triton loads the CUDA driver with.
+RUN python -m expertmesh.kernels.native.prebuilt && sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
+COPY examples/tiny-mixtral/awq /opt/expertmesh/tiny-mixtral
+COPY docker/entrypoint.sh /opt/expertmesh/
+
+FROM ${BASE_IMAGE} AS runtime
+COPY --from=build /opt/expertmesh /opt/expertmesh
+ENV PATH=/opt/expertmesh/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp XDG_CACHE_HOME=/tmp/cache TRITON_CACHE_DIR=/tmp/cache/triton
+USER 65532:65532
+ENTRYPOINT ["sh", "/opt/expertmesh/entrypoint.sh"]
+
+FROM runtime AS gateway
+ENV EXPERTMESH_LISTEN=0.0.0.0:50051 EXPERTMESH_HTTP_LISTEN=0.0.0.0:8000
+EXPOSE 50051 8000
+CMD ["expertmesh", "gateway"]
+
+FROM runtime AS expert
+ENV EXPERTMESH_LISTEN=0.0.0.0:50052
+EXPOSE 50052
+CMD ["expertmesh", "expert"]
