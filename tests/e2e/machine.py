@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 VENV, PYTHON = Path(sys.prefix), Path(sys.base_prefix)
 IMAGES = ("localhost/expertmesh-gateway:machine", "localhost/expertmesh-expert:machine")
 SOURCE_ROOTS = ("protos/gen", "kernels", "services")
-CLAIM = "machine"
+CLAIM, VOLUME = "machine", "machine-$NAMESPACE"
 PROGRAMS = {"python": f"{VENV}/bin/python", "expertmesh": f"{VENV}/bin/python -m expertmesh.cli.main"}
 # Merged directories, as on Debian; /usr itself is mounted.
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -105,7 +105,7 @@ def volume():
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": CLAIM},
+            "metadata": {"name": VOLUME},
             "spec": shared
             | {
                 "capacity": {"storage": "1Gi"},
@@ -118,7 +118,7 @@ def volume():
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": CLAIM},
-            "spec": shared | {"volumeName": CLAIM, "resources": {"requests": {"storage": "1Gi"}}},
+            "spec": shared | {"volumeName": VOLUME, "resources": {"requests": {"storage": "1Gi"}}},
         },
     ]
 
