@@ -32,8 +32,8 @@ class Release:
         """Remove everything."""
         self.namespace.helm("uninstall", NAME, "--wait", "--timeout", "180s")
 
-    def start_pod(self, name, script, *arguments):
-        """Run a Python script in a pod that sees what a gateway's container sees."""
+    def start_pod(self, name, script, *arguments, files=None):
+        """Run a Python script in a pod that sees what a gateway's container sees; ``files`` lie beside it."""
         deployment = self.namespace.get("deployment", GATEWAY)
         pod = deployment["spec"]["template"]["spec"]
         container = {key: pod["containers"][0][key] for key in ("image", "imagePullPolicy", "securityContext")}
@@ -49,7 +49,7 @@ class Release:
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": name},
-                "data": {script.name: script.read_text()},
+                "data": {script.name: script.read_text()} | (files or {}),
             },
             {
                 "apiVersion": "v1",
