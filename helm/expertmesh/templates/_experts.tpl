@@ -27,7 +27,7 @@
 {{/* The experts of a group as numbers with spaces between: "0,3-5" gives "0 3 4 5". */}}
 {{- define "expertmesh.expertIds" -}}
 {{- $ids := list -}}
-{{- range splitList "," . -}}
+{{- range splitList "," (toString .) -}}
 {{- $ends := splitList "-" . -}}
 {{- range untilStep (first $ends | int) (last $ends | int | add1 | int) 1 -}}
 {{- $ids = append $ids . -}}

@@ -29,7 +29,7 @@
 {{- end -}}
 {{- $ids := include "expertmesh.expertIds" $group.experts -}}
 {{- if not $ids -}}
-{{- fail (printf "experts.groups.%s.experts is %q; write numbers and ascending ranges, such as 0,3-5" $name $group.experts) -}}
+{{- fail (printf "experts.groups.%s.experts is %v; write numbers and ascending ranges, such as 0,3-5" $name $group.experts) -}}
 {{- end -}}
 {{- $hosted = concat $hosted (splitList " " $ids) -}}
 {{- end -}}
