@@ -16,14 +16,18 @@ RUN python3 -m venv /opt/expertmesh/venv
 ENV PATH=/opt/expertmesh/venv/bin:$PATH
 COPY constraints.txt /src/
 RUN pip install --constraint /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+COPY docker /src/docker
+# Triton would compile the module with which it loads the CUDA driver at run time, where there is no compiler.
+RUN sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
+# Dependencies first: a change of our own code does not install them again.
 COPY pyproject.toml README.md LICENSE /src/
+RUN python /src/docker/list_dependencies.py /src/pyproject.toml > /src/requirements.txt \
+    && pip install --constraint /src/constraints.txt ${PIP_INDEX:+--index-url "$PIP_INDEX"} \
+        --requirement /src/requirements.txt hatchling
 COPY protos/gen /src/protos/gen
 COPY kernels /src/kernels
 COPY services /src/services
-RUN pip install --constraint /src/constraints.txt ${PIP_INDEX:+--index-url "$PIP_INDEX"} /src
-COPY docker/compile_triton_driver.sh /src/docker/
-# What would need a compiler at run time: our C kernels, and the module that Triton loads the CUDA driver with.
-RUN python -m expertmesh.kernels.native.prebuilt && sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
+RUN pip install --no-deps --no-build-isolation /src && python -m expertmesh.kernels.native.prebuilt
 COPY examples/tiny-mixtral/awq /opt/expertmesh/tiny-mixtral
 COPY docker/entrypoint.sh /opt/expertmesh/
 
