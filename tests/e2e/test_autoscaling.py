@@ -19,7 +19,7 @@ SKEWED = (
     "experts.groups.e3=null",
     "experts.defaults.autoscaling.kind=hpa",
     "experts.defaults.autoscaling.max=2",
-    "experts.defaults.autoscaling.targetDemandRows=2",
+    "experts.defaults.autoscaling.targetDemandRows=8",
     "experts.defaults.autoscaling.scaleDownSeconds=5",
 )
 
