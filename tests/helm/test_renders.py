@@ -4,6 +4,7 @@ import json
 
 import jsonschema
 import pytest
+import yaml
 from chart import CHART, GOLDEN, HERE, KUBE_VERSION, RENDERS, helm, needs, objects, render
 
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "schemas").glob("*.json"))}
@@ -22,6 +23,19 @@ def test_renders_are_those_committed(name):
 @pytest.mark.parametrize("name", RENDERS)
 def test_lint_finds_nothing(name):
     helm("lint", CHART, "--strict", "--kube-version", KUBE_VERSION, "-f", RENDERS[name])
+
+
+@needs("helm")
+@pytest.mark.parametrize(("kind", "file"), [("prometheusRule", "alerts.yaml"), ("dashboard", "dashboard.json")])
+def test_monitoring_objects_hold_the_chart_s_files(kind, file):
+    rendered = render(RENDERS["default"], f"monitoring.{kind}.enabled=true")
+    path = CHART / "files" / file
+    if path.exists():
+        made = next(d for d in objects(rendered.stdout) if d["kind"] in ("PrometheusRule", "ConfigMap"))
+        held = made.get("spec") or yaml.safe_load(made["data"]["expertmesh.json"])
+        assert held == yaml.safe_load(path.read_text())
+    else:
+        assert f"the chart has no files/{file}" in rendered.stderr
 
 
 @pytest.mark.parametrize("release", SCHEMAS)

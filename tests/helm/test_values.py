@@ -61,8 +61,6 @@ MISFITS = {
     'experts.groups.e0.experts="3-1"': "experts.groups.e0.experts is 3-1; write numbers and ascending ranges",
     "gateway.preStopSeconds=115": "gateway: terminationGracePeriodSeconds 120 leaves no time to drain",
     'experts.groups.e1.autoscaling={"kind": "hpa", "min": 5}': "experts.groups.e1.autoscaling: min 5 is above max 4",
-    "monitoring.dashboard.enabled=true": "files/dashboard.json",
-    "monitoring.prometheusRule.enabled=true": "files/alerts.yaml",
 }
 
 
