@@ -38,7 +38,7 @@ def write_image(archive, role):
         "architecture": "amd64",
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
-        "config": {"Entrypoint": ["expertmesh", role], "Env": environment, "User": "65532"},
+        "config": {"Cmd": ["expertmesh", role], "Env": environment, "User": "65532"},
     }
     manifest = {
         "schemaVersion": 2,
