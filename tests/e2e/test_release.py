@@ -13,9 +13,9 @@ def test_every_pod_runs_under_restricted_pod_security(release):
     assert {pod["status"]["phase"] for pod in pods} == {"Running"}
 
 
-def test_helm_test_generates_a_token(release):
+def test_helm_test_generates_an_answer(release):
     release.namespace.helm("test", NAME, "--timeout", "120s")
-    assert release.namespace.logs(f"{FULLNAME}-test-generate").strip()
+    assert release.namespace.logs(f"{FULLNAME}-test-generate").strip() == "141"
 
 
 def test_a_privileged_pod_is_refused_here(release):
