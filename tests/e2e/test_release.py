@@ -1,7 +1,9 @@
 """Install, test, upgrade, roll back; rights and Pod Security as a real API server sees them."""
 
+import json
+
 import pytest
-from cluster import CommandError, wait_until
+from cluster import CommandError, run, wait_until
 from release import FULLNAME, GATEWAY, GROUPS, NAME
 
 SELECTOR = f"app.kubernetes.io/instance={NAME}"
@@ -16,6 +18,21 @@ def test_every_pod_runs_under_restricted_pod_security(release):
 def test_helm_test_generates_an_answer(release):
     release.namespace.helm("test", NAME, "--timeout", "120s")
     assert release.namespace.logs(f"{FULLNAME}-test-generate").strip() == "141"
+
+
+def test_the_service_leads_to_the_http_api(release):
+    assert ask_http(release, "/v1/models")["object"] == "list"
+
+
+def test_with_keys_only_those_who_present_one_are_answered(release):
+    release.install("gateway.apiKeys.keys={first-key,second-key}")
+    try:
+        with pytest.raises(CommandError, match="credentials|Unauthorized"):
+            ask_http(release, "/v1/models")
+        release.namespace.helm("test", NAME, "--timeout", "120s")
+        assert release.namespace.logs(f"{FULLNAME}-test-generate").strip() == "141"
+    finally:
+        release.install()
 
 
 def test_a_privileged_pod_is_refused_here(release):
@@ -77,6 +94,12 @@ def test_uninstalling_leaves_nothing_behind(release):
         wait_until(lambda: not release.namespace.get(kinds, "--selector", others)["items"], "nothing is left")
     finally:
         release.install()
+
+
+def ask_http(release, path):
+    """Ask the gateway's Service over HTTP, through the API server."""
+    service = f"/api/v1/namespaces/{release.namespace.name}/services/{GATEWAY}:http"
+    return json.loads(run("kubectl", "get", "--raw", f"{service}/proxy{path}"))
 
 
 def account(release):
