@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from expertmesh.client.gateway import GatewayClient
+from expertmesh.client import AsyncClient
 from expertmesh.errors import ExpertmeshError
 
 GROUP = "external.metrics.k8s.io/v1beta1"
@@ -33,7 +33,7 @@ class Demand:
 
     async def follow(self, endpoint):
         """Ask the gateway without end."""
-        async with GatewayClient(endpoint) as client:
+        async with AsyncClient(endpoint) as client:
             while True:
                 try:
                     load = await client.load()

@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from expertmesh.client.gateway import GatewayClient, Sampling
+from expertmesh.client import AsyncClient, RetryPolicy, Sampling
 from expertmesh.errors import ExpertmeshError
 
 PROMPTS = (
@@ -21,6 +21,8 @@ PROMPTS = (
     "Hello, how are you?",
 )
 MAX_TOKENS = 32
+# A gateway that goes must not refuse anybody, so nothing is asked twice.
+NEVER_AGAIN = RetryPolicy(max_attempts=1)
 
 
 class Record:
@@ -34,12 +36,12 @@ class Record:
     async def ask(self, client, prompt):
         """Ask once and note the outcome."""
         try:
-            pieces = [piece.text async for piece in client.chat([("user", prompt)], Sampling(max_tokens=MAX_TOKENS))]
+            [answer] = await client.chat_answers(prompt, Sampling(max_tokens=MAX_TOKENS))
         except ExpertmeshError as error:
             self.failures.append(f"{prompt}: {error}")
         else:
             self.num_answers += 1
-            self.texts[prompt].add("".join(pieces))
+            self.texts[prompt].add(answer.text)
 
     def print(self):
         """Write it as one line."""
@@ -50,7 +52,7 @@ class Record:
 async def work(record, endpoint, prompt, stop, keeps_connection):
     """Ask one prompt again and again."""
     while not stop.exists():
-        async with GatewayClient(endpoint) as client:
+        async with AsyncClient(endpoint, retries=NEVER_AGAIN) as client:
             await record.ask(client, prompt)
             while keeps_connection and not stop.exists():
                 await record.ask(client, prompt)
