@@ -30,6 +30,7 @@ def expert(
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "info",
     chaos_delay: options.ChaosDelay = 0.0,
+    trace_endpoint: options.TraceEndpoint = "",
     with_parent: options.WithParent = False,
 ) -> None:
     """Serve some experts of a checkpoint; only their tensors are read."""
@@ -40,6 +41,7 @@ def expert(
 
     from expertmesh.cli.runtime import run_process
     from expertmesh.expert.server import ExpertServerConfig, serve
+    from expertmesh.tracing.config import TraceConfig
 
     config = ExpertServerConfig(
         model=model,
@@ -52,6 +54,7 @@ def expert(
         max_queue_rows=max_queue_rows,
         drain_seconds=drain_seconds,
         chaos_delay_seconds=chaos_delay,
+        trace=TraceConfig(trace_endpoint),
     )
     with progress_bar(f"loading experts {experts}") as report:
         run_process(

@@ -54,6 +54,8 @@ def gateway(
     log_level: options.LogLevel = "info",
     metrics_by_layer: options.MetricsByLayer = False,
     vllm_metrics: options.VllmMetrics = False,
+    trace_endpoint: options.TraceEndpoint = "",
+    trace_sample: options.TraceSample = options.DEFAULT_TRACE_SAMPLE,
     with_parent: options.WithParent = False,
 ) -> None:
     """Serve the public API: text, attention, KV cache, gate and sampling; experts are asked over gRPC."""
@@ -70,6 +72,7 @@ def gateway(
     from expertmesh.gateway.metrics.exposition import MetricsConfig
     from expertmesh.gateway.scheduler import SchedulerConfig
     from expertmesh.gateway.server import serve
+    from expertmesh.tracing.config import TraceConfig
 
     config = GatewayConfig(
         model=model,
@@ -91,6 +94,7 @@ def gateway(
         dispatch=DispatchConfig(wait_seconds=wait_seconds),
         metrics=MetricsConfig(metrics_by_layer, vllm_metrics),
         drain_seconds=drain_seconds,
+        trace=TraceConfig(trace_endpoint, trace_sample),
     )
     with progress_bar("loading the gateway") as report:
         run_process(serve(config, report, _print_ready), threads)

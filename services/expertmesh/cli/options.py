@@ -9,6 +9,8 @@ from expertmesh.errors import ConfigError
 
 DEFAULT_GATEWAY = "127.0.0.1:50051"
 DEFAULT_HTTP = "127.0.0.1:8000"
+# A token of a large model has hundreds of spans.
+DEFAULT_TRACE_SAMPLE = 0.01
 
 MODEL = "Model"
 NETWORK = "Network"
@@ -257,6 +259,26 @@ JsonSchema = Annotated[
     ),
 ]
 Seed = Annotated[int | None, flag(SAMPLING, "SEED", "Makes sampling repeatable. Default: random.", show_default=False)]
+
+TraceEndpoint = Annotated[
+    str,
+    flag(
+        LOGGING,
+        "TRACE_ENDPOINT",
+        "Send traces to this OTLP collector: http://HOST:4318 or grpc://HOST:4317 (https://, grpcs://). Default: none.",
+        show_default=False,
+    ),
+]
+TraceSample = Annotated[
+    float,
+    flag(
+        LOGGING,
+        "TRACE_SAMPLE",
+        "Share of requests to trace, 0 to 1; a request that comes with a traceparent follows its caller instead.",
+        min=0,
+        max=1,
+    ),
+]
 
 LogLevel = Annotated[str, flag(LOGGING, "LOG_LEVEL", "debug, info, warning or error.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when the parent process ends.")]

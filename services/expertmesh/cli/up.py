@@ -18,6 +18,7 @@ from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.tracing.config import TraceConfig
 
 MODULE = "expertmesh.cli.main"
 # A token goes to two experts: with one sequence, two servers compute at a time, and the gateway waits.
@@ -69,6 +70,8 @@ def up(
     wait_seconds: options.WaitSeconds = 120.0,
     drain_seconds: options.DrainSeconds = 30.0,
     log_level: options.LogLevel = "warning",
+    trace_endpoint: options.TraceEndpoint = "",
+    trace_sample: options.TraceSample = options.DEFAULT_TRACE_SAMPLE,
     chaos_delay: options.ChaosDelay = 0.0,
 ) -> None:
     """Serve a model on this machine: a gateway and expert servers, each in a process of its own.
@@ -80,6 +83,7 @@ def up(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options.quantize_bits(quantize)
     keys = read_keys(api_key or (), None)
+    TraceConfig(trace_endpoint, trace_sample)
     servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
     shared = {
@@ -89,6 +93,7 @@ def up(
         "device": device,
         "drain-seconds": drain_seconds,
         "log-level": log_level,
+        "trace-endpoint": trace_endpoint or None,
     }
     experts = [
         _program(
@@ -117,6 +122,7 @@ def up(
         "micro-batches": micro_batches,
         "speculate": speculate,
         "wait-seconds": wait_seconds,
+        "trace-sample": trace_sample,
     }
     gateway = _program(
         "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **serving

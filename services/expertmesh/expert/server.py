@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
+from expertmesh.expert.call_spans import TracedCalls
 from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob
 from expertmesh.expert.metrics import ExpertMetrics
@@ -26,6 +27,8 @@ from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.tracing.config import TraceConfig, open_tracer
+from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.info import ServerInfo
 
@@ -40,6 +43,7 @@ class ExpertServerConfig:
     one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
     calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers
     come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere.
+    Spans of calls that are traced go where ``trace`` says.
     """
 
     model: Path
@@ -53,6 +57,7 @@ class ExpertServerConfig:
     round_to_bits: int | None = None
     chaos_delay_seconds: float = 0.0
     metrics_listen: str | None = None
+    trace: TraceConfig = field(default_factory=TraceConfig)
 
     def __post_init__(self) -> None:
         if min(self.max_batch_rows, self.max_queue_rows) < 1:
@@ -83,7 +88,14 @@ async def serve(
     """
     store, info = await asyncio.to_thread(load, config, on_layer)
     keep_freed_memory()
-    async with running(config, store, info) as server:
+    with open_tracer(config.trace, "expertmesh-expert") as tracer:
+        await _serve_store(config, store, info, tracer, on_ready)
+
+
+async def _serve_store(
+    config: ExpertServerConfig, store: ExpertStore, info: ServerInfo, tracer: Tracer, on_ready: Callable[[str], None]
+) -> None:
+    async with running(config, store, info, tracer) as server:
         _log.info("READY: experts %s of model %s on %s", list(info.experts), info.fingerprint, server.address)
         on_ready(server.address)
         received = await wait_for_shutdown()
@@ -116,7 +128,12 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
 
 
 @asynccontextmanager
-async def running(config: ExpertServerConfig, store: ExpertStore, info: ServerInfo) -> AsyncIterator[RunningServer]:
+async def running(
+    config: ExpertServerConfig,
+    store: ExpertStore,
+    info: ServerInfo,
+    tracer: Tracer = NullTracer(),  # noqa: B008
+) -> AsyncIterator[RunningServer]:
     """Serve ``store`` inside the ``async with``, which yields it; then answer what is in flight and stop."""
     batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)
     registry = CollectorRegistry()
@@ -126,7 +143,7 @@ async def running(config: ExpertServerConfig, store: ExpertStore, info: ServerIn
     server = RpcServer(config.listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
-    with scraped as metrics_address, Executor(store, batcher, asyncio.get_running_loop(), metrics):
+    with scraped as metrics_address, Executor(store, batcher, asyncio.get_running_loop(), TracedCalls(metrics, tracer)):
         try:
             await server.start()
             yield RunningServer(server.address, batcher, metrics_address)

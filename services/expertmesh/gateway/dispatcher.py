@@ -16,9 +16,11 @@ import torch
 
 from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
+from expertmesh.gateway.call_spans import send_traced
 from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket, split_call
+from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
 
@@ -66,15 +68,26 @@ class RemoteExperts:
     """
 
     def __init__(
-        self, pool: ReplicaPool, config: DispatchConfig, load: ExpertLoadCounter, rng: random.Random | None = None
+        self,
+        pool: ReplicaPool,
+        config: DispatchConfig,
+        load: ExpertLoadCounter,
+        rng: random.Random | None = None,
+        tracer: Tracer = NullTracer(),  # noqa: B008
     ) -> None:
         self._pool = pool
         self._config = config
         self._load = load
         self._rng = rng or random.Random()
+        self._tracer = tracer
 
     async def __call__(
-        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+        traceparent: str = "",
     ) -> torch.Tensor:
         """Return, for each row of ``hidden`` [T, D], the sum of weight x expert(row) [T, D] float32.
 
@@ -82,7 +95,8 @@ class RemoteExperts:
         replica is waited for. Raises ExpertUnavailableError when that takes longer than the configuration allows, and
         ComputeError when a kernel fails.
         """
-        step = ExpertCall(layer, hidden.cpu(), topk_ids.cpu(), topk_weights.cpu(), self._config.call_timeout_seconds)
+        timeout = self._config.call_timeout_seconds
+        step = ExpertCall(layer, hidden.cpu(), topk_ids.cpu(), topk_weights.cpu(), timeout, traceparent)
         with self._load.step(layer, step.topk_ids) as load:
             return _combine(await self._collect(step, load), hidden)
 
@@ -156,7 +170,11 @@ class RemoteExperts:
 
     def _send(self, replica: Replica, experts: tuple[int, ...], step: ExpertCall, load: StepLoad) -> Attempt:
         rows, call = _select(step, experts)
-        tickets = [replica.send(part) for part in split_call(call, self._config.max_message_bytes)]
+        parts = split_call(call, self._config.max_message_bytes)
+        if step.traceparent:
+            tickets = [send_traced(self._tracer, replica, experts, part) for part in parts]
+        else:
+            tickets = [replica.send(part) for part in parts]
         load.sent(experts, call.num_bytes)
         for ticket in tickets:
             # Counted as it comes: attempts are awaited one by one, and a fast one may follow a slow one.
@@ -208,6 +226,7 @@ def _select(step: ExpertCall, experts: tuple[int, ...]) -> tuple[torch.Tensor | 
         topk_ids.index_select(0, rows),
         step.topk_weights.index_select(0, rows),
         step.timeout_seconds,
+        step.traceparent,
     )
 
 

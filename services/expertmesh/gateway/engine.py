@@ -13,7 +13,9 @@ from expertmesh.gateway.observer import EngineObserver, Interruption, NullObserv
 from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
 from expertmesh.gateway.runner import ChunkOutput, ModelRunner, Route
 from expertmesh.gateway.scheduler import Chunk, Scheduler
+from expertmesh.gateway.step_spans import trace_step
 from expertmesh.model.sampling import Choice
+from expertmesh.tracing.tracer import NullTracer, Tracer
 
 _log = logging.getLogger(__name__)
 
@@ -46,12 +48,14 @@ class Engine:
         limits: Limits,
         eos_ids: frozenset[int],
         observer: EngineObserver = NullObserver(),  # noqa: B008
+        tracer: Tracer = NullTracer(),  # noqa: B008
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._limits = limits
         self._eos_ids = eos_ids
         self._observer = observer
+        self._tracer = tracer
         self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
         self._has_work = asyncio.Event()
         self.num_steps = 0
@@ -86,7 +90,8 @@ class Engine:
             chunks = self._scheduler.schedule()
             self.num_steps += 1
             try:
-                outputs = await self._runner.run(chunks)
+                with trace_step(self._tracer, chunks) as step:
+                    outputs = await self._runner.run(chunks, step)
                 self._postprocess(chunks, outputs)
                 self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             except ExpertmeshError as error:

@@ -17,6 +17,7 @@ from expertmesh.text.grammar import Grammar
 from expertmesh.text.stop import StopMatcher
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
 
 MAX_SEQUENCES = 64
 MAX_STOPS = 16
@@ -93,12 +94,30 @@ class TextDelta:
 
 
 class TextGenerator:
-    """Answers prompts and conversations with a stream of text."""
+    """Answers prompts and conversations with a stream of text.
 
-    def __init__(self, tokenizer: Tokenizer, engine: Engine, compiler: GrammarCompiler) -> None:
+    Requests are traced under the span ``traceparent`` of who asks, or are traces of their own where it is empty.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        compiler: GrammarCompiler,
+        tracer: Tracer = NullTracer(),  # noqa: B008
+        traceparent: str = "",
+    ) -> None:
         self._tokenizer = tokenizer
         self._engine = engine
         self._compiler = compiler
+        self._tracer = tracer
+        self._traceparent = traceparent
+
+    def under(self, traceparent: str) -> "TextGenerator":
+        """Return the generator for a caller with a span of its own; empty where it named none."""
+        if not (traceparent and self._tracer.is_on):
+            return self
+        return TextGenerator(self._tokenizer, self._engine, self._compiler, self._tracer, traceparent)
 
     async def encode_prompt(self, text: str) -> list[int]:
         """Ids of raw text, begin-of-sequence id first. Runs in a thread: prompts may be long."""
@@ -133,15 +152,17 @@ class TextGenerator:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
         """Stream the answers; errors are those of ``Engine.generate``. Leaving early ends every sequence."""
         request.validate()
-        sequences = _sequence_requests(request, await self._compile(request.grammar))
-        answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
-        async with aclosing(merge(answers)) as deltas:
-            if request.num_sequences == request.n:
-                async for delta in deltas:
-                    yield delta
-            else:
-                for delta in _best([delta async for delta in deltas], request.n):
-                    yield delta
+        with ending(self._tracer.start("generate", self._traceparent, _describe(request), SpanKind.SERVER)) as span:
+            constraint = await self._compile(request.grammar)
+            sequences = _sequence_requests(request, constraint, span.traceparent)
+            answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
+            async with aclosing(merge(answers)) as deltas:
+                if request.num_sequences == request.n:
+                    async for delta in deltas:
+                        yield delta
+                else:
+                    for delta in _best([delta async for delta in deltas], request.n):
+                        yield delta
 
     async def _compile(self, grammar: Grammar | None) -> Constraint | None:
         """Prepare a grammar in a thread: a large one takes its time."""
@@ -197,7 +218,15 @@ class _TextStream:
         return text
 
 
-def _sequence_requests(request: GenerationRequest, constraint: Constraint | None) -> list[Request]:
+def _describe(request: GenerationRequest) -> dict[str, int]:
+    """Attributes of a request's span, named as in OpenTelemetry's conventions for generative models."""
+    return {
+        "gen_ai.usage.input_tokens": len(request.prompt_ids),
+        "gen_ai.request.choice.count": request.n,
+    }
+
+
+def _sequence_requests(request: GenerationRequest, constraint: Constraint | None, traceparent: str) -> list[Request]:
     """Make the request of each sequence, with a seed and a constraint of its own."""
     return [
         Request(
@@ -205,6 +234,7 @@ def _sequence_requests(request: GenerationRequest, constraint: Constraint | None
             _sequence_sampling(request, index),
             constraint=None if constraint is None else constraint.copy(),
             return_routed_experts=request.return_routed_experts,
+            traceparent=traceparent,
         )
         for index in range(request.num_sequences)
     ]

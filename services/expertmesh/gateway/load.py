@@ -27,12 +27,17 @@ class CountedExperts:
         self._load = load
 
     async def __call__(
-        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+        traceparent: str = "",
     ) -> torch.Tensor:
         """Run the experts and count their rows; arguments and result as in ``Experts``."""
         with self._load.step(layer, topk_ids) as step:
             step.sent(step.experts)
-            return await self._experts(layer, hidden, topk_ids, topk_weights)
+            return await self._experts(layer, hidden, topk_ids, topk_weights, traceparent)
 
 
 class ExpertLoadCounter:

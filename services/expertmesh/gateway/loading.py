@@ -21,6 +21,7 @@ from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.tracing.config import TraceConfig
 
 Report = Callable[[int, int], None]
 
@@ -33,6 +34,7 @@ class GatewayConfig:
     in this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
     and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
     ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them.
+    Spans go where ``trace`` says.
     """
 
     model: Path
@@ -54,6 +56,7 @@ class GatewayConfig:
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    trace: TraceConfig = field(default_factory=TraceConfig)
 
 
 @dataclass(frozen=True)

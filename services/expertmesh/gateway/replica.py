@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import torch
@@ -157,12 +157,13 @@ class Replica:
         return ticket
 
     def settle(self, ticket: Ticket) -> None:
-        """Forget a call and count how it went."""
+        """Forget a call and count how it went; without an answer, its ticket is cancelled."""
         del self._owed[ticket.request_id]
         self.inflight_rows -= ticket.num_rows
         answer = ticket.answer
         if not answer.done() or answer.cancelled() or answer.exception():
             self.stats.num_failed_calls += 1
+            answer.cancel()
 
     async def _serve_connection(self) -> None:
         async with open_channel(self.endpoint) as channel:
@@ -262,4 +263,4 @@ def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
     if num_rows <= step:
         return [call]
     parts = zip(*(torch.split(t, step) for t in (call.hidden, call.topk_ids, call.topk_weights)), strict=True)
-    return [ExpertCall(call.layer, hidden, ids, weights, call.timeout_seconds) for hidden, ids, weights in parts]
+    return [replace(call, hidden=hidden, topk_ids=ids, topk_weights=weights) for hidden, ids, weights in parts]

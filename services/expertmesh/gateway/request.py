@@ -39,12 +39,16 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included."""
+    """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included.
+
+    ``traceparent`` names the span of the request, empty when it is not sampled.
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     constraint: Constraint | None = None
     return_routed_experts: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from expertmesh.gateway.layout import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.gateway.noise import noise
 from expertmesh.gateway.scheduler import Chunk
+from expertmesh.gateway.step_spans import TracedExperts
 from expertmesh.gateway.trace import ExpertTrace
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
@@ -23,6 +24,7 @@ from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import Choice
+from expertmesh.tracing.tracer import NullTracer, Tracer
 
 R = TypeVar("R")
 
@@ -58,6 +60,7 @@ class ModelRunner:
         eos_ids: frozenset[int],
         num_micro_batches: int = 1,
         compute: Compute = compute_inline,
+        tracer: Tracer = NullTracer(),  # noqa: B008
     ) -> None:
         self._decoder = decoder
         self._cache = cache
@@ -66,24 +69,30 @@ class ModelRunner:
         self._eos_ids = tuple(sorted(eos_ids))
         self._num_micro_batches = num_micro_batches
         self._compute = compute
+        self._tracer = tracer
 
-    async def run(self, chunks: Seq[Chunk]) -> list[ChunkOutput]:
-        """Compute ``chunks`` and return what came of each."""
-        is_traced = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
+    async def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
+        """Compute ``chunks`` and return what came of each; ``traceparent`` names the span of the step, if any."""
+        experts = TracedExperts(self._experts, self._tracer, traceparent) if traceparent else self._experts
+        wants_routes = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
         # Before anything is awaited: a sequence that is cancelled during the step takes its block table along.
         batches = [build_batch(part, self._cache.block_size, self._device) for part in parts]
         # All parts are awaited even if one fails: none may write to the KV cache once its blocks are given away.
-        ends = await asyncio.gather(*(self._forward(batch, is_traced) for batch in batches), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(self._forward(batch, experts, wants_routes) for batch in batches), return_exceptions=True
+        )
         computed = [_result(end) for end in ends]
         logits = torch.cat([logits for logits, _ in computed])  # [S', V]
         routes = list(chain.from_iterable(routes for _, routes in computed))
         return await self._compute(len(logits), self._conclude, chunks, logits, routes)
 
-    async def _forward(self, batch: StepBatch, is_traced: bool) -> tuple[torch.Tensor, list[Route]]:
+    async def _forward(
+        self, batch: StepBatch, experts: Experts, wants_routes: bool
+    ) -> tuple[torch.Tensor, list[Route]]:
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
-        trace = ExpertTrace(self._experts, batch.sample_rows) if is_traced else None
-        logits = await self._decoder.forward(batch, self._cache, trace or self._experts, self._compute)
+        trace = ExpertTrace(experts, batch.sample_rows) if wants_routes else None
+        logits = await self._decoder.forward(batch, self._cache, trace or experts, self._compute)
         return logits, trace.routes() if trace else []
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:

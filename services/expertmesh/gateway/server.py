@@ -42,6 +42,8 @@ from expertmesh.rpc.memory import keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.text.constraint import GrammarCompiler
+from expertmesh.tracing.config import open_tracer
+from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -61,7 +63,14 @@ async def serve(
     """
     model = await asyncio.to_thread(load, config, report)
     keep_freed_memory()
-    async with running(config, model) as gateway:
+    with open_tracer(config.trace, "expertmesh-gateway") as tracer:
+        await _serve_model(config, model, tracer, on_ready)
+
+
+async def _serve_model(
+    config: GatewayConfig, model: LoadedModel, tracer: Tracer, on_ready: Callable[[Sequence[str]], None]
+) -> None:
+    async with running(config, model, tracer) as gateway:
         shutdown = asyncio.create_task(wait_for_shutdown())
         ready = asyncio.create_task(gateway.wait_ready())
         await _first_of(shutdown, ready, *gateway.tasks)
@@ -113,7 +122,11 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Gateway]:
+async def running(
+    config: GatewayConfig,
+    model: LoadedModel,
+    tracer: Tracer = NullTracer(),  # noqa: B008
+) -> AsyncIterator[Gateway]:
     """Serve ``model`` inside the ``async with``, which yields the gateway; then finish what is in flight and stop.
 
     Health says NOT_SERVING until ``wait_ready``.
@@ -121,15 +134,17 @@ async def running(config: GatewayConfig, model: LoadedModel) -> AsyncIterator[Ga
     plan = _plan_cache(config, model)
     load_counter = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
     stats = EngineStats()
-    pool, experts = _connect(config, model, load_counter)
+    pool, experts = _connect(config, model, load_counter, tracer)
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
     scheduler = Scheduler(config.scheduler, blocks, stats)
     state = GatewayState(stats, load_counter, scheduler, blocks, pool)
     compute = ComputeThread()
-    runner = _make_runner(config, model, plan, experts, compute)
-    engine = Engine(runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids, stats)
+    runner = _make_runner(config, model, plan, experts, compute, tracer)
+    engine = Engine(
+        runner, scheduler, Limits(plan.max_model_len, model.config.vocab_size), model.eos_ids, stats, tracer
+    )
     compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
-    generator, info = TextGenerator(model.tokenizer, engine, compiler), _describe(model, plan)
+    generator, info = TextGenerator(model.tokenizer, engine, compiler, tracer), _describe(model, plan)
     metrics = Metrics(CollectorRegistry(), state, info, config.metrics)
     server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
     servicer, loads = GenerationServicer(generator, info, model.defaults), LoadServicer(state)
@@ -164,13 +179,13 @@ async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[t
 
 
 def _connect(
-    config: GatewayConfig, model: LoadedModel, load_counter: ExpertLoadCounter
+    config: GatewayConfig, model: LoadedModel, load_counter: ExpertLoadCounter, tracer: Tracer
 ) -> tuple[ReplicaPool | None, Experts]:
     if model.local_experts is not None:
         return None, CountedExperts(model.local_experts, load_counter)
     assert config.discovery is not None
     pool = ReplicaPool(config.discovery, model.fingerprint)
-    return pool, RemoteExperts(pool, config.dispatch, load_counter)
+    return pool, RemoteExperts(pool, config.dispatch, load_counter, tracer=tracer)
 
 
 def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
@@ -188,11 +203,11 @@ def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRou
 
 
 def _make_runner(
-    config: GatewayConfig, model: LoadedModel, plan: CachePlan, experts: Experts, compute: Compute
+    config: GatewayConfig, model: LoadedModel, plan: CachePlan, experts: Experts, compute: Compute, tracer: Tracer
 ) -> ModelRunner:
     device = model.backend.device
     cache = KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, device)
-    return ModelRunner(model.decoder, cache, experts, device, model.eos_ids, config.num_micro_batches, compute)
+    return ModelRunner(model.decoder, cache, experts, device, model.eos_ids, config.num_micro_batches, compute, tracer)
 
 
 def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:

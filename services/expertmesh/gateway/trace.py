@@ -14,11 +14,16 @@ class ExpertTrace:
         self._layers: list[torch.Tensor] = []
 
     async def __call__(
-        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+        traceparent: str = "",
     ) -> torch.Tensor:
         """Run the experts; arguments and result as in ``Experts``."""
         self._layers.append(topk_ids[self._rows])  # [S', A]
-        return await self._experts(layer, hidden, topk_ids, topk_weights)
+        return await self._experts(layer, hidden, topk_ids, topk_weights, traceparent)
 
     def routes(self) -> list[tuple[tuple[int, ...], ...]]:
         """Experts of each noted row, layer by layer [L], the one with the most weight first [A]."""

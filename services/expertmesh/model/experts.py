@@ -18,11 +18,17 @@ class Experts(Protocol):
     """Where the chosen experts of a layer are run: in this process or on expert servers."""
 
     async def __call__(
-        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+        traceparent: str = "",
     ) -> torch.Tensor:
         """Return, for each row of ``hidden`` [T, D], the sum of weight x expert(row) [T, D] float32.
 
-        ``topk_ids`` [T, A] int64, ``topk_weights`` [T, A] float32.
+        ``topk_ids`` [T, A] int64, ``topk_weights`` [T, A] float32. ``traceparent`` names the span that this is a part
+        of, for servers that make spans of their own; empty when it is not traced.
         """
         ...
 
@@ -62,7 +68,12 @@ class LocalExperts:
         return cls(layers, config.num_experts)
 
     async def __call__(
-        self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+        traceparent: str = "",
     ) -> torch.Tensor:
         """Run the layer's experts in a thread, so that the event loop hears its clients meanwhile.
 

@@ -21,6 +21,7 @@ class ExpertCall:
 
     ``hidden`` [U, D] float32, float16 or bfloat16; ``topk_ids`` [U, A] int64, -1 for a choice that another server
     answers; ``topk_weights`` [U, A] float32; ``timeout_seconds`` is what the caller still waits, None without limit.
+    ``traceparent`` names the caller's span, empty when the call is not traced.
     """
 
     layer: int
@@ -28,6 +29,7 @@ class ExpertCall:
     topk_ids: torch.Tensor
     topk_weights: torch.Tensor
     timeout_seconds: float | None = None
+    traceparent: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -48,6 +50,7 @@ def write_call(call: ExpertCall, message: expert_pb2.ExpertCall) -> None:
     """Fill a message with a call; WireError when a dtype cannot be sent."""
     message.layer = call.layer
     message.timeout_ns = _encode_timeout(call.timeout_seconds)
+    message.traceparent = call.traceparent
     write(call.hidden, message.hidden)
     write(call.topk_ids.to(torch.int32), message.topk_ids)
     write(call.topk_weights, message.topk_weights)
@@ -64,6 +67,7 @@ def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
         topk_ids=topk_ids.to(torch.int64),
         topk_weights=decode(message.topk_weights),
         timeout_seconds=message.timeout_ns / _NS_PER_SECOND if message.timeout_ns else None,
+        traceparent=message.traceparent,
     )
 
 

@@ -9,18 +9,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ExpertCall(_message.Message):
-    __slots__ = ("layer", "hidden", "topk_ids", "topk_weights", "timeout_ns")
+    __slots__ = ("layer", "hidden", "topk_ids", "topk_weights", "timeout_ns", "traceparent")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
     TOPK_IDS_FIELD_NUMBER: _ClassVar[int]
     TOPK_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_NS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     layer: int
     hidden: _tensor_pb2.Tensor
     topk_ids: _tensor_pb2.Tensor
     topk_weights: _tensor_pb2.Tensor
     timeout_ns: int
-    def __init__(self, layer: _Optional[int] = ..., hidden: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., topk_ids: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., topk_weights: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timeout_ns: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, layer: _Optional[int] = ..., hidden: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., topk_ids: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., topk_weights: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timeout_ns: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ExpertResult(_message.Message):
     __slots__ = ("partial", "queue_ns", "compute_ns")

@@ -12,6 +12,7 @@ from expertmesh.gateway.api.generation_codec import decode_messages, decode_requ
 from expertmesh.gateway.generator import GenerationRequest, TextGenerator
 from expertmesh.gateway.info import ModelInfo
 from expertmesh.model.sampling import SamplingParams
+from expertmesh.rpc.metadata import traceparent
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
@@ -32,13 +33,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             prompt_ids = await self._encode_prompt(request)
             generation = self._decode(prompt_ids, request)
             continues_text = self._generator.has_text(prompt_ids)
-            async for delta in self._stream(replace(generation, continues_text=continues_text)):
+            async for delta in self._stream(replace(generation, continues_text=continues_text), context):
                 yield pb.GenerateResponse(delta=delta)
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: D102
         async with report_errors(context):
             prompt_ids = await self._generator.encode_chat(decode_messages(request.messages))
-            async for delta in self._stream(self._decode(prompt_ids, request)):
+            async for delta in self._stream(self._decode(prompt_ids, request), context):
                 yield pb.ChatResponse(delta=delta)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: D102
@@ -73,7 +74,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     def _decode(self, prompt_ids: list[int], request: pb.GenerateRequest | pb.ChatRequest) -> GenerationRequest:
         return decode_request(prompt_ids, request.sampling, request.output, self._defaults)
 
-    async def _stream(self, request: GenerationRequest) -> AsyncGenerator[pb.Delta]:
-        async with aclosing(self._generator.generate(request)) as deltas:
+    async def _stream(self, request: GenerationRequest, context: Context) -> AsyncGenerator[pb.Delta]:
+        generator = self._generator.under(traceparent(context.invocation_metadata()))
+        async with aclosing(generator.generate(request)) as deltas:
             async for delta in deltas:
                 yield encode_delta(delta, request.sampling, self._generator.token_bytes)

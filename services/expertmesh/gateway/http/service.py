@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,6 +11,7 @@ from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.model.sampling import SamplingParams
+from expertmesh.rpc.metadata import TRACEPARENT_KEY
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Service:
 
 
 async def get_service(request: Request) -> Service:
-    """Find the service that the application was made for."""
+    """Find the service that the application was made for, to work under the caller's span where it sent one."""
     service: Service = request.app.state.service
-    return service
+    return replace(service, generator=service.generator.under(request.headers.get(TRACEPARENT_KEY, "")))
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
