@@ -55,6 +55,8 @@ def test_help_shows_every_flag_with_its_default_and_environment_variable(name: s
         (["plan", "/nowhere", "--gpu", "rtx=1"], 2, "'rtx'"),
         (["plan", "/nowhere", "--gpu", "l4=1", "--loads", "1,x"], 2, "'1,x'"),
         (["plan", "/nowhere", "--gpu", "l4=1"], 3, "/nowhere is not a directory"),
+        (["up", "--model", "/nowhere", "--trace-endpoint", "collector:4317"], 2, "'collector:4317'"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--trace-sample", "2"], 2, "--trace-sample"),
         (["up", "--model", "/nowhere"], 3, "/nowhere/config.json is missing"),
         (["generate", "hi", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
         (["chat", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),

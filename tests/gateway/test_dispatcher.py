@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from integration_mesh import QUARTERS, start_expert
+from spans import keeping
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
@@ -137,3 +138,23 @@ def test_what_no_replica_could_answer_is_not_asked_again(directory):
             assert (replica.stats.num_failed_calls, replica.inflight_rows) == (1, 0)
 
     asyncio.run(run())
+
+
+def test_a_call_whose_answer_nobody_waits_for_ends_its_span(directory):
+    _, hidden, topk_ids, weights = make_step(4)
+
+    async def run() -> list[str]:
+        with keeping() as kept:
+            async with serving(directory, QUARTERS) as (pool, _):
+                remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8), tracer=kept.tracer)
+                parent = kept.tracer.start("layer dispatch", "", {})
+                asking = asyncio.ensure_future(remote(0, hidden, topk_ids, weights, parent.traceparent))
+                while not any(replica.inflight_rows for replica in pool.replicas):
+                    await asyncio.sleep(0)
+                num_calls = sum(replica.inflight_rows > 0 for replica in pool.replicas)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            assert [span.name for span in kept.spans] == ["expert rpc"] * num_calls
+            return [str(span.attributes["error.type"]) for span in kept.spans]
+
+    assert set(asyncio.run(run())) == {"CancelledError"}

@@ -5,13 +5,13 @@ from expertmesh.wire.calls import ExpertCall
 
 
 def test_a_long_call_is_cut_into_messages_that_add_up_to_it():
-    call = ExpertCall(3, torch.randn(10, 8), torch.randint(0, 8, (10, 2)), torch.rand(10, 2), 1.5)
+    call = ExpertCall(3, torch.randn(10, 8), torch.randint(0, 8, (10, 2)), torch.rand(10, 2), 1.5, "00-1-2-01")
     parts = split_call(call, max_bytes=3 * 8 * 4)
     assert [len(part.hidden) for part in parts] == [3, 3, 3, 1]
     assert torch.equal(torch.cat([part.hidden for part in parts]), call.hidden)
     assert torch.equal(torch.cat([part.topk_ids for part in parts]), call.topk_ids)
     assert torch.equal(torch.cat([part.topk_weights for part in parts]), call.topk_weights)
-    assert {(part.layer, part.timeout_seconds) for part in parts} == {(3, 1.5)}
+    assert {(part.layer, part.timeout_seconds, part.traceparent) for part in parts} == {(3, 1.5, "00-1-2-01")}
 
 
 def test_a_row_larger_than_a_message_still_travels():

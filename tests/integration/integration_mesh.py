@@ -14,6 +14,7 @@ from expertmesh.expert.server import ExpertServerConfig
 from expertmesh.gateway import server as gateway_server
 from expertmesh.gateway.loading import GatewayConfig, load
 from expertmesh.gateway.server import Gateway
+from expertmesh.tracing.tracer import NullTracer, Tracer
 
 QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
 
@@ -37,13 +38,18 @@ class Mesh:
 
 
 async def start_expert(
-    directory: Path, experts: Sequence[int], listen: str = "127.0.0.1:0", backend: str = "reference", **config: Any
+    directory: Path,
+    experts: Sequence[int],
+    listen: str = "127.0.0.1:0",
+    backend: str = "reference",
+    tracer: Tracer = NullTracer(),  # noqa: B008
+    **config: Any,
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
     settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2, **config)
     store, info = expert_server.load(settings, silent)
     stack = AsyncExitStack()
-    running = await stack.enter_async_context(expert_server.running(settings, store, info))
+    running = await stack.enter_async_context(expert_server.running(settings, store, info, tracer))
     return stack, running.address
 
 
@@ -54,6 +60,8 @@ async def run_mesh(
     extra: Sequence[str] = (),
     discovery: Discovery | None = None,
     backend: str = "reference",
+    tracer: Tracer = NullTracer(),  # noqa: B008
+    expert_tracer: Tracer = NullTracer(),  # noqa: B008
     **config: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None.
@@ -62,7 +70,9 @@ async def run_mesh(
     ``GatewayConfig``.
     """
     async with AsyncExitStack() as stack:
-        experts = [await start_expert(directory, hosted, backend=backend) for hosted in hosts or ()]
+        experts = [
+            await start_expert(directory, hosted, backend=backend, tracer=expert_tracer) for hosted in hosts or ()
+        ]
         for stop, _ in experts:
             stack.push_async_callback(stop.aclose)
         addresses = frozenset([address for _, address in experts] + list(extra))
@@ -73,7 +83,7 @@ async def run_mesh(
             backend=backend,
             **{"drain_seconds": 1.0, **config},
         )
-        gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent)))
+        gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent), tracer))
         async with asyncio.timeout(20):
             await gateway.wait_ready()
         client = await stack.enter_async_context(AsyncClient(gateway.server.address))

@@ -14,10 +14,12 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, decode_info, encode_info
 from expertmesh.wire.tensors import WireError, write
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-def make_call(timeout_seconds=None):
+
+def make_call(timeout_seconds=None, traceparent=""):
     ids = torch.tensor([[3, -1], [0, 7]])
-    return ExpertCall(31, torch.randn(2, 8).bfloat16(), ids, torch.rand(2, 2), timeout_seconds)
+    return ExpertCall(31, torch.randn(2, 8).bfloat16(), ids, torch.rand(2, 2), timeout_seconds, traceparent)
 
 
 def test_a_call_arrives_as_it_was_sent():
@@ -28,6 +30,11 @@ def test_a_call_arrives_as_it_was_sent():
     assert (received.layer, received.timeout_seconds, received.topk_ids.dtype) == (31, 1.5, torch.int64)
     for name in ("hidden", "topk_ids", "topk_weights"):
         assert torch.equal(getattr(received, name), getattr(call, name))
+
+
+@pytest.mark.parametrize("traceparent", ["", TRACEPARENT])
+def test_a_call_names_the_span_of_its_caller(traceparent):
+    assert decode_call(encode_request(1, make_call(traceparent=traceparent)).call).traceparent == traceparent
 
 
 @pytest.mark.parametrize(
