@@ -42,7 +42,7 @@ demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev ## Run every test that needs no GPU and no cluster
-	@$(BIN)/pytest -m "not gpu and not e2e"
+	@$(BIN)/pytest -m "not gpu and not e2e" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu

@@ -72,10 +72,10 @@ class Stopwatch:
         """Note the start and the size of each step of ``ModelRunner.run``."""
 
         @wraps(function)
-        async def call(model_runner: ModelRunner, chunks: Sequence[Chunk]) -> Any:
+        async def call(model_runner: ModelRunner, chunks: Sequence[Chunk], *arguments: Any) -> Any:
             num_rows = sum(chunk.num_rows for chunk in chunks)
             self._trace.steps.append((perf_counter(), len(chunks), num_rows, thread_time() - self._torch_cpu))
-            return await function(model_runner, chunks)
+            return await function(model_runner, chunks, *arguments)
 
         return call
 
