@@ -1,0 +1,96 @@
+"""The parts of a gateway that generate, put together. Knows what depends on what; starts and serves nothing."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from expertmesh.gateway.blocks import BlockPool
+from expertmesh.gateway.dispatcher import RemoteExperts
+from expertmesh.gateway.engine import Engine
+from expertmesh.gateway.engine_stats import EngineStats
+from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.info import ModelInfo
+from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
+from expertmesh.gateway.loading import GatewayConfig, LoadedModel
+from expertmesh.gateway.pool import ReplicaPool
+from expertmesh.gateway.request import Limits
+from expertmesh.gateway.runner import ModelRunner
+from expertmesh.gateway.scheduler import Scheduler
+from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
+from expertmesh.gateway.state import GatewayState
+from expertmesh.model.compute import ComputeThread
+from expertmesh.model.experts import Experts
+from expertmesh.model.kv_cache import KVCache
+from expertmesh.text.constraint import GrammarCompiler
+from expertmesh.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True)
+class Core:
+    """A model that generates once ``engine`` runs (and ``state.pool``, where there is one)."""
+
+    engine: Engine
+    generator: TextGenerator
+    info: ModelInfo
+    state: GatewayState
+    compute: ComputeThread
+
+
+def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
+    """Put the parts together; ConfigError when the KV cache does not fit."""
+    plan = _plan_cache(config, model)
+    state = _make_state(config, model, plan)
+    compute = ComputeThread()
+    runner = ModelRunner(
+        model.decoder,
+        KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device),
+        _make_experts(config, model, state, tracer),
+        model.backend.device,
+        model.eos_ids,
+        config.num_micro_batches,
+        compute,
+        tracer,
+    )
+    limits = Limits(plan.max_model_len, model.config.vocab_size)
+    engine = Engine(runner, state.scheduler, limits, model.eos_ids, state.stats, tracer)
+    compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
+    generator = TextGenerator(model.tokenizer, engine, compiler, tracer)
+    return Core(engine, generator, _describe(model, plan), state, compute)
+
+
+def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
+    budget = config.kv_cache_bytes
+    if budget is None:
+        budget = cache_budget(model.backend.device)
+    return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
+
+
+def _make_state(config: GatewayConfig, model: LoadedModel, plan: CachePlan) -> GatewayState:
+    stats = EngineStats()
+    blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
+    pool = None if config.discovery is None else ReplicaPool(config.discovery, model.fingerprint)
+    load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
+    return GatewayState(stats, load, Scheduler(config.scheduler, blocks, stats), blocks, pool)
+
+
+def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer) -> Experts:
+    if state.pool is not None:
+        return RemoteExperts(state.pool, config.dispatch, state.load, tracer=tracer)
+    assert model.local_experts is not None
+    return CountedExperts(model.local_experts, state.load)
+
+
+def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:
+    config = model.config
+    return ModelInfo(
+        name=model.name,
+        architecture=config.architecture,
+        fingerprint=model.fingerprint,
+        weight_format=model.weight_format,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        num_experts=config.num_experts,
+        num_experts_per_token=config.num_experts_per_token,
+        vocab_size=config.vocab_size,
+        max_model_len=plan.max_model_len,
+        version=version("expertmesh"),
+    )
