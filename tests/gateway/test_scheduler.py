@@ -6,6 +6,7 @@ import pytest
 
 from expertmesh.errors import QueueFullError
 from expertmesh.gateway.blocks import BlockPool
+from expertmesh.gateway.observer import NullObserver
 from expertmesh.gateway.request import Request, Sequence
 from expertmesh.gateway.scheduler import Chunk, Scheduler, SchedulerConfig
 from expertmesh.model.sampling import SamplingParams
@@ -17,6 +18,13 @@ def sequence(num_prompt: int, max_tokens: int = 8, first: int | None = None, **s
     """A sequence whose prompt begins like no other's, or like those with the same ``first`` token."""
     prompt = [next(FRESH) if first is None else first, *range(num_prompt - 1)]
     return Sequence(Request(tuple(prompt), SamplingParams(**sampling)), max_tokens=max_tokens, seed=0)
+
+
+class CountPreemptions(NullObserver):
+    count = 0
+
+    def preempted(self, sequence: Sequence) -> None:
+        self.count += 1
 
 
 def scheduler(num_blocks: int = 16, block_size: int = 4, tokens: int = 16, seqs: int = 4, **config: Any) -> Scheduler:
@@ -67,16 +75,17 @@ def test_no_more_sequences_than_allowed_and_first_come_first_served():
 
 
 def test_the_youngest_is_preempted_and_computed_again_but_for_what_is_still_known():
-    plan = scheduler(num_blocks=4, block_size=4, tokens=64)
+    preempted = CountPreemptions()
+    plan = Scheduler(SchedulerConfig(64, 4), BlockPool(4, 4), preempted)
     old, young = sequence(7), sequence(7)
-    assert plan.num_preempted == 0
+    assert preempted.count == 0
     plan.add(old)
     plan.add(young)
     advance(plan, plan.schedule())
     advance(plan, plan.schedule())
     chunks = plan.schedule()  # both need a third block and none is free
     assert [chunk.sequence for chunk in chunks] == [old]
-    assert (young.num_computed, young.blocks, plan.num_waiting, plan.num_preempted) == (0, [], 1, 1)
+    assert (young.num_computed, young.blocks, plan.num_waiting, preempted.count) == (0, [], 1, 1)
     plan.remove(old)
     chunks = plan.schedule()
     # One of its two full blocks went to the old sequence, the other one still holds its beginning.

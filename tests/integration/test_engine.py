@@ -85,7 +85,7 @@ def test_speculation_takes_fewer_steps_where_a_text_repeats_itself(make_mixtral)
         async def run() -> int:
             async with run_mesh(directory, hosts=None, scheduler=SchedulerConfig(**config)) as mesh:
                 await tokens(mesh, [1, 5, 6, 7], SamplingParams(max_tokens=120, ignore_eos=True))
-                return mesh.gateway.engine.num_steps
+                return mesh.gateway.core.state.stats.step_seconds.num_values
 
         return asyncio.run(run())
 

@@ -119,9 +119,12 @@ def _read_workload(
     hop_seconds: float,
     efficiency: float,
 ) -> "tuple[Workload, Room]":
+    import torch
+
     from expertmesh.checkpoint.reader import Checkpoint
     from expertmesh.checkpoint.summary import SERVER_BYTES, summarize
     from expertmesh.model.config import ModelConfig
+    from expertmesh.model.kv_cache import bytes_per_token
     from expertmesh.placement.estimate import Workload, to_shares
     from expertmesh.placement.planner import Room
 
@@ -136,7 +139,7 @@ def _read_workload(
         expert_params=3 * config.hidden_size * config.intermediate_size,
         # Of the embedding a step reads a row per token; the rest of the gateway's weights it reads whole.
         gateway_bytes=summary.gateway_bytes - table_bytes,
-        kv_bytes=2 * 2 * config.num_layers * config.num_kv_heads * config.head_dim,
+        kv_bytes=bytes_per_token(config, torch.bfloat16),
         shares=to_shares(loads, config.num_experts),
         num_sequences=sequences,
         context=context,

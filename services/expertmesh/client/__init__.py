@@ -9,13 +9,13 @@ from expertmesh.client.mesh import (
     Load,
     LoadRates,
     LoadUpdate,
-    ModelInfo,
     ReplicaLoad,
     ReplicaState,
 )
 from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.client.sync_client import Client
+from expertmesh.wire.model_info import ModelInfo
 
 __all__ = [
     "Answer",

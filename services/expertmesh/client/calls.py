@@ -12,10 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from expertmesh.client import codec
 from expertmesh.client.answers import Piece
-from expertmesh.client.mesh import Load, LoadUpdate, ModelInfo
+from expertmesh.client.mesh import Load, LoadUpdate
 from expertmesh.client.questions import Chat, Output, Prompt, Sampling
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc, load_pb2, load_pb2_grpc
+from expertmesh.wire.model_info import ModelInfo
 
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")

@@ -13,7 +13,6 @@ from expertmesh.client.mesh import (
     Load,
     LoadRates,
     LoadUpdate,
-    ModelInfo,
     ReplicaLoad,
     ReplicaState,
 )
@@ -21,6 +20,7 @@ from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Pr
 from expertmesh.errors import InvalidRequestError
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import load_pb2
+from expertmesh.wire.model_info import ModelInfo
 
 FINISH_REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
@@ -166,54 +166,28 @@ def decode_update(message: load_pb2.WatchLoadResponse) -> LoadUpdate:
 
 
 def _decode_rates(message: load_pb2.LoadRates) -> LoadRates:
-    experts = tuple(
-        ExpertRates(
-            expert=expert.expert,
-            tokens_per_second=expert.tokens_per_second,
-            tokens_per_second_by_layer=tuple(expert.tokens_per_second_by_layer),
-            share=expert.share,
-        )
-        for expert in message.experts
-    )
-    return LoadRates(**{**_same(LoadRates, message), "experts": experts})
+    return LoadRates(**_same(LoadRates, message, experts=tuple(map(_decode_expert_rates, message.experts))))
 
 
-def _same(kind: Any, message: Any) -> dict[str, Any]:
-    """Take the fields that a dataclass and a message have by the same name."""
-    return {field.name: getattr(message, field.name) for field in fields(kind)}
+def _decode_expert_rates(message: load_pb2.ExpertRates) -> ExpertRates:
+    by_layer = tuple(message.tokens_per_second_by_layer)
+    return ExpertRates(**_same(ExpertRates, message, tokens_per_second_by_layer=by_layer))
 
 
 def _decode_expert(message: load_pb2.ExpertLoad) -> ExpertLoad:
-    return ExpertLoad(
-        expert=message.expert,
-        tokens=message.tokens,
-        tokens_by_layer=tuple(message.tokens_by_layer),
-        share=message.share,
-        inflight_rows=message.inflight_rows,
-        ready_replicas=message.ready_replicas,
-        queue_rows=message.queue_rows,
-        demand_rows=message.demand_rows,
-        latency_p50_ns=message.latency_p50_ns,
-        latency_p99_ns=message.latency_p99_ns,
-        retries=message.retries,
-        replicas={_decode_state(count.state): count.replicas for count in message.replicas},
-    )
+    replicas = {_decode_state(count.state): count.replicas for count in message.replicas}
+    tokens_by_layer = tuple(message.tokens_by_layer)
+    return ExpertLoad(**_same(ExpertLoad, message, tokens_by_layer=tokens_by_layer, replicas=replicas))
 
 
 def _decode_replica(message: load_pb2.ReplicaLoad) -> ReplicaLoad:
-    return ReplicaLoad(
-        endpoint=message.endpoint,
-        experts=tuple(message.experts),
-        ready=message.ready,
-        calls=message.calls,
-        failed_calls=message.failed_calls,
-        inflight_rows=message.inflight_rows,
-        latency_p50_ns=message.latency_p50_ns,
-        latency_p99_ns=message.latency_p99_ns,
-        queue_p50_ns=message.queue_p50_ns,
-        compute_p50_ns=message.compute_p50_ns,
-        state=_decode_state(message.state),
-    )
+    experts, state = tuple(message.experts), _decode_state(message.state)
+    return ReplicaLoad(**_same(ReplicaLoad, message, experts=experts, state=state))
+
+
+def _same(kind: Any, message: Any, **read: Any) -> dict[str, Any]:
+    """Take the fields that a dataclass and a message have by the same name, but for those ``read`` already."""
+    return {field.name: getattr(message, field.name) for field in fields(kind)} | read
 
 
 def _decode_state(state: int) -> ReplicaState:

@@ -1,26 +1,8 @@
-"""What a gateway tells about itself: its model, and how busy its experts are. Knows no transport."""
+"""What a gateway tells about how busy its experts are. Knows no transport."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """The served model; fields as in ``GetModelInfoResponse`` of generation.proto."""
-
-    name: str
-    architecture: str
-    fingerprint: str
-    weight_format: str
-    num_layers: int
-    hidden_size: int
-    num_experts: int
-    num_experts_per_token: int
-    vocab_size: int
-    max_model_len: int
-    version: str
-
 
 ReplicaState = Literal["ready", "connecting", "ejected", "retired", "unknown"]
 """Whether a replica can be called; "unknown" is a state that this client has no word for."""

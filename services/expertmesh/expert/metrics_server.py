@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, start_http_server
 
 from expertmesh.errors import ConfigError
+from expertmesh.rpc.sockets import with_port
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
     except OSError as error:
         raise ConfigError(f"cannot serve metrics on {address}: {error}") from error
     try:
-        yield f"{address.rpartition(':')[0]}:{server.server_port}"
+        yield with_port(address, server.server_port)
     finally:
         server.shutdown()
         server.server_close()

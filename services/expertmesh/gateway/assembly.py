@@ -8,7 +8,6 @@ from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.engine_stats import EngineStats
 from expertmesh.gateway.generator import TextGenerator
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel
 from expertmesh.gateway.pool import ReplicaPool
@@ -22,6 +21,7 @@ from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.tracing.tracer import Tracer
+from expertmesh.wire.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,6 @@ class Engine:
         self._tracer = tracer
         self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
         self._has_work = asyncio.Event()
-        self.num_steps = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
         """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
@@ -88,7 +87,6 @@ class Engine:
             await self._has_work.wait()
             started = time.perf_counter()
             chunks = self._scheduler.schedule()
-            self.num_steps += 1
             try:
                 with trace_step(self._tracer, chunks) as step:
                     outputs = await self._runner.run(chunks, step)

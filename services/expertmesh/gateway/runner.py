@@ -124,8 +124,9 @@ class ModelRunner:
         if not chunk.is_last:
             return
         sequence, request = chunk.sequence, chunk.sequence.request
+        produced = sequence.output_ids
         for num_drafted in range(len(chunk.draft) + 1):
-            output_ids = [*sequence.output_ids, *chunk.draft[:num_drafted]]
+            output_ids = [*produced, *chunk.draft[:num_drafted]] if num_drafted else produced
             is_short = len(output_ids) < request.sampling.min_tokens
             yield SamplingRow(
                 params=request.sampling,

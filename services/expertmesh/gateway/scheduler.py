@@ -61,7 +61,6 @@ class Scheduler:
         self._observer = observer
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self.num_preempted = 0
 
     @property
     def has_work(self) -> bool:
@@ -149,7 +148,6 @@ class Scheduler:
         return draft
 
     def _preempt(self, sequence: Sequence) -> None:
-        self.num_preempted += 1
         self._blocks.free(sequence.blocks)
         sequence.num_computed = 0
         sequence.known_prefix, sequence.num_known_blocks = ROOT, 0

@@ -10,12 +10,12 @@ import grpc.aio
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, encode_delta
 from expertmesh.gateway.generator import GenerationRequest, TextGenerator
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.metadata import traceparent
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
+from expertmesh.wire.model_info import ModelInfo
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

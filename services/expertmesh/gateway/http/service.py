@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from expertmesh.gateway.generator import TextGenerator
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.metadata import TRACEPARENT_KEY
+from expertmesh.wire.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

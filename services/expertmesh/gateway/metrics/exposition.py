@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.metrics.engine import EngineCollector
 from expertmesh.gateway.metrics.experts import ExpertsCollector
 from expertmesh.gateway.metrics.vllm_names import VllmNames
 from expertmesh.gateway.state import GatewayState
+from expertmesh.wire.model_info import ModelInfo
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

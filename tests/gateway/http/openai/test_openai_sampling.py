@@ -3,9 +3,9 @@ import pytest
 from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.wire.model_info import ModelInfo
 
 DEFAULTS = SamplingParams(temperature=0.7, top_k=40)
 MODEL = ModelInfo("served", "MixtralForCausalLM", "f", "bfloat16", 2, 8, 8, 2, 32, 64, "0")

@@ -12,6 +12,7 @@ from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import (
+    DONE,
     ERRORS,
     FINISH_REASONS,
     Header,
@@ -30,7 +31,6 @@ from expertmesh.gateway.http.sse import event_stream
 
 router = APIRouter(tags=["OpenAI"])
 
-DONE = "[DONE]"
 _STREAM = describe_stream(
     replies.ChatCompletionChunk, 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n', DONE
 )

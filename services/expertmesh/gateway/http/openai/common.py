@@ -7,9 +7,12 @@ from uuid import uuid4
 
 from expertmesh.gateway.generator import TextDelta, TextGenerator
 from expertmesh.gateway.http.openai import replies
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import Choice
+from expertmesh.wire.model_info import ModelInfo
+
+# The last event of a stream.
+DONE = "[DONE]"
 
 FINISH_REASONS: Mapping[FinishReason | None, replies.FinishReason | None] = {
     None: None,

@@ -11,7 +11,7 @@ from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import replies
-from expertmesh.gateway.http.openai.common import ERRORS, Header, by_answer, count_usage, make_header
+from expertmesh.gateway.http.openai.common import DONE, ERRORS, Header, by_answer, count_usage, make_header
 from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
 from expertmesh.gateway.http.openai.requests import MAX_PROMPTS, CompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
@@ -22,7 +22,6 @@ from expertmesh.gateway.merge import merge
 
 router = APIRouter(tags=["OpenAI"])
 
-DONE = "[DONE]"
 # OpenAI's own default, which clients of this endpoint count on.
 DEFAULT_MAX_TOKENS = 16
 _STREAM = describe_stream(replies.Completion, 'data: {"object": "text_completion", ...}\n\ndata: [DONE]\n\n', DONE)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from expertmesh.gateway.generator import GenerationRequest
 from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.fields import CompletionFields, JsonObjectFormat, JsonSchemaFormat, ResponseFormat
-from expertmesh.gateway.info import ModelInfo
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.wire.model_info import ModelInfo
 
 # Names that clients send which know only a URL: huggingface_hub and those written for TGI.
 ANY_MODEL = ("dummy", "tgi")

@@ -1,4 +1,4 @@
-"""What a gateway tells about its model. Knows no transport."""
+"""What a gateway tells about its model, as both ends hold it. Knows no transport."""
 
 from dataclasses import dataclass
 
