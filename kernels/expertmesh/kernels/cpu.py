@@ -10,10 +10,11 @@ from torch.nn.functional import linear
 
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
-from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
+from expertmesh.kernels.ffn import Expert, GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
+from expertmesh.kernels.native.swiglu import NativeSwiGLU
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -114,7 +115,12 @@ class CpuBackend:
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""
-        return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])
+        return GroupedSwiGLU([self._expert(weights) for weights in experts])
+
+    def _expert(self, weights: ExpertWeights) -> Expert:
+        """Run an expert in one call where a kernel takes it, else matrix by matrix."""
+        packed = None if self._library is None else NativeSwiGLU.pack(self._library, weights)
+        return packed or SwiGLU.build(weights, self.linear)
 
 
 def _fits_int4pack(weight: QuantizedWeight) -> bool:

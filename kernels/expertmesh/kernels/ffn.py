@@ -5,12 +5,26 @@ Alphabet: R rows sorted by expert, D hidden width, F FFN width.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch.nn.functional import silu
 
 from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.weights import ExpertWeights, Weight, fold_down_order, stack_outputs
+
+
+class Expert(Protocol):
+    """One expert in the layout of its backend."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its matrices."""
+        ...
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the expert on ``x`` [R, D]; returns [R, D] of any float type."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class SwiGLU:
 class GroupedSwiGLU:
     """The hosted experts of a layer, one after the other: the loop is over experts, never over rows."""
 
-    def __init__(self, experts: Sequence[SwiGLU]) -> None:
+    def __init__(self, experts: Sequence[Expert]) -> None:
         self._experts = experts
         self.num_bytes = sum(expert.num_bytes for expert in experts)
 

@@ -77,7 +77,7 @@ def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
     if len(dense) == len(weights) and len({weight.data.dtype for weight in dense}) == 1:
         return DenseWeight(torch.cat([weight.data for weight in dense]), _stack_biases(dense))
     quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
-    if len(quantized) < len(weights) or not all(_is_stored_alike(weight, quantized[0]) for weight in quantized):
+    if len(quantized) < len(weights) or not all(is_stored_alike(weight, quantized[0]) for weight in quantized):
         return None
     return replace(
         quantized[0],
@@ -86,6 +86,15 @@ def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
         zeros=torch.cat([weight.zeros for weight in quantized]),
         bias=_stack_biases(quantized),
     )
+
+
+def is_stored_alike(one: QuantizedWeight, other: QuantizedWeight) -> bool:
+    """Tell whether codes, scales and input features of two matrices have the same form and order."""
+    if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
+        return False
+    if one.perm is None or other.perm is None:
+        return one.perm is other.perm
+    return torch.equal(one.perm, other.perm)
 
 
 def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
@@ -101,14 +110,6 @@ def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
 def describe(tensor: torch.Tensor) -> str:
     """Name dtype and shape of a tensor, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def _is_stored_alike(one: QuantizedWeight, other: QuantizedWeight) -> bool:
-    if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
-        return False
-    if one.perm is None or other.perm is None:
-        return one.perm is other.perm
-    return torch.equal(one.perm, other.perm)
 
 
 def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:

@@ -1,5 +1,8 @@
 /* What the kernels share: x86 vectors, rows of floats, the size of a tile. Knows no layout of a matrix. */
 
+#ifndef EXPERTMESH_COMMON_H
+#define EXPERTMESH_COMMON_H
+
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,12 +18,14 @@ typedef __m512 floats;
 #define same_words(v) _mm512_set1_epi16(v)
 #define and_ints(a, b) _mm512_and_si512(a, b)
 #define shift_words(v, count) _mm512_srli_epi16(v, count)
+#define add_ints(a, b) _mm512_add_epi32(a, b)
 #define subtract_ints(a, b) _mm512_sub_epi32(a, b)
 #define multiply_ints(a, b) _mm512_mullo_epi32(a, b)
 #define ints_of_bytes(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
 #define ints_of_words(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p)))
 #define shift_ints_left(v, count) _mm512_slli_epi32(v, count)
 #define floats_of_ints(v) _mm512_cvtepi32_ps(v)
+#define nearest_ints(v) _mm512_cvtps_epi32(v)
 #define floats_of_halves(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
 #define cast_to_floats(v) _mm512_castsi512_ps(v)
 #define load_floats(p) _mm512_loadu_ps(p)
@@ -29,6 +34,10 @@ typedef __m512 floats;
 #define same_floats(v) _mm512_set1_ps(v)
 #define multiply_floats(a, b) _mm512_mul_ps(a, b)
 #define add_floats(a, b) _mm512_add_ps(a, b)
+#define subtract_floats(a, b) _mm512_sub_ps(a, b)
+#define divide_floats(a, b) _mm512_div_ps(a, b)
+#define min_floats(a, b) _mm512_min_ps(a, b)
+#define max_floats(a, b) _mm512_max_ps(a, b)
 #define multiply_add_floats(a, b, c) _mm512_fmadd_ps(a, b, c)
 #if defined(__AVX512VNNI__)
 #define add_pair_products(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
@@ -46,12 +55,14 @@ typedef __m256 floats;
 #define same_words(v) _mm256_set1_epi16(v)
 #define and_ints(a, b) _mm256_and_si256(a, b)
 #define shift_words(v, count) _mm256_srli_epi16(v, count)
+#define add_ints(a, b) _mm256_add_epi32(a, b)
 #define subtract_ints(a, b) _mm256_sub_epi32(a, b)
 #define multiply_ints(a, b) _mm256_mullo_epi32(a, b)
 #define ints_of_bytes(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
 #define ints_of_words(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p)))
 #define shift_ints_left(v, count) _mm256_slli_epi32(v, count)
 #define floats_of_ints(v) _mm256_cvtepi32_ps(v)
+#define nearest_ints(v) _mm256_cvtps_epi32(v)
 #define floats_of_halves(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
 #define cast_to_floats(v) _mm256_castsi256_ps(v)
 #define load_floats(p) _mm256_loadu_ps(p)
@@ -60,6 +71,10 @@ typedef __m256 floats;
 #define same_floats(v) _mm256_set1_ps(v)
 #define multiply_floats(a, b) _mm256_mul_ps(a, b)
 #define add_floats(a, b) _mm256_add_ps(a, b)
+#define subtract_floats(a, b) _mm256_sub_ps(a, b)
+#define divide_floats(a, b) _mm256_div_ps(a, b)
+#define min_floats(a, b) _mm256_min_ps(a, b)
+#define max_floats(a, b) _mm256_max_ps(a, b)
 #define multiply_add_floats(a, b, c) _mm256_fmadd_ps(a, b, c)
 #if defined(__AVXVNNI__)
 #define add_pair_products(sum, a, b) _mm256_dpwssd_avx_epi32(sum, a, b)
@@ -74,7 +89,7 @@ typedef __m256 floats;
 #define MAX_FEATURES 128      /* of a block: more would overflow the int32 sums of 8-bit codes */
 #define MAX_DIRECT_ROWS 16    /* beyond, unpacking first pays: 89 cycles a row instead of 97, but 130 more in all */
 #define PACKED_KERNEL_ROWS 4  /* with 4 x 2 sums, registers are left for unpacking */
-#define MAX_KERNEL_ROWS 6     /* 6 x 2 sums and a panel's weights fill all 16 */
+#define MAX_KERNEL_ROWS 6     /* 6 x 2 sums, two of weights and one of a row fill the 16 registers */
 #define MAX_PANEL_ROWS 96     /* rows whose sums stay in the nearest cache */
 #define CACHE_LINE 64
 #define PREFETCH_BYTES 2048   /* ahead of what is read once: a row takes 1.8 ms instead of 2.2 on one Zen 3 core */
@@ -126,17 +141,30 @@ static inline uint16_t bfloat16_of(float value) {
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* Round the sums of a tile to the type of `y`, and write those that exist. */
-static inline void write_outputs(const floats sums[HALVES], int64_t num_out, int64_t tile, const rows_t *y,
-                                 int64_t row) {
-    const int64_t left = num_out - tile * TILE, count = left < TILE ? left : TILE, at = row * y->stride + tile * TILE;
+/* Rows of a panel that begins with row `first` of `num_rows`. */
+static inline int64_t panel_rows(int64_t num_rows, int64_t first) {
+    const int64_t left = num_rows - first;
+    return left < MAX_PANEL_ROWS ? left : MAX_PANEL_ROWS;
+}
+
+static inline void write_row(const floats sums[HALVES], int64_t count, int type, void *data, int64_t at) {
     float values[TILE];
     for (int half = 0; half < HALVES; half++) store_floats(values + half * LANES, sums[half]);
-    if (y->type == FLOAT32) {
-        memcpy((float *)y->data + at, values, count * sizeof(float));
+    if (type == FLOAT32) {
+        memcpy((float *)data + at, values, count * sizeof(float));
         return;
     }
     uint16_t halves[TILE];
-    for (int i = 0; i < TILE; i++) halves[i] = y->type == FLOAT16 ? float16_of(values[i]) : bfloat16_of(values[i]);
-    memcpy((uint16_t *)y->data + at, halves, count * sizeof(uint16_t));
+    for (int i = 0; i < TILE; i++) halves[i] = type == FLOAT16 ? float16_of(values[i]) : bfloat16_of(values[i]);
+    memcpy((uint16_t *)data + at, halves, count * sizeof(uint16_t));
 }
+
+/* Round the sums [rows][HALVES] of a tile to the type of `y`, and write those that exist from row `first` on. */
+static inline void write_outputs(const floats *sums, int64_t num_rows, int64_t num_out, int64_t tile, const rows_t *y,
+                                 int64_t first) {
+    const int64_t left = num_out - tile * TILE, count = left < TILE ? left : TILE;
+    for (int64_t row = 0; row < num_rows; row++)
+        write_row(sums + row * HALVES, count, y->type, y->data, (first + row) * y->stride + tile * TILE);
+}
+
+#endif

@@ -10,43 +10,9 @@
    owns two neighbouring words, for even and odd features; word w of a chunk holds the features w, w + 2, w + 4, ...,
    each in its bits. So (words >> bits * j) & mask is a vector of feature pairs, as the multiply-add instruction takes. */
 
-#include "common.h"
+#include "int16dot.h"
 
 #define MAX_BLOCK 144 /* features of a block with padding up to whole chunks */
-
-/* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8. Scales and zeros are [tile][group][TILE]. */
-typedef struct {
-    int64_t num_out, num_in, group_size;
-    int32_t bits, scale_type;
-    uint16_t *codes;
-    void *scales;
-    uint8_t *zeros;
-} matrix_t;
-
-/* Quantized rows: values [block][M][block size], scales and sums [block][M]. */
-typedef struct {
-    int16_t *values;
-    float *scales;
-    int32_t *sums;
-} input_t;
-
-/* Sizes that follow from K, the group size and the bits. A group is cut into equal blocks. */
-typedef struct {
-    int64_t num_groups, blocks_per_group, num_blocks, block_size, block_words;
-} layout_t;
-
-static inline int codes_per_word(int bits) { return 16 / bits; }
-
-static layout_t layout_of(const matrix_t *matrix) {
-    layout_t layout;
-    const int64_t chunk = 2 * codes_per_word(matrix->bits);
-    layout.num_groups = matrix->num_in / matrix->group_size;
-    layout.blocks_per_group = divide_up(matrix->group_size, MAX_FEATURES);
-    layout.num_blocks = layout.num_groups * layout.blocks_per_group;
-    layout.block_size = divide_up(divide_up(matrix->group_size, layout.blocks_per_group), chunk) * chunk;
-    layout.block_words = layout.block_size / chunk * 2 * TILE;
-    return layout;
-}
 
 /* The first feature of a block, and how many it has; later blocks of a group may have fewer than the block size. */
 static int64_t block_start(const matrix_t *matrix, const layout_t *layout, int64_t block, int64_t *num_features) {
@@ -86,14 +52,14 @@ int64_t int16dot_tile_outputs(void) { return TILE; }
 /* Bytes of the packed codes. */
 int64_t int16dot_codes_bytes(const matrix_t *matrix) {
     const layout_t layout = layout_of(matrix);
-    return divide_up(matrix->num_out, TILE) * layout.num_blocks * layout.block_words * (int64_t)sizeof(uint16_t);
+    return layout.num_tiles * layout.num_blocks * layout.block_words * (int64_t)sizeof(uint16_t);
 }
 
 /* Fill the codes of `matrix` from [N, K] bytes. */
 void int16dot_pack(const matrix_t *matrix, const uint8_t *codes, int num_threads) {
     const layout_t layout = layout_of(matrix);
 #pragma omp parallel for num_threads(num_threads)
-    for (int64_t tile = 0; tile < divide_up(matrix->num_out, TILE); tile++) pack_tile(matrix, &layout, tile, codes);
+    for (int64_t tile = 0; tile < layout.num_tiles; tile++) pack_tile(matrix, &layout, tile, codes);
 }
 
 /* ---- quantizing rows ---- */
@@ -132,8 +98,8 @@ static float quantize_block(const float *x, int64_t count, int16_t *values, int3
     return is_finite ? largest / 32767.0f : __builtin_nanf("");
 }
 
-static void quantize_rows(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block,
-                          const input_t *input) {
+void int16dot_quantize(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block,
+                       const input_t *input) {
     int64_t num_features, start = block_start(matrix, layout, block, &num_features);
     for (int64_t row = 0; row < x->num_rows; row++) {
         const int64_t at = block * x->num_rows + row;
@@ -233,11 +199,9 @@ static void widen_block(const uint16_t *words, int64_t num_chunks, int bits, uin
     if (bits == 8) widen(words, num_chunks, 8, panel);
 }
 
-/* Multiply rows `first` to `first` + `num_rows` by the outputs of one tile. */
-static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, const rows_t *y,
-                          int64_t tile, int64_t first, int64_t num_rows) {
+void int16dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
+                            int64_t first, int64_t num_rows, floats *sums) {
     uint16_t panel[MAX_BLOCK * TILE] __attribute__((aligned(64)));
-    floats sums[MAX_PANEL_ROWS * HALVES];
     for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
     const int is_direct = num_rows <= MAX_DIRECT_ROWS;
     const int bits = is_direct ? matrix->bits : 16;
@@ -258,7 +222,7 @@ static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const 
         }
         for (int64_t pass = 0; pass < num_passes; pass++) {
             const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
-            const int64_t at = index * y->num_rows + first + row;
+            const int64_t at = index * input->num_rows + first + row;
             block.values = input->values + at * layout->block_size;
             block.row_scales = input->scales + at;
             block.row_sums = input->sums + at;
@@ -266,33 +230,39 @@ static void multiply_tile(const matrix_t *matrix, const layout_t *layout, const 
             kernel_of(bits, end - row)(&block);
         }
     }
-    for (int64_t row = 0; row < num_rows; row++)
-        write_outputs(sums + row * HALVES, matrix->num_out, tile, y, first + row);
 }
 
-/* Bytes of scratch memory that a product with `num_rows` rows needs. */
 int64_t int16dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows) {
     const layout_t layout = layout_of(matrix);
     return layout.num_blocks * num_rows * (layout.block_size * 2 + 8);
 }
 
+input_t int16dot_input(const matrix_t *matrix, int64_t num_rows, void *scratch) {
+    const int64_t num_scales = layout_of(matrix).num_blocks * num_rows;
+    return (input_t){.num_rows = num_rows,
+                     .scales = scratch,
+                     .sums = (int32_t *)scratch + num_scales,
+                     .values = (int16_t *)((int32_t *)scratch + 2 * num_scales)};
+}
+
 /* Write x [M, K] times the matrix to y [M, N]; both of any float type. */
 void int16dot_multiply(const matrix_t *matrix, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
     const layout_t layout = layout_of(matrix);
-    const int64_t num_rows = x->num_rows, num_tiles = divide_up(matrix->num_out, TILE);
-    const input_t input = {.scales = scratch,
-                           .sums = (int32_t *)scratch + layout.num_blocks * num_rows,
-                           .values = (int16_t *)((int32_t *)scratch + 2 * layout.num_blocks * num_rows)};
-    const int team = useful_threads(num_threads, num_rows * matrix->num_in * matrix->num_out);
+    const input_t input = int16dot_input(matrix, x->num_rows, scratch);
+    const int team = useful_threads(num_threads, x->num_rows * matrix->num_in * matrix->num_out);
 #pragma omp parallel num_threads(team)
     {
 #pragma omp for
-        for (int64_t block = 0; block < layout.num_blocks; block++) quantize_rows(matrix, &layout, x, block, &input);
-        for (int64_t first = 0; first < num_rows; first += MAX_PANEL_ROWS) {
-            const int64_t left = num_rows - first;
+        for (int64_t block = 0; block < layout.num_blocks; block++)
+            int16dot_quantize(matrix, &layout, x, block, &input);
+        for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
+            const int64_t num_rows = panel_rows(x->num_rows, first);
 #pragma omp for nowait
-            for (int64_t tile = 0; tile < num_tiles; tile++)
-                multiply_tile(matrix, &layout, &input, y, tile, first, left < MAX_PANEL_ROWS ? left : MAX_PANEL_ROWS);
+            for (int64_t tile = 0; tile < layout.num_tiles; tile++) {
+                floats sums[MAX_PANEL_ROWS * HALVES];
+                int16dot_multiply_tile(matrix, &layout, &input, tile, first, num_rows, sums);
+                write_outputs(sums, num_rows, matrix->num_out, tile, y, first);
+            }
         }
     }
 }

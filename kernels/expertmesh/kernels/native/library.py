@@ -23,6 +23,8 @@ SIGNATURES = {
     "half_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "int16dot_pack": (None, (c_void_p, c_void_p, c_int)),
     "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
+    "swiglu_scratch_bytes": (c_int64, (c_void_p, c_int64)),
+    "swiglu_run": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
 }
 
 

@@ -97,16 +97,21 @@ class NativeMatrix:
         16 bits of the largest value of every 128 features (or of a group, where groups are smaller), and a row with NaN
         or Inf gives NaN. ValueError when ``x`` does not fit.
         """
-        if x.dim() != 2 or x.shape[1] != self.num_in or not x.is_cpu:
-            raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.num_in}] on the CPU is right")
         if x.dtype not in TYPES:
             return self.multiply(x.float()).to(x.dtype)
-        x = x if x.stride(1) == 1 else x.contiguous()
+        x = self.readable(x)
         y = torch.empty(x.shape[0], self.num_out, dtype=x.dtype)  # [M, N]
         matrix = byref(self.arguments)
         scratch = torch.empty(self.scratch_bytes(matrix, x.shape[0]), dtype=torch.uint8)
-        self.run(matrix, byref(_rows(x)), byref(_rows(y)), scratch.data_ptr(), torch.get_num_threads())
+        self.run(matrix, byref(as_rows(x)), byref(as_rows(y)), scratch.data_ptr(), torch.get_num_threads())
         return y
+
+    def readable(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` [M, K] as the kernels can read it; ValueError when it does not fit the matrix."""
+        if x.dim() != 2 or x.shape[1] != self.num_in or not x.is_cpu:
+            raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.num_in}] on the CPU is right")
+        x = x if x.dtype in TYPES else x.float()
+        return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _check(weight: QuantizedWeight) -> None:
@@ -123,7 +128,8 @@ def _check(weight: QuantizedWeight) -> None:
         raise ValueError(f"codes and zeros are {weight.codes.dtype} and {weight.zeros.dtype}; uint8 would be right")
 
 
-def _rows(values: torch.Tensor) -> RowsArguments:
+def as_rows(values: torch.Tensor) -> RowsArguments:
+    """Describe ``values`` [M, K] of a type in ``TYPES``, features side by side, to the C kernels."""
     return RowsArguments(values.data_ptr(), values.shape[0], values.stride(0), TYPES[values.dtype])
 
 

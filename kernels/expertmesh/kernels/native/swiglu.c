@@ -1,0 +1,85 @@
+/* A whole SwiGLU expert of quantized matrices. Knows the formula; int16dot.c multiplies.
+
+   y = (silu(x gate) * (x up)) down, with float32 between the products. The result of a row depends on nothing but that
+   row, as it does in int16dot.c. */
+
+#include "int16dot.h"
+
+/* gate and up [F, D] are stored alike, so that they share the quantized rows; down is [D, F]. */
+typedef struct {
+    const matrix_t *gate, *up, *down;
+} expert_t;
+
+/* e^x, with a relative error below 2e-7: 2^n times the polynomial of what is left, which is at most ln 2 / 2. */
+static ALWAYS_INLINE floats exp_floats(floats x) {
+    /* NaN is the second operand, which min and max return. */
+    x = min_floats(same_floats(88.0f), max_floats(same_floats(-87.0f), x));
+    const ints exponent = nearest_ints(multiply_floats(x, same_floats(1.44269504f)));
+    const floats n = floats_of_ints(exponent);
+    floats rest = multiply_add_floats(n, same_floats(-0.693145752f), x); /* ln 2 in two parts */
+    rest = multiply_add_floats(n, same_floats(-1.42860677e-6f), rest);
+    floats power = same_floats(1.0f / 720);
+    const float factors[] = {1.0f / 120, 1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f, 1.0f};
+#pragma GCC unroll 8
+    for (int i = 0; i < 6; i++) power = multiply_add_floats(power, rest, same_floats(factors[i]));
+    return multiply_floats(power, cast_to_floats(shift_ints_left(add_ints(exponent, same_ints(127)), 23)));
+}
+
+static ALWAYS_INLINE floats silu(floats x) {
+    const floats one = same_floats(1.0f);
+    return divide_floats(x, add_floats(one, exp_floats(subtract_floats(zero_floats(), x))));
+}
+
+/* Bytes of scratch memory that the expert needs for `num_rows` rows. */
+int64_t swiglu_scratch_bytes(const expert_t *expert, int64_t num_rows) {
+    return int16dot_scratch_bytes(expert->gate, num_rows) + int16dot_scratch_bytes(expert->down, num_rows) +
+           num_rows * layout_of(expert->gate).num_tiles * TILE * (int64_t)sizeof(float);
+}
+
+/* Write silu(gate) * up of one tile of the FFN to `inner` [M, tiles * TILE]. */
+static void activate_tile(const expert_t *expert, const layout_t *layout, const input_t *x, int64_t tile,
+                          const rows_t *inner) {
+    floats gate[MAX_PANEL_ROWS * HALVES], up[MAX_PANEL_ROWS * HALVES];
+    for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
+        const int64_t num_rows = panel_rows(x->num_rows, first);
+        int16dot_multiply_tile(expert->gate, layout, x, tile, first, num_rows, gate);
+        int16dot_multiply_tile(expert->up, layout, x, tile, first, num_rows, up);
+        for (int64_t i = 0; i < num_rows * HALVES; i++) gate[i] = multiply_floats(silu(gate[i]), up[i]);
+        write_outputs(gate, num_rows, inner->stride, tile, inner, first);
+    }
+}
+
+static void project_tile(const expert_t *expert, const layout_t *layout, const input_t *inner, int64_t tile,
+                         const rows_t *y) {
+    floats sums[MAX_PANEL_ROWS * HALVES];
+    for (int64_t first = 0; first < inner->num_rows; first += MAX_PANEL_ROWS) {
+        const int64_t num_rows = panel_rows(inner->num_rows, first);
+        int16dot_multiply_tile(expert->down, layout, inner, tile, first, num_rows, sums);
+        write_outputs(sums, num_rows, expert->down->num_out, tile, y, first);
+    }
+}
+
+/* Run the expert on x [M, D] and write y [M, D]; both of any float type. */
+void swiglu_run(const expert_t *expert, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
+    const layout_t wide = layout_of(expert->gate), narrow = layout_of(expert->down);
+    const int64_t num_rows = x->num_rows, stride = wide.num_tiles * TILE;
+    const rows_t inner = {.data = scratch, .num_rows = num_rows, .stride = stride, .type = FLOAT32};
+    char *free_scratch = (char *)scratch + num_rows * stride * (int64_t)sizeof(float);
+    const input_t wide_input = int16dot_input(expert->gate, num_rows, free_scratch);
+    free_scratch += int16dot_scratch_bytes(expert->gate, num_rows);
+    const input_t narrow_input = int16dot_input(expert->down, num_rows, free_scratch);
+    const int team = useful_threads(num_threads, 3 * num_rows * expert->gate->num_in * expert->gate->num_out);
+#pragma omp parallel num_threads(team)
+    {
+#pragma omp for
+        for (int64_t block = 0; block < wide.num_blocks; block++)
+            int16dot_quantize(expert->gate, &wide, x, block, &wide_input);
+#pragma omp for
+        for (int64_t tile = 0; tile < wide.num_tiles; tile++) activate_tile(expert, &wide, &wide_input, tile, &inner);
+#pragma omp for
+        for (int64_t block = 0; block < narrow.num_blocks; block++)
+            int16dot_quantize(expert->down, &narrow, &inner, block, &narrow_input);
+#pragma omp for nowait
+        for (int64_t tile = 0; tile < narrow.num_tiles; tile++) project_tile(expert, &narrow, &narrow_input, tile, y);
+    }
+}
