@@ -154,13 +154,18 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
             }
         }
     }
+    /* In locals: the compiler must assume that sums overwrite the block. */
+    const float *row_scales = block->row_scales;
+    const int32_t *row_sums = block->row_sums;
+    floats *sum = block->sums;
+    const ints zeros[HALVES] = {block->zeros[0], block->zeros[1]};
+    const floats scales[HALVES] = {block->scales[0], block->scales[1]};
 #pragma GCC unroll 8
     for (int row = 0; row < num_rows; row++)
 #pragma GCC unroll 8
-        for (int half = 0; half < HALVES; half++) {
-            const ints shift = multiply_ints(block->zeros[half], same_ints(block->row_sums[row]));
-            const floats scale = multiply_floats(block->scales[half], same_floats(block->row_scales[row]));
-            floats *sum = block->sums + HALVES * row + half;
+        for (int half = 0; half < HALVES; half++, sum++) {
+            const ints shift = multiply_ints(zeros[half], same_ints(row_sums[row]));
+            const floats scale = multiply_floats(scales[half], same_floats(row_scales[row]));
             *sum = multiply_add_floats(floats_of_ints(subtract_ints(sums[row][half], shift)), scale, *sum);
         }
 }
@@ -199,35 +204,56 @@ static void widen_block(const uint16_t *words, int64_t num_chunks, int bits, uin
     if (bits == 8) widen(words, num_chunks, 8, panel);
 }
 
+/* Rows of one tile that go through a kernel together: `num_rows` from `row` on. */
+typedef struct {
+    int64_t row;
+    kernel_t run;
+} pass_t;
+
+/* Cut rows into passes of nearly equal size; a block then takes no division, of which five took a third of its time. */
+static int64_t plan_passes(int bits, int64_t num_rows, int64_t max_rows, pass_t *passes) {
+    const int64_t num_passes = divide_up(num_rows, max_rows);
+    for (int64_t pass = 0; pass < num_passes; pass++) {
+        const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
+        passes[pass] = (pass_t){.row = row, .run = kernel_of(bits, end - row)};
+    }
+    return num_passes;
+}
+
+/* Point a block at the scales and zeros of its group. */
+static inline void enter_group(const matrix_t *matrix, int64_t at, block_t *block) {
+    for (int half = 0; half < HALVES; half++) {
+        block->zeros[half] = ints_of_bytes(matrix->zeros + at + half * LANES);
+        block->scales[half] = load_as_floats(matrix->scales, matrix->scale_type, at + half * LANES);
+    }
+}
+
 void int16dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
                             int64_t first, int64_t num_rows, floats *sums) {
     uint16_t panel[MAX_BLOCK * TILE] __attribute__((aligned(64)));
     for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
     const int is_direct = num_rows <= MAX_DIRECT_ROWS;
     const int bits = is_direct ? matrix->bits : 16;
-    const int64_t num_chunks = layout->block_size / (2 * codes_per_word(matrix->bits));
-    const int64_t num_passes = divide_up(num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS);
-    for (int64_t index = 0; index < layout->num_blocks; index++) {
-        block_t block = {.block_size = layout->block_size};
-        block.num_chunks = layout->block_size / (2 * codes_per_word(bits));
-        block.words = matrix->codes + (tile * layout->num_blocks + index) * layout->block_words;
+    const int64_t num_packed_chunks = layout->block_size / (2 * codes_per_word(matrix->bits));
+    pass_t passes[MAX_PANEL_ROWS];
+    const int64_t num_passes = plan_passes(bits, num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS, passes);
+    block_t block = {.block_size = layout->block_size, .num_chunks = layout->block_size / (2 * codes_per_word(bits))};
+    const uint16_t *words = matrix->codes + tile * layout->num_blocks * layout->block_words;
+    for (int64_t index = 0; index < layout->num_blocks; index++, words += layout->block_words) {
+        block.words = words;
         if (!is_direct) {
-            widen_block(block.words, num_chunks, matrix->bits, panel);
+            widen_block(words, num_packed_chunks, matrix->bits, panel);
             block.words = panel;
         }
-        const int64_t group = (tile * layout->num_groups + index / layout->blocks_per_group) * TILE;
-        for (int half = 0; half < HALVES; half++) {
-            block.zeros[half] = ints_of_bytes(matrix->zeros + group + half * LANES);
-            block.scales[half] = load_as_floats(matrix->scales, matrix->scale_type, group + half * LANES);
-        }
+        const int64_t group = layout->blocks_per_group == 1 ? index : index / layout->blocks_per_group;
+        enter_group(matrix, (tile * layout->num_groups + group) * TILE, &block);
         for (int64_t pass = 0; pass < num_passes; pass++) {
-            const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
-            const int64_t at = index * input->num_rows + first + row;
+            const int64_t row = passes[pass].row, at = index * input->num_rows + first + row;
             block.values = input->values + at * layout->block_size;
             block.row_scales = input->scales + at;
             block.row_sums = input->sums + at;
             block.sums = sums + row * HALVES;
-            kernel_of(bits, end - row)(&block);
+            passes[pass].run(&block);
         }
     }
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from expertmesh.kernels.native.pages import empty_on_huge_pages
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
 # Bits that a code takes in the packed layout, for every width of codes.
@@ -66,7 +67,7 @@ class NativeMatrix:
         scales = _tile(weight.scales if weight.scales.dtype in TYPES else weight.scales.float(), num_lanes)
         zeros = _tile(weight.zeros, num_lanes)
         arguments = MatrixArguments(*weight.shape, weight.group_size, STORED_BITS[weight.bits], TYPES[scales.dtype])
-        packed = torch.empty(library.int16dot_codes_bytes(byref(arguments)), dtype=torch.uint8)
+        packed = empty_on_huge_pages(library.int16dot_codes_bytes(byref(arguments)))
         arguments.codes, arguments.scales, arguments.zeros = (t.data_ptr() for t in (packed, scales, zeros))
         codes = weight.codes.contiguous()
         library.int16dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
@@ -79,7 +80,7 @@ class NativeMatrix:
         if weight.data.dtype not in (torch.float16, torch.bfloat16):
             raise ValueError(f"the matrix is {weight.data.dtype}; float16 or bfloat16 would be right")
         arguments = HalfMatrixArguments(*weight.shape, TYPES[weight.data.dtype])
-        packed = torch.empty(library.half_weights_bytes(byref(arguments)), dtype=torch.uint8)
+        packed = empty_on_huge_pages(library.half_weights_bytes(byref(arguments)))
         arguments.weights = packed.data_ptr()
         data = weight.data.contiguous()
         library.half_pack(byref(arguments), data.data_ptr(), torch.get_num_threads())
