@@ -10,7 +10,14 @@ class CheckpointError(ExpertmeshError):
 
 
 class InvalidRequestError(ExpertmeshError):
-    """A request asks for something that cannot be done; it names the field and the value."""
+    """A request asks for something that cannot be done; it names the field and the value.
+
+    ``param`` is the field where a single one is to blame.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class PromptTooLongError(InvalidRequestError):

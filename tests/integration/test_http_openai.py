@@ -356,6 +356,21 @@ def test_so_many_texts_in_one_request_are_refused(served):
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "n")
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"stop_token_ids": [999_999]}, "stop_token_ids"),
+        ({"logit_bias": {"999999": 1}}, "logit_bias"),
+        ({"best_of": 99}, "best_of"),
+        ({"temperature": -1}, "temperature"),
+    ],
+)
+def test_the_field_to_blame_is_named(served, fields, param):
+    reply = served.http.post(TEXT, json={"prompt": "a", **fields})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
 def test_one_bad_prompt_of_several_refuses_them_all(served):
     reply = served.http.post(TEXT, json={"prompt": [[1, 2], [1] * 512]})
     assert reply.status_code == 413

@@ -53,22 +53,26 @@ class GenerationRequest:
     def validate(self) -> None:
         """Raise InvalidRequestError that names the first field out of its range."""
         if not 1 <= self.n <= MAX_SEQUENCES:
-            raise InvalidRequestError(f"n is {self.n}; it must be from 1 to {MAX_SEQUENCES}")
+            raise InvalidRequestError(f"n is {self.n}; it must be from 1 to {MAX_SEQUENCES}", "n")
         if self.best_of is not None and not self.n <= self.best_of <= MAX_SEQUENCES:
-            raise InvalidRequestError(f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}")
+            raise InvalidRequestError(
+                f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}", "best_of"
+            )
         if len(self.stop) > MAX_STOPS:
-            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken")
+            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken", "stop")
         if "" in self.stop:
-            raise InvalidRequestError("stop has an empty string; each must have at least one character")
+            raise InvalidRequestError("stop has an empty string; each must have at least one character", "stop")
         if self.grammar is not None:
             self._validate_with_grammar()
 
     def _validate_with_grammar(self) -> None:
         """A grammar says where the answer ends: there, end-of-sequence is all that may come."""
         if self.sampling.ignore_eos:
-            raise InvalidRequestError("ignore_eos is True; with a grammar it must be False")
+            raise InvalidRequestError("ignore_eos is True; with a grammar it must be False", "ignore_eos")
         if self.sampling.min_tokens > 0:
-            raise InvalidRequestError(f"min_tokens is {self.sampling.min_tokens}; with a grammar it must be 0")
+            raise InvalidRequestError(
+                f"min_tokens is {self.sampling.min_tokens}; with a grammar it must be 0", "min_tokens"
+            )
 
 
 @dataclass(frozen=True)

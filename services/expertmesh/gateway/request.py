@@ -62,7 +62,7 @@ class Limits:
         """Raise InvalidRequestError if the request can never be served."""
         num_prompt = len(request.prompt_ids)
         if num_prompt == 0:
-            raise InvalidRequestError("the prompt has no tokens; give at least one")
+            raise InvalidRequestError("the prompt has no tokens; give at least one", "prompt")
         if num_prompt >= self.max_model_len:
             raise PromptTooLongError(
                 f"the prompt has {num_prompt} tokens; with room for one new token "
@@ -70,7 +70,9 @@ class Limits:
             )
         for token_id in request.prompt_ids:
             if not 0 <= token_id < self.vocab_size:
-                raise InvalidRequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
+                raise InvalidRequestError(
+                    f"token id {token_id} is outside the vocabulary of {self.vocab_size}", "prompt"
+                )
         request.sampling.validate(self.vocab_size)
 
 

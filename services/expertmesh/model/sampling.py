@@ -52,7 +52,7 @@ class SamplingParams:
         """
         for field, holds, allowed in self._rules():
             if not holds:
-                raise InvalidRequestError(f"{field} is {getattr(self, field)}; it must be {allowed}")
+                raise InvalidRequestError(f"{field} is {getattr(self, field)}; it must be {allowed}", field)
         if vocab_size is not None:
             _check_ids("logit_bias", (token_id for token_id, _ in self.logit_bias), vocab_size)
             _check_ids("stop_ids", self.stop_ids, vocab_size)
@@ -84,4 +84,4 @@ class SamplingParams:
 def _check_ids(field: str, ids: Iterable[int], vocab_size: int) -> None:
     for token_id in ids:
         if not 0 <= token_id < vocab_size:
-            raise InvalidRequestError(f"{field} names token {token_id}, outside the vocabulary of {vocab_size}")
+            raise InvalidRequestError(f"{field} names token {token_id}, outside the vocabulary of {vocab_size}", field)

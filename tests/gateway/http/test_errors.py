@@ -52,6 +52,8 @@ def test_headers_say_what_to_do():
 
 def test_fields_are_named():
     assert problem_of(ParameterError("top_p", "is wrong")).param == "top_p"
+    assert problem_of(InvalidRequestError("stop_ids names token 9", "stop_ids")).param == "stop_token_ids"
+    assert problem_of(InvalidRequestError("it is wrong")).param is None
     assert problem_of(ModelNotFoundError("x")).param == "model"
 
 

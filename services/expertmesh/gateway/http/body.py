@@ -1,33 +1,49 @@
-"""How much a request may send. Knows bytes, not what they mean."""
+"""How much a request may send, and how slowly. Knows bytes, not what they mean."""
+
+import asyncio
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # A client that is cut off while it sends may never read why: so much more is read and dropped.
 PATIENCE = 16
+# A body that trickles in would hold its connection for ever.
+MAX_SECONDS = 60.0
 
 
 class BodyLimit:
-    """Middleware: a body beyond ``max_bytes`` is answered with 413, whether or not its length was announced."""
+    """Middleware: a body beyond ``max_bytes``, announced or not, is answered with 413, one that takes longer than
+    ``max_seconds`` with 408.
+    """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_seconds: float = MAX_SECONDS) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its bytes counted."""
-        num_bytes = 0
+        num_bytes, is_complete = 0, False
+        deadline = asyncio.get_running_loop().time() + self._max_seconds
 
         async def count() -> Message:
-            nonlocal num_bytes
-            message = await receive()
+            nonlocal num_bytes, is_complete
+            message = await (receive() if is_complete else self._receive_by(deadline, receive))
             num_bytes += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
             if num_bytes > self._max_bytes:
                 await self._drop(message, receive)
                 raise HTTPException(413, f"the body is larger than {self._max_bytes} bytes, the most that is taken")
             return message
 
         await self._app(scope, count, send)
+
+    async def _receive_by(self, deadline: float, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {self._max_seconds:g} s") from None
 
     async def _drop(self, message: Message, receive: Receive) -> None:
         num_bytes = 0

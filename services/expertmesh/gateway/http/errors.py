@@ -23,6 +23,8 @@ from expertmesh.gateway.http.validation import describe_validation
 
 _log = logging.getLogger(__name__)
 
+# Fields that have another name inside the gateway.
+FIELD_NAMES = {"stop_ids": "stop_token_ids"}
 TGI_PATHS = frozenset({"/", "/v1", "/generate", "/generate_stream", "/info"})
 
 
@@ -42,11 +44,10 @@ class ModelNotFoundError(ExpertmeshError):
 
 
 class ParameterError(InvalidRequestError):
-    """A request asks for something that cannot be done; ``param`` is the field."""
+    """A field of a request asks for something that cannot be done; its message begins with ``param``, the field."""
 
     def __init__(self, param: str, message: str) -> None:
-        super().__init__(f"{param}: {message}")
-        self.param = param
+        super().__init__(f"{param}: {message}", param)
 
 
 class ClientGoneError(ExpertmeshError):
@@ -108,7 +109,8 @@ def problem_of(error: Exception) -> Problem:
         return _of_status(error)
     for kind, problem in _OF_ERRORS:
         if isinstance(error, kind):
-            return replace(problem, message=str(error), param=getattr(error, "param", problem.param))
+            field: str | None = getattr(error, "param", problem.param)
+            return replace(problem, message=str(error), param=FIELD_NAMES.get(field or "", field))
     _log.error("unexpected error in a request", exc_info=error)
     return replace(_INTERNAL, message=f"internal error ({type(error).__name__}); the gateway's log has the details")
 

@@ -26,6 +26,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     400: {**_INVALID, "description": "A field is wrong or not supported; `param` names it."},
     401: {**_INVALID, "description": "The gateway wants an API key."},
     404: {**_INVALID, "description": "Another model is served here."},
+    408: {**_INVALID, "description": "The body did not arrive in time."},
     413: {**_INVALID, "description": "The body is too large, or the prompt too long for the model."},
     429: {**_INVALID, "description": "Too many requests wait already; see Retry-After."},
     500: {**_INVALID, "description": "The gateway failed; its log says more."},
