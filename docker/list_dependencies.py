@@ -1,8 +1,13 @@
-"""Print what a pyproject.toml says the project needs at run time, one requirement a line."""
+"""Print what a pyproject.toml says the project needs at run time, one requirement a line.
+
+python list_dependencies.py PYPROJECT [EXTRA...]: with the extras named.
+"""
 
 import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
-print("\n".join(project["dependencies"]))
+path, *extras = sys.argv[1:]
+project = tomllib.loads(Path(path).read_text())["project"]
+chosen = [project["optional-dependencies"][extra] for extra in extras]
+print("\n".join(sum(chosen, project["dependencies"])))

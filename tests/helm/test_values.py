@@ -20,6 +20,13 @@ WRONG_VALUES = [
     'gateway.service.type="External"',
     'gateway.dtype="fp8"',
     "gateway.kvCacheGiB=0",
+    'gateway.kvCacheGiB="half"',
+    'gateway.corsOrigins=["example.org"]',
+    "gateway.maxBodyMiB=0",
+    "gateway.maxNumWaiting=0",
+    "gateway.microBatches=9",
+    "gateway.speculate=65",
+    'gateway.prefixCache="no"',
     "gateway.autoscaling.min=0",
     "gateway.autoscaling.targetCPUUtilization=140",
     'gateway.apiKeys.keys=["short"]',
@@ -49,6 +56,9 @@ WRONG_VALUES = [
     'discovery.kind="consul"',
     'monitoring.serviceMonitor.interval="15"',
     'monitoring.demandMetric="expertmesh:demand"',
+    "monitoring.layerMetrics=1",
+    'tracing.endpoint="collector:4317"',
+    "tracing.sampleRatio=1.5",
     'serviceAccount.name="Not A Name"',
 ]
 # Values that only together are wrong, and what is said about them.
@@ -59,6 +69,7 @@ MISFITS = {
     "experts.groups.e3=null": "expert 3 is in no group",
     'experts.groups.more={"experts": "8"}': "names expert 8; model.numExperts is 8, so the last one is 7",
     'experts.groups.e0.experts="3-1"': "experts.groups.e0.experts is 3-1; write numbers and ascending ranges",
+    "gateway.resources.limits.memory=null": "gateway.kvCacheGiB is auto, which is a part of",
     "gateway.preStopSeconds=115": "gateway: terminationGracePeriodSeconds 120 leaves no time to drain",
     'experts.groups.e1.autoscaling={"kind": "hpa", "min": 5}': "experts.groups.e1.autoscaling: min 5 is above max 4",
 }

@@ -87,6 +87,11 @@ lifecycle:
 - {name: EXPERTMESH_THREADS, value: {{ .role.threads | quote }}}
 - {name: EXPERTMESH_DRAIN_SECONDS, value: {{ include "expertmesh.drainSeconds" .role | quote }}}
 - {name: EXPERTMESH_LOG_LEVEL, value: {{ .role.logLevel }}}
+{{- with .root.Values.tracing.endpoint }}
+- {name: EXPERTMESH_TRACE_ENDPOINT, value: {{ . | quote }}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME)"}
+{{- end }}
 - {name: XDG_CACHE_HOME, value: /cache}
 - {name: TRITON_CACHE_DIR, value: /cache/triton}
 - {name: HOME, value: /cache}

@@ -3,6 +3,7 @@
 {{- define "expertmesh.validate" -}}
 {{- include "expertmesh.validate.source" . -}}
 {{- include "expertmesh.validate.experts" . -}}
+{{- include "expertmesh.validate.kvCache" .Values.gateway -}}
 {{- include "expertmesh.validate.drain" (dict "where" "gateway" "role" .Values.gateway) -}}
 {{- range $name, $group := include "expertmesh.groups" . | fromYaml -}}
 {{- include "expertmesh.validate.drain" (dict "where" (printf "experts.groups.%s" $name) "role" $group) -}}
@@ -42,6 +43,13 @@
 {{- if ge (int $expert) (int $.Values.model.numExperts) -}}
 {{- fail (printf "experts.groups names expert %s; model.numExperts is %v, so the last one is %d" $expert $.Values.model.numExperts (sub $.Values.model.numExperts 1)) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Without a limit the cache would take half of what the node has free. */}}
+{{- define "expertmesh.validate.kvCache" -}}
+{{- if and (eq (toString .kvCacheGiB) "auto") (eq (include "expertmesh.device" .) "cpu") (not (get .resources.limits "memory")) -}}
+{{- fail "gateway.kvCacheGiB is auto, which is a part of gateway.resources.limits.memory; set that, or a number of GiB" -}}
 {{- end -}}
 {{- end -}}
 
