@@ -1,62 +1,27 @@
-"""Runs inside a pod: answers the external metrics API with the demand that a gateway counts.
+"""Runs inside a pod: answers the external metrics API with what a gateway exports at that moment.
 
-python external_metrics.py ENDPOINT METRIC CERTIFICATE. What prometheus-adapter does in earnest, without Prometheus: the
-mean rows in flight per expert over the last seconds, summed over the experts that the selector names.
+python external_metrics.py URL METRIC CERTIFICATE. What prometheus-adapter does in earnest, without Prometheus: the sum
+of METRIC at URL over the experts that the selector names.
 """
 
-import asyncio
 import json
 import re
 import ssl
 import sys
-import threading
-import time
-from collections import deque
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
-from expertmesh.client import AsyncClient
-from expertmesh.errors import ExpertmeshError
+from prometheus_client.parser import text_string_to_metric_families
 
 GROUP = "external.metrics.k8s.io/v1beta1"
 PORT = 6443
-WINDOW_SECONDS, POLL_SECONDS = 5.0, 0.02
+TIMEOUT_SECONDS = 5
 
 
-class Demand:
-    """Rows in flight per expert, as the gateway has counted them lately."""
-
-    def __init__(self):
-        self._samples = deque()
-
-    async def follow(self, endpoint):
-        """Ask the gateway without end."""
-        async with AsyncClient(endpoint) as client:
-            while True:
-                try:
-                    load = await client.load()
-                except ExpertmeshError as error:
-                    print(error, file=sys.stderr)
-                else:
-                    self._add({expert.expert: expert.inflight_rows for expert in load.experts})
-                await asyncio.sleep(POLL_SECONDS)
-
-    def mean(self, experts):
-        """Mean rows in flight to these experts together."""
-        samples = list(self._samples)
-        rows = [sum(sample.get(expert, 0) for expert in experts) for _, sample in samples]
-        return sum(rows) / max(1, len(rows))
-
-    def _add(self, rows):
-        now = time.monotonic()
-        self._samples.append((now, rows))
-        while self._samples[0][0] < now - WINDOW_SECONDS:
-            self._samples.popleft()
-
-
-def make_handler(demand, metric):
+def make_handler(source, metric):
     """A handler of requests for ``metric``."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -64,7 +29,8 @@ def make_handler(demand, metric):
             url = urlsplit(self.path)
             if url.path.endswith(f"/{metric}"):
                 selector = parse_qs(url.query).get("labelSelector", [""])[0]
-                self._answer(list_values(demand.mean(read_experts(selector)), metric))
+                demand = scrape(source, metric)
+                self._answer(list_values(sum(demand[expert] for expert in read_experts(selector)), metric))
             else:
                 self._answer(list_resources(metric))
 
@@ -79,10 +45,21 @@ def make_handler(demand, metric):
     return Handler
 
 
+def scrape(source, metric):
+    """The metric of every expert."""
+    with urlopen(source, timeout=TIMEOUT_SECONDS) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    return {
+        sample.labels["expert"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == metric
+    }
+
+
 def read_experts(selector):
-    """The experts that a selector names: ``expert in (0,1),service=x`` gives [0, 1]."""
-    listed = re.search(r"expert in \(([\d,]+)\)", selector)
-    return [int(expert) for expert in listed[1].split(",")] if listed else []
+    """The experts that a selector names: ``expert in (0,1),service=x`` gives ["0", "1"]."""
+    return re.search(r"expert in \(([\d,]+)\)", selector)[1].split(",")
 
 
 def list_values(value, metric):
@@ -99,15 +76,13 @@ def list_resources(metric):
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": GROUP, "resources": resources}
 
 
-def main(endpoint, metric, certificate):
+def main(source, metric, certificate):
     """Serve until killed."""
-    demand = Demand()
-    server = ThreadingHTTPServer(("0.0.0.0", PORT), make_handler(demand, metric))
+    server = ThreadingHTTPServer(("0.0.0.0", PORT), make_handler(source, metric))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    asyncio.run(demand.follow(endpoint))
+    server.serve_forever()
 
 
 if __name__ == "__main__":
