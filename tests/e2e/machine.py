@@ -23,6 +23,12 @@ IMAGES = ("localhost/expertmesh-gateway:machine", "localhost/expertmesh-expert:m
 SOURCE_ROOTS = ("protos/gen", "kernels", "services")
 CLAIM, VOLUME = "machine", "machine-$NAMESPACE"
 PROGRAMS = {"python": f"{VENV}/bin/python", "expertmesh": f"{VENV}/bin/python -m expertmesh.cli.main"}
+# As the chart's command for curl, which these images lack.
+FETCH = """
+import os, urllib.request
+for name in os.environ["FILES"].split():
+    urllib.request.urlretrieve(os.environ["BASE_URL"] + "/" + name, os.environ["MODEL"] + "/" + name)
+"""
 # Merged directories, as on Debian; /usr itself is mounted.
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
@@ -136,7 +142,10 @@ def values():
     }
     return {
         "image": {"registry": "localhost", "tag": "machine", "pullPolicy": "Never"},
-        "model": {"inImage": {"path": "/src/examples/tiny-mixtral/awq"}},
+        "model": {
+            "inImage": {"path": "/src/examples/tiny-mixtral/awq"},
+            "fetch": {"image": IMAGES[0], "command": ["python", "-c", FETCH]},
+        },
         "gateway": pod,
         "experts": {"defaults": pod},
     }

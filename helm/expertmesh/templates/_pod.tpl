@@ -132,7 +132,7 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
-{{/* (dict "root" $ "files" (list ..)): an init container that fetches these files, where that is the source. */}}
+{{/* (dict "root" $ "role" .. "files" (list ..)): an init container that fetches these files, where that is the source. */}}
 {{- define "expertmesh.pod.fetch" -}}
 {{- $fetch := .root.Values.model.fetch -}}
 {{- if $fetch.baseUrl -}}
@@ -153,5 +153,8 @@ initContainers:
       {{- include "expertmesh.container.securityContext" true | nindent 6 }}
     volumeMounts:
       - {name: model, mountPath: /model}
+      {{- with .role.extraVolumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
 {{- end }}
 {{- end -}}
