@@ -1,6 +1,7 @@
 """Runs inside a pod: asks a gateway without pause until the file STOP exists, then prints what happened as JSON.
 
-python load.py ENDPOINT STOP. Half of the workers keep a connection, half make one for every request.
+python load.py ENDPOINT STOP ATTEMPTS. Half of the workers keep a connection, half make one for every request; a client
+asks up to ATTEMPTS times. A failure says whether some of its answer had come.
 """
 
 import asyncio
@@ -21,8 +22,6 @@ PROMPTS = (
     "Hello, how are you?",
 )
 MAX_TOKENS = 32
-# A gateway that goes must not refuse anybody, so nothing is asked twice.
-NEVER_AGAIN = RetryPolicy(max_attempts=1)
 
 
 class Record:
@@ -35,13 +34,15 @@ class Record:
 
     async def ask(self, client, prompt):
         """Ask once and note the outcome."""
+        texts = []
         try:
-            [answer] = await client.chat_answers(prompt, Sampling(max_tokens=MAX_TOKENS))
+            async for piece in client.chat(prompt, Sampling(max_tokens=MAX_TOKENS)):
+                texts.append(piece.text)
         except ExpertmeshError as error:
-            self.failures.append(f"{prompt}: {error}")
+            self.failures.append({"prompt": prompt, "error": str(error), "had_begun": bool(texts)})
         else:
             self.num_answers += 1
-            self.texts[prompt].add(answer.text)
+            self.texts[prompt].add("".join(texts))
 
     def print(self):
         """Write it as one line."""
@@ -49,21 +50,22 @@ class Record:
         print(json.dumps({"num_answers": self.num_answers, "texts": texts, "failures": self.failures}), flush=True)
 
 
-async def work(record, endpoint, prompt, stop, keeps_connection):
+async def work(record, endpoint, retries, prompt, stop, keeps_connection):
     """Ask one prompt again and again."""
     while not stop.exists():
-        async with AsyncClient(endpoint, retries=NEVER_AGAIN) as client:
+        async with AsyncClient(endpoint, retries=retries) as client:
             await record.ask(client, prompt)
             while keeps_connection and not stop.exists():
                 await record.ask(client, prompt)
 
 
-async def main(endpoint, stop):
+async def main(endpoint, stop, retries):
     """Run all workers."""
     record = Record()
-    await asyncio.gather(*(work(record, endpoint, prompt, stop, i % 2 == 0) for i, prompt in enumerate(PROMPTS)))
+    workers = (work(record, endpoint, retries, prompt, stop, i % 2 == 0) for i, prompt in enumerate(PROMPTS))
+    await asyncio.gather(*workers)
     record.print()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), RetryPolicy(max_attempts=int(sys.argv[3]))))

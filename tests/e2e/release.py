@@ -82,15 +82,19 @@ class Release:
 
 
 class Load:
-    """Requests without pause while the body runs; ``report`` afterwards. See load.py."""
+    """Requests without pause while the body runs, each made up to ``attempts`` times; ``report`` afterwards.
 
-    def __init__(self, release, name="load"):
+    See load.py. Who goes in good order must not refuse anybody, so nothing is asked twice by default.
+    """
+
+    def __init__(self, release, attempts=1, name="load"):
         self._release = release
+        self._attempts = attempts
         self._name = name
         self.report = None
 
     def __enter__(self):
-        self._release.start_pod(self._name, LOAD, f"{GATEWAY}:50051", STOP)
+        self._release.start_pod(self._name, LOAD, f"{GATEWAY}:50051", STOP, str(self._attempts))
         return self
 
     def __exit__(self, kind, error, traceback):

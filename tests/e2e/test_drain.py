@@ -71,6 +71,27 @@ def test_no_request_fails_and_no_text_changes(release, calm, disturb):
     assert load.report["texts"] == calm
 
 
+def test_a_killed_gateway_takes_nothing_but_answers_that_had_begun(release, calm):
+    scale(release, GATEWAY, 2)
+    try:
+        with Load(release, attempts=5) as load:
+            time.sleep(CALM_SECONDS)
+            kill_one_gateway(release)
+            time.sleep(2 * CALM_SECONDS)
+    finally:
+        scale(release, GATEWAY, 1)
+    assert all(failure["had_begun"] for failure in load.report["failures"])
+    assert len(load.report["failures"]) <= len(calm)
+    assert load.report["texts"] == calm
+
+
+def kill_one_gateway(release):
+    """Kill one of the gateways at once, and wait for another in its place."""
+    [victim, *_] = release.namespace.pods("app.kubernetes.io/component=gateway")
+    release.namespace.kubectl("delete", "pod", victim["metadata"]["name"], "--grace-period=0", "--force")
+    release.namespace.rollout(GATEWAY)
+
+
 def scale(release, deployment, replicas):
     """Set the number of replicas, and wait until others are gone."""
     release.namespace.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
