@@ -9,6 +9,7 @@ from expertmesh.wire.calls import (
     decode_response,
     encode_request,
     encode_response,
+    split_call,
 )
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, decode_info, encode_info
@@ -82,3 +83,19 @@ def test_the_description_of_a_server_arrives_as_it_was_sent():
     info = ServerInfo("ab12", (0, 3), 8, 32, 4096, "awq 4-bit g128", "cpu", "cpu", 123456789012, "0.1.0")
     assert decode_info(encode_info(info)) == info
     assert set(info.__dataclass_fields__) == set(expert_pb2.GetInfoResponse.DESCRIPTOR.fields_by_name)
+
+
+def test_a_long_call_is_cut_into_messages_that_add_up_to_it():
+    call = ExpertCall(3, torch.randn(10, 8), torch.randint(0, 8, (10, 2)), torch.rand(10, 2), 1.5, "00-1-2-01")
+    parts = split_call(call, max_bytes=3 * 8 * 4)
+    assert [len(part.hidden) for part in parts] == [3, 3, 3, 1]
+    assert torch.equal(torch.cat([part.hidden for part in parts]), call.hidden)
+    assert torch.equal(torch.cat([part.topk_ids for part in parts]), call.topk_ids)
+    assert torch.equal(torch.cat([part.topk_weights for part in parts]), call.topk_weights)
+    assert {(part.layer, part.timeout_seconds, part.traceparent) for part in parts} == {(3, 1.5, "00-1-2-01")}
+
+
+def test_a_row_larger_than_a_message_still_travels():
+    call = ExpertCall(0, torch.randn(2, 8), torch.zeros(2, 2, dtype=torch.int64), torch.rand(2, 2))
+    assert [len(part.hidden) for part in split_call(call, max_bytes=1)] == [1, 1]
+    assert split_call(call, max_bytes=64) == [call]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, start_http_server
 
 from expertmesh.errors import ConfigError
-from expertmesh.rpc.sockets import with_port
+from expertmesh.rpc.sockets import split_address, with_port
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
     In threads of its own: the event loop answers calls, and a scrape may take as long as it likes. ConfigError when
     the address is none or taken.
     """
-    host, port = _split(address)
+    host, port = split_address(address)
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -27,10 +27,3 @@ def metrics_server(address: str, registry: CollectorRegistry) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal() and int(port) < 2**16):
-        raise ConfigError(f"cannot serve metrics on {address!r}; host:port, such as 0.0.0.0:9090, would be right")
-    return host.removeprefix("[").removesuffix("]"), int(port)

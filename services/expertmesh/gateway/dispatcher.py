@@ -19,9 +19,9 @@ from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableEr
 from expertmesh.gateway.call_spans import send_traced
 from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
 from expertmesh.gateway.pool import ReplicaPool
-from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket, split_call
+from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket
 from expertmesh.tracing.tracer import NullTracer, Tracer
-from expertmesh.wire.calls import ExpertCall, ExpertResult
+from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 # Reasons for which the same call is worth sending again, to another replica where there is one.

@@ -11,13 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import grpc
-import torch
 
 from expertmesh.discovery.picker import Health
 from expertmesh.errors import ExpertmeshError, FingerprintMismatchError
+from expertmesh.gateway.replica_stats import CallTimes, ReplicaStats
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
@@ -37,36 +37,12 @@ MAX_BACKOFF_SECONDS = 1.0
 MISMATCH_BACKOFF_SECONDS = 5.0
 # A server that never answers what it owes is let go after so long.
 RETIREMENT_SECONDS = 60.0
-NUM_RECENT_CALLS = 512
 # Failures that say nothing against the replica: it is full, it leaves, or it was asked for the wrong thing.
 INNOCENT = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.INVALID_REQUEST})
 
 
 class ReplicaLostError(ExpertmeshError):
     """The connection ended before the answer came."""
-
-
-@dataclass(frozen=True)
-class CallTimes:
-    """Where the time of one answered call went: from sending to answer, and of that in queue and kernels there."""
-
-    latency_seconds: float
-    queue_seconds: float
-    compute_seconds: float
-
-
-@dataclass
-class ReplicaStats:
-    """What a replica has done since the gateway knows it; ``recent`` are its last answered calls, oldest first."""
-
-    num_calls: int = 0
-    num_failed_calls: int = 0
-    recent: deque[CallTimes] = field(default_factory=lambda: deque(maxlen=NUM_RECENT_CALLS))
-
-    def record(self, times: CallTimes) -> None:
-        """Count an answered call."""
-        self.num_calls += 1
-        self.recent.append(times)
 
 
 @dataclass(frozen=True)
@@ -254,13 +230,3 @@ class Replica:
         level = logging.WARNING if self.experts and not self.is_retired else logging.DEBUG
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
         _log.log(level, "replica %s: %s", self.endpoint, reason)
-
-
-def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
-    """Cut a call into calls of at most ``max_bytes`` of hidden states each; rows keep their order."""
-    num_rows, width = call.hidden.shape
-    step = max(1, max_bytes // (width * call.hidden.element_size()))
-    if num_rows <= step:
-        return [call]
-    parts = zip(*(torch.split(t, step) for t in (call.hidden, call.topk_ids, call.topk_weights)), strict=True)
-    return [replace(call, hidden=hidden, topk_ids=ids, topk_weights=weights) for hidden, ids, weights in parts]

@@ -7,15 +7,20 @@ from expertmesh.errors import ConfigError
 
 def bind(address: str) -> socket.socket:
     """Listen on ``address`` (host:port, port 0 for a free one); ConfigError when it is no address or taken."""
-    host, _, port = address.rpartition(":")
-    if not (port.isdecimal() and int(port) < 2**16):
-        raise ConfigError(f"cannot listen on {address!r}; host:port, such as 0.0.0.0:50051, would be right")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, int(port)), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error}") from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host, without the brackets of IPv6, and port of an address to listen on; ConfigError when it is none."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(f"cannot listen on {address!r}; host:port, such as 0.0.0.0:50051, would be right")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def with_port(address: str, port: int) -> str:

@@ -4,7 +4,7 @@ Alphabet: U rows (tokens) in a call, A experts chosen per row, D hidden width.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,6 +44,16 @@ class ExpertResult:
     partial: torch.Tensor
     queue_seconds: float
     compute_seconds: float
+
+
+def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
+    """Cut a call into calls of at most ``max_bytes`` of hidden states each; rows keep their order."""
+    num_rows, width = call.hidden.shape
+    step = max(1, max_bytes // (width * call.hidden.element_size()))
+    if num_rows <= step:
+        return [call]
+    parts = zip(*(torch.split(t, step) for t in (call.hidden, call.topk_ids, call.topk_weights)), strict=True)
+    return [replace(call, hidden=hidden, topk_ids=ids, topk_weights=weights) for hidden, ids, weights in parts]
 
 
 def write_call(call: ExpertCall, message: expert_pb2.ExpertCall) -> None:

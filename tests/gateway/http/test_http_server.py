@@ -77,7 +77,7 @@ def test_a_server_that_never_started_drains_at_once():
     asyncio.run(HttpServer("127.0.0.1:0", slow).drain(60))
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:http", "127.0.0.1:65536"])
+@pytest.mark.parametrize("address", ["nowhere", ":8000", "127.0.0.1:http", "127.0.0.1:65536"])
 def test_what_is_no_address_is_named(address):
     with pytest.raises(ConfigError, match=address):
         asyncio.run(HttpServer(address, slow).start())

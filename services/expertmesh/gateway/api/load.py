@@ -11,7 +11,8 @@ import numpy as np
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.load_rates import rates
 from expertmesh.gateway.load import balancedness, shares
-from expertmesh.gateway.replica import CallTimes, Replica
+from expertmesh.gateway.replica import Replica
+from expertmesh.gateway.replica_stats import CallTimes
 from expertmesh.gateway.state import GatewayState, state_of
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import load_pb2 as pb
