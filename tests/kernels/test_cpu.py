@@ -6,6 +6,7 @@ import torch
 from expertmesh.kernels import awq
 from expertmesh.kernels.cpu import MIN_ROWS_TO_DEQUANTIZE, CpuBackend
 from expertmesh.kernels.native.library import load_default
+from expertmesh.kernels.paged_attention import PagedContexts
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
@@ -122,3 +123,16 @@ def test_native_kernels_take_every_width_and_group(bits, group_size):
     x = random_matrix(3, 192, seed=1)
     assert NATIVE.linear(weight).num_bytes < 40 * 192 * 2
     assert relative_error(NATIVE.linear(weight)(x), REFERENCE.linear(weight)(x)) < 2e-4
+
+
+@both_ways
+@pytest.mark.parametrize(("dtype", "max_error"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("window", [3, 100])
+def test_paged_attention_is_close_to_the_reference(cpu, dtype, max_error, window):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 6, 24, generator=generator)  # [S, H, d]
+    keys, values = torch.randn(2, 32, 2, 24, generator=generator).unbind()  # [P, K, d]
+    contexts = PagedContexts(torch.randperm(30, generator=generator).view(3, 10), (10, 1, 7), window)
+    found = cpu.attend_paged(query.to(dtype), keys.to(dtype), values.to(dtype), contexts)
+    assert found.dtype == dtype
+    assert relative_error(found, REFERENCE.attend_paged(query, keys, values, contexts)) < max_error

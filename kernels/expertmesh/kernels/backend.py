@@ -1,6 +1,7 @@
-"""What a kernel backend offers. Knows the signatures of the ops; ``reference`` and ``cpu`` implement them.
+"""What a kernel backend offers. Knows the signatures of the ops; ``reference``, ``cpu`` and ``triton`` implement them.
 
-Alphabet: M rows, D hidden width, N and K output and input features, R rows sorted by expert, E hosted experts.
+Alphabet: M rows, D hidden width, N and K output and input features, R rows sorted by expert, E hosted experts,
+S sequences, P slots of a KV cache, H query heads, G key-value heads, d head width.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from expertmesh.kernels.paged_attention import PagedContexts
 from expertmesh.kernels.weights import ExpertWeights, Weight
 
 
@@ -47,4 +49,13 @@ class Backend(Protocol):
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of one layer, best one after the other: unpacked codes take several times the file."""
+        ...
+
+    def attend_paged(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
+    ) -> torch.Tensor:
+        """Attend from one token per sequence, ``query`` [S, H, d], to ``keys`` and ``values`` [P, G, d] in a cache.
+
+        Returns [S, H, d] in the dtype of ``query``.
+        """
         ...

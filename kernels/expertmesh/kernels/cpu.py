@@ -14,7 +14,9 @@ from expertmesh.kernels.ffn import Expert, GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
+from expertmesh.kernels.native.paged_attention import attend_paged as attend_paged_natively
 from expertmesh.kernels.native.swiglu import NativeSwiGLU
+from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -116,6 +118,14 @@ class CpuBackend:
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""
         return GroupedSwiGLU([self._expert(weights) for weights in experts])
+
+    def attend_paged(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
+    ) -> torch.Tensor:
+        """Attend where the cache lies; without the C kernels, gather the contexts first."""
+        if self._library is None:
+            return attend_paged(query, keys, values, contexts)
+        return attend_paged_natively(self._library, query, keys, values, contexts)
 
     def _expert(self, weights: ExpertWeights) -> Expert:
         """Run an expert in one call where a kernel takes it, else matrix by matrix."""

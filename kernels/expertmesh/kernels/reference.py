@@ -7,6 +7,7 @@ import torch
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
+from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -39,3 +40,9 @@ class ReferenceBackend:
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Dequantize the experts of a layer."""
         return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])
+
+    def attend_paged(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
+    ) -> torch.Tensor:
+        """Gather the contexts and attend."""
+        return attend_paged(query, keys, values, contexts)

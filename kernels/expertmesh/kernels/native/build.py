@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("int16dot.c", "half.c", "swiglu.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("int16dot.c", "half.c", "swiglu.c", "attention.c"))
 HEADERS = tuple(Path(__file__).with_name(name) for name in ("common.h", "int16dot.h"))
 COMPILE_FLAGS = ("-O3", "-fopenmp", "-fPIC", "-c")
 FLAGS_OF_THIS_MACHINE = ("-march=native",)

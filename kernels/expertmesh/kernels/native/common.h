@@ -112,6 +112,16 @@ static inline int useful_threads(int num_threads, int64_t num_products) {
     return num_threads < useful ? num_threads : (int)useful;
 }
 
+/* Add the quarters (or halves) of a vector up to 4 floats. */
+static inline __m128 fold_floats(floats v) {
+#if LANES == 16
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+    const __m256 half = v;
+#endif
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 static inline floats load_as_floats(const void *data, int type, int64_t at) {
     if (type == FLOAT32) return load_floats((const float *)data + at);
     if (type == FLOAT16) return floats_of_halves((const uint16_t *)data + at);
@@ -139,6 +149,11 @@ static inline uint16_t bfloat16_of(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline void write_float(void *data, int type, int64_t at, float value) {
+    if (type == FLOAT32) ((float *)data)[at] = value;
+    else ((uint16_t *)data)[at] = type == FLOAT16 ? float16_of(value) : bfloat16_of(value);
 }
 
 /* Rows of a panel that begins with row `first` of `num_rows`. */

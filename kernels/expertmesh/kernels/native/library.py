@@ -25,6 +25,8 @@ SIGNATURES = {
     "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "swiglu_scratch_bytes": (c_int64, (c_void_p, c_int64)),
     "swiglu_run": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
+    "attention_scratch_bytes": (c_int64, (c_void_p, c_int)),
+    "attention_run": (None, (c_void_p, c_void_p, c_int)),
 }
 
 

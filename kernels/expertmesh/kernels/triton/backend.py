@@ -13,6 +13,7 @@ from torch.nn.functional import linear, silu
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import run_one_by_one
+from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, lay_out
@@ -138,6 +139,12 @@ class TritonBackend:
         gate_up = lay_out([interleave_outputs(expert.w_gate, expert.w_up) for expert in folded], self.device)
         down = lay_out([expert.w_down for expert in folded], self.device)
         return TritonExperts(gate_up, down, self._facts)
+
+    def attend_paged(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
+    ) -> torch.Tensor:
+        """Gather the contexts and attend."""
+        return attend_paged(query, keys, values, contexts)
 
 
 def interleave_outputs(gate: Weight, up: Weight) -> Weight:
