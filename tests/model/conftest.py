@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
@@ -61,10 +62,11 @@ class Rig:
 
 @pytest.fixture
 def make_rig():
-    def make(directory: Path, dtype: torch.dtype = torch.float32) -> Rig:
+    reference = ReferenceBackend(torch.device("cpu"))
+
+    def make(directory: Path, dtype: torch.dtype = torch.float32, backend: Backend = reference) -> Rig:
         checkpoint = Checkpoint.open(directory)
         config = ModelConfig.from_dict(checkpoint.config)
-        backend = ReferenceBackend(torch.device("cpu"))
         decoder = Decoder.load(config, checkpoint, backend, dtype)
         experts = LocalExperts.load(config, checkpoint, backend)
         cache = KVCache(config, NUM_BLOCKS, BLOCK_SIZE, dtype, backend.device)

@@ -70,7 +70,8 @@ class ForwardPass:
         """Attend from ``x`` [T, D] with the matrices under ``prefix`` and go on; returns what o_proj was given."""
         qkv = tuple(self._linear(f"{prefix}.{name}_proj") for name in "qkv")
         output = Tap(self._linear(f"{prefix}.o_proj"))
-        self.hidden = self.hidden + Attention(self.config, qkv, output)(x, 0, self._plan, self._cache)
+        attention = Attention(self.config, self.backend, qkv, output)
+        self.hidden = self.hidden + attention(x, 0, self._plan, self._cache)
         return output.rows  # [T, H * d]
 
     def route(self, prefix: str, x: torch.Tensor) -> dict[int, Routed]:

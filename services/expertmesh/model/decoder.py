@@ -168,4 +168,4 @@ class _Loader:
         joined = stack_outputs(parts)
         qkv = tuple(self._backend.linear(weight) for weight in ([joined] if joined else parts))
         output = self._backend.linear(self.weight(f"{prefix}.o_proj", width, num_q))
-        return Attention(config, qkv, output)
+        return Attention(config, self._backend, qkv, output)

@@ -1,0 +1,50 @@
+"""Attention as the decoder runs it: by spans, and on the C kernels beside torch."""
+
+import pytest
+import torch
+from checkpoints import DENSE_MODEL
+
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.model.attention import DecodeSpan, PrefillSpan, plan_spans
+from expertmesh.model.batch import StepBatch
+
+
+def make_batch(query_lens: tuple[int, ...], context_lens: tuple[int, ...], block_tables: list[list[int]]) -> StepBatch:
+    rows = torch.arange(sum(query_lens))
+    return StepBatch(rows, rows, rows, query_lens, context_lens, torch.tensor(block_tables), rows)
+
+
+def test_sequences_with_one_new_token_share_a_span_and_see_no_block_that_is_not_needed():
+    batch = make_batch((1, 3, 1), (5, 9, 2), [[7, 2, 0], [4, 9, 1], [5, 0, 0]])
+    prefill, decode = plan_spans(batch, block_size=4)
+    assert isinstance(prefill, PrefillSpan) and isinstance(decode, DecodeSpan)
+    assert prefill.rows == slice(1, 4)
+    assert prefill.slots.tolist() == [16, 17, 18, 19, 36, 37, 38, 39, 4]
+    assert decode.rows.tolist() == [0, 4]
+    assert decode.contexts.slots.tolist() == [[28, 29, 30, 31, 8], [20, 21, 22, 23, 0]]
+    assert decode.contexts.lengths == (5, 2)
+
+
+def test_a_step_that_only_decodes_copies_no_rows():
+    (span,) = plan_spans(make_batch((1, 1), (3, 4), [[1], [2]]), block_size=4, window=2)
+    assert span.rows == slice(None)
+    assert span.contexts.bounds.tolist() == [[1, 3], [2, 4]]
+
+
+@pytest.mark.parametrize("sizes", [[30], [13, 17], [1] * 30, [10, 1, 1, 18]])
+@pytest.mark.parametrize(
+    "overrides", [{}, {"head_dim": 24, "num_key_value_heads": 1}, {**DENSE_MODEL, "sliding_window": 7}], ids=str
+)
+@pytest.mark.parametrize("is_native", [True, False], ids=["native", "torch"])
+def test_chunks_on_the_cpu_equal_the_whole_on_the_reference(make_mixtral, make_rig, sizes, overrides, is_native):
+    directory = make_mixtral(**overrides).directory
+    tokens, other = torch.randint(0, 512, (2, 30), generator=torch.Generator().manual_seed(1)).tolist()
+    whole = make_rig(directory).step({0: tokens})
+    rig = make_rig(directory, backend=CpuBackend(is_native))
+    rig.step({1: other[:3]})
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    steps = [
+        rig.step({0: tokens[start : start + size], 1: [other[i]]})
+        for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
+    ]
+    torch.testing.assert_close(torch.cat([step[:-1] for step in steps]), whole, atol=2e-5, rtol=0)
