@@ -72,6 +72,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/rpc_hop.py
 	@$(BIN)/python benchmarks/layer.py
 	@$(BIN)/python benchmarks/cpu_kernels.py
+	@$(BIN)/python benchmarks/cpu_attention.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/calibration.py

@@ -47,11 +47,13 @@ def rotate(backend: CpuBackend, weight: Weight) -> Callable[[torch.Tensor], torc
     return lambda x: next(copies)(x)
 
 
-def measure_seconds(sides: dict[str, Callable[[torch.Tensor], torch.Tensor]], x: torch.Tensor) -> dict[str, float]:
-    """Best time of each side."""
+def measure_seconds(
+    sides: dict[str, Callable[[torch.Tensor], torch.Tensor]], x: torch.Tensor, patience: int = 1
+) -> dict[str, float]:
+    """Best time of each side, tried ``patience`` times as often and long as a matrix needs."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    stop = time.perf_counter() + SECONDS_PER_CASE * len(sides)
-    for turn in range(MAX_TURNS + 1):
+    stop = time.perf_counter() + SECONDS_PER_CASE * len(sides) * patience
+    for turn in range(MAX_TURNS * patience + 1):
         for name, multiply in sides.items():
             started = time.perf_counter()
             multiply(x)

@@ -1,0 +1,78 @@
+"""Attention of decode steps on a CPU: the C kernel, which reads the cache where it lies, beside torch on gathered keys.
+
+Usage: python benchmarks/cpu_attention.py [--contexts 128 2048] [--sequences 1 16] [--threads 1] [--json FILE]
+
+One layer of Mixtral's attention (32 query heads, 8 key-value heads of 128) in float32 and bfloat16, blocks of 16 tokens
+in random order. Sides take turns, and walk through layers that together exceed the caches, as the layers of a model do;
+the best time of each counts, because other work on the machine only ever adds.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from cpu_kernels import measure_seconds
+from report import Row, parse_arguments, show
+
+from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.paged_attention import PagedContexts
+from expertmesh.rpc.memory import keep_freed_memory
+
+NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 32, 8, 128, 16
+# All layers together.
+NUM_BYTES = 2**28
+PATIENCE = 10
+TYPES = (torch.float32, torch.bfloat16)
+
+
+def make_contexts(num_sequences: int, length: int) -> PagedContexts:
+    """Sequences of ``length`` tokens whose blocks lie in random order."""
+    num_blocks = -(-length // BLOCK_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.randperm(num_sequences * num_blocks, generator=generator).view(num_sequences, num_blocks, 1)
+    slots = (blocks * BLOCK_SIZE + torch.arange(BLOCK_SIZE)).flatten(1)[:, :length].contiguous()
+    return PagedContexts(slots, (length,) * num_sequences, length)
+
+
+def walk(backend: Backend, cache: torch.Tensor, contexts: PagedContexts) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Attend in one layer of ``cache`` [layers, 2, slots, kv heads, head dim] after the other."""
+    layers = itertools.cycle(cache)
+    return lambda query: backend.attend_paged(query, *next(layers), contexts)
+
+
+def measure(num_sequences: int, length: int, dtype: torch.dtype) -> list[Row]:
+    """Time both sides at one size."""
+    contexts = make_contexts(num_sequences, length)
+    layer_bytes = 2 * num_sequences * length * NUM_KV_HEADS * HEAD_DIM * dtype.itemsize
+    num_slots = int(contexts.slots.max()) + 1
+    shape = (max(2, NUM_BYTES // layer_bytes), 2, num_slots, NUM_KV_HEADS, HEAD_DIM)
+    cache = torch.randn(shape, dtype=dtype)
+    query = torch.randn(num_sequences, NUM_HEADS, HEAD_DIM).to(dtype)
+    sides = {"native": CpuBackend(), "torch": CpuBackend(is_native=False)}
+    seconds = measure_seconds(
+        {name: walk(backend, cache, contexts) for name, backend in sides.items()}, query, PATIENCE
+    )
+    case = f"{str(dtype).removeprefix('torch.')}, {num_sequences} x {length}"
+    return [
+        Row(case, "time", seconds["native"] * 1e3, "ms", "torch", seconds["torch"] * 1e3),
+        Row(case, "cache read", layer_bytes / seconds["native"] / 1e9, "GB/s"),
+    ]
+
+
+def main() -> None:
+    """Measure every size and report."""
+    parser = parse_arguments(__doc__)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[128, 2048])
+    parser.add_argument("--sequences", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    keep_freed_memory()  # as servers do: torch's side gathers into large buffers
+    torch.set_num_threads(arguments.threads)
+    cases = itertools.product(TYPES, arguments.contexts, arguments.sequences)
+    rows = [row for dtype, length, count in cases for row in measure(count, length, dtype)]
+    show(f"attention of one layer, {arguments.threads} threads", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
