@@ -14,7 +14,6 @@
 #define SPAN 64    /* positions between rescalings */
 #define NUM_ROWS 4 /* keys or values that are read at once, for PAIR heads: 4 x 2 sums or weights leave registers */
 #define PAIR 2
-#define LOG2_E 1.44269504088896341f
 
 /* Slots are [sequences, slots_stride], bounds [sequences, 2]: the first visible position and the number of positions.
    Keys and values are [slots, kv_heads, head_dim], query and output [sequences, heads, head_dim]. */
@@ -132,19 +131,6 @@ static ALWAYS_INLINE void add_rows(const group_t *group, const float *const rows
         }
 }
 
-/* 2 to the power of x <= 0: a Taylor series to degree 7 around the nearest integer, relative error 8e-8 at most; 0 below
-   2^-126.5. */
-static inline floats exp2_of(floats x) {
-    static const float coefficients[] = {1.5252734e-5f, 1.5403530e-4f, 1.3333558e-3f, 9.6181291e-3f,
-                                         5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f};
-    x = max_floats(same_floats(-127.0f), x); /* in this order, NaN remains */
-    const ints whole = nearest_ints(x);
-    const floats part = subtract_floats(x, floats_of_ints(whole));
-    floats result = same_floats(coefficients[0]);
-    for (int i = 1; i < 8; i++) result = multiply_add_floats(result, part, same_floats(coefficients[i]));
-    return multiply_floats(result, cast_to_floats(shift_ints_left(add_ints(whole, same_ints(127)), 23)));
-}
-
 /* Turn the scores of a head into weights relative to its largest score so far, and scale down what it has summed up. */
 static void weigh(const group_t *group, int64_t head) {
     float *weights = group->weights + head * SPAN, *sums = group->sums + head * group->width, lanes[LANES];
@@ -154,11 +140,11 @@ static void weigh(const group_t *group, int64_t head) {
     float highest = lanes[0];
     for (int i = 1; i < LANES; i++) highest = lanes[i] > highest ? lanes[i] : highest;
     for (int i = 0; i < SPAN; i += LANES) {
-        const floats weight = exp2_of(subtract_floats(load_floats(weights + i), same_floats(highest)));
+        const floats weight = exp2_floats(subtract_floats(load_floats(weights + i), same_floats(highest)));
         store_floats(weights + i, weight);
         total = add_floats(total, weight);
     }
-    const floats rescale = exp2_of(same_floats(group->highest[head] - highest));
+    const floats rescale = exp2_floats(same_floats(group->highest[head] - highest));
     store_floats(lanes, rescale);
     group->totals[head] *= lanes[0];
     for (int64_t at = 0; at < group->width; at += LANES)

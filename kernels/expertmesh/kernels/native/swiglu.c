@@ -10,24 +10,9 @@ typedef struct {
     const matrix_t *gate, *up, *down;
 } expert_t;
 
-/* e^x, with a relative error below 2e-7: 2^n times the polynomial of what is left, which is at most ln 2 / 2. */
-static ALWAYS_INLINE floats exp_floats(floats x) {
-    /* NaN is the second operand, which min and max return. */
-    x = min_floats(same_floats(88.0f), max_floats(same_floats(-87.0f), x));
-    const ints exponent = nearest_ints(multiply_floats(x, same_floats(1.44269504f)));
-    const floats n = floats_of_ints(exponent);
-    floats rest = multiply_add_floats(n, same_floats(-0.693145752f), x); /* ln 2 in two parts */
-    rest = multiply_add_floats(n, same_floats(-1.42860677e-6f), rest);
-    floats power = same_floats(1.0f / 720);
-    const float factors[] = {1.0f / 120, 1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f, 1.0f};
-#pragma GCC unroll 8
-    for (int i = 0; i < 6; i++) power = multiply_add_floats(power, rest, same_floats(factors[i]));
-    return multiply_floats(power, cast_to_floats(shift_ints_left(add_ints(exponent, same_ints(127)), 23)));
-}
-
 static ALWAYS_INLINE floats silu(floats x) {
     const floats one = same_floats(1.0f);
-    return divide_floats(x, add_floats(one, exp_floats(subtract_floats(zero_floats(), x))));
+    return divide_floats(x, add_floats(one, exp2_floats(multiply_floats(x, same_floats(-LOG2_E)))));
 }
 
 /* Bytes of scratch memory that the expert needs for `num_rows` rows. */
