@@ -29,7 +29,8 @@ STARTING_STEPS = 16
 def serving(command: str, *flags: object) -> Iterator[str]:
     """Run ``expertmesh COMMAND``; yields the gateway's endpoint once it answers."""
     endpoint = f"127.0.0.1:{free_port()}"
-    where = ("--listen", endpoint, "--http-listen", "")
+    # Prompts are measured several times, and shall be computed each time.
+    where = ("--listen", endpoint, "--http-listen", "", "--no-prefix-cache")
     argv = [sys.executable, "-m", "expertmesh.cli.main", command, *map(str, flags), *where]
     with subprocess.Popen(argv, stdout=sys.stderr) as process:
         try:
