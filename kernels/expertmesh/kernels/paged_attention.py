@@ -3,7 +3,6 @@
 Alphabet: S sequences, C positions of the longest context, P slots, H query heads, K key-value heads, d head width.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,10 +43,6 @@ class PagedContexts:
         first, length = self.bounds[:, :1], self.bounds[:, 1:]  # [S, 1]
         is_seen: torch.Tensor = (positions >= first) & (positions < length)  # [S, C]
         return is_seen[:, None, None]
-
-
-# Attends from ``query`` [S, H, d] to ``keys`` and ``values`` [P, K, d] of the contexts; returns [S, H, d].
-AttendPaged = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, PagedContexts], torch.Tensor]
 
 
 def attend_paged(
