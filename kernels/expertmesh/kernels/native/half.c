@@ -112,15 +112,17 @@ static void multiply_tile(const half_matrix_t *matrix, const float *values, cons
                           int64_t first, int64_t num_rows) {
     floats sums[MAX_PANEL_ROWS * HALVES];
     for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
-    const int64_t num_in = matrix->num_in, num_passes = divide_up(num_rows, MAX_KERNEL_ROWS);
+    const int64_t num_in = matrix->num_in;
+    pass_t passes[MAX_PASSES];
+    const int64_t num_passes = plan_passes(num_rows, MAX_KERNEL_ROWS, passes);
     for (int64_t start = 0; start < num_in; start += MAX_FEATURES) {
         half_block_t block = {.weights = matrix->weights + (tile * num_in + start) * TILE};
         block.num_features = num_in - start < MAX_FEATURES ? num_in - start : MAX_FEATURES;
         for (int64_t pass = 0; pass < num_passes; pass++) {
-            const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
+            const int64_t row = passes[pass].row;
             block.values = values + start * y->num_rows + (first + row) * MAX_FEATURES;
             block.sums = sums + row * HALVES;
-            kernel_of(matrix->type, end - row)(&block);
+            kernel_of(matrix->type, passes[pass].num_rows)(&block);
         }
     }
     write_outputs(sums, num_rows, matrix->num_out, tile, y, first);

@@ -204,22 +204,6 @@ static void widen_block(const uint16_t *words, int64_t num_chunks, int bits, uin
     if (bits == 8) widen(words, num_chunks, 8, panel);
 }
 
-/* Rows of one tile that go through a kernel together: `num_rows` from `row` on. */
-typedef struct {
-    int64_t row;
-    kernel_t run;
-} pass_t;
-
-/* Cut rows into passes of nearly equal size; a block then takes no division, of which five took a third of its time. */
-static int64_t plan_passes(int bits, int64_t num_rows, int64_t max_rows, pass_t *passes) {
-    const int64_t num_passes = divide_up(num_rows, max_rows);
-    for (int64_t pass = 0; pass < num_passes; pass++) {
-        const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
-        passes[pass] = (pass_t){.row = row, .run = kernel_of(bits, end - row)};
-    }
-    return num_passes;
-}
-
 /* Point a block at the scales and zeros of its group. */
 static inline void enter_group(const matrix_t *matrix, int64_t at, block_t *block) {
     for (int half = 0; half < HALVES; half++) {
@@ -235,8 +219,8 @@ void int16dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, cons
     const int is_direct = num_rows <= MAX_DIRECT_ROWS;
     const int bits = is_direct ? matrix->bits : 16;
     const int64_t num_packed_chunks = layout->block_size / (2 * codes_per_word(matrix->bits));
-    pass_t passes[MAX_PANEL_ROWS];
-    const int64_t num_passes = plan_passes(bits, num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS, passes);
+    pass_t passes[MAX_PASSES];
+    const int64_t num_passes = plan_passes(num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS, passes);
     block_t block = {.block_size = layout->block_size, .num_chunks = layout->block_size / (2 * codes_per_word(bits))};
     const uint16_t *words = matrix->codes + tile * layout->num_blocks * layout->block_words;
     for (int64_t index = 0; index < layout->num_blocks; index++, words += layout->block_words) {
@@ -253,7 +237,7 @@ void int16dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, cons
             block.row_scales = input->scales + at;
             block.row_sums = input->sums + at;
             block.sums = sums + row * HALVES;
-            passes[pass].run(&block);
+            kernel_of(bits, passes[pass].num_rows)(&block);
         }
     }
 }
