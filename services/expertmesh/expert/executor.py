@@ -5,7 +5,6 @@ Knows tensors and kernels, not messages. Alphabet: U rows of a call, A experts c
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from expertmesh.expert.batcher import Batch, Batcher
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
+from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
@@ -87,7 +87,7 @@ class Executor:
         results = [
             ExpertResult(part, started - job.arrived, compute_seconds) for job, part in zip(jobs, parts, strict=True)
         ]
-        if math.isfinite(partial.sum().item()):
+        if is_finite(partial):
             return list(results)
         return [_check_finite(job.call, result) for job, result in zip(jobs, results, strict=True)]
 

@@ -3,7 +3,6 @@
 Alphabet: T tokens of the step, S' rows whose logits are wanted, D hidden width, V vocabulary.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,7 @@ from torch.nn.functional import embedding, linear
 
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, Linear
+from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.weights import DenseWeight, Weight, stack_outputs
 from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
 from expertmesh.model.batch import StepBatch
@@ -123,8 +123,7 @@ class Decoder:
     @torch.inference_mode()
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = self._head(self._norm(hidden)).float()  # [S', V]
-        # The sum tells in a tenth of the time, but may itself overflow.
-        if not math.isfinite(logits.sum().item()) and not torch.isfinite(logits).all():
+        if not is_finite(logits):
             raise ComputeError("the logits hold NaN or Inf; the checkpoint's attention or head weights may be broken")
         return logits
 

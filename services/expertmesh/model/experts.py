@@ -1,7 +1,6 @@
 """The door between a decoder layer and its experts, and the experts that live in this process."""
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -9,6 +8,7 @@ import torch
 
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, GroupedFFN
+from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.kernels.weights import ExpertWeights
 from expertmesh.model.config import ModelConfig
@@ -86,7 +86,7 @@ class LocalExperts:
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
         total = run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)
-        if not math.isfinite(total.sum().item()):
+        if not is_finite(total):
             bad_rows = ~total.isfinite().all(dim=1)  # [T]
             experts = sorted(set(topk_ids[bad_rows].flatten().tolist()))
             raise ComputeError(f"layer {layer}, experts {experts}: values that are not finite")
