@@ -72,8 +72,9 @@ def make_call(num_rows=2, layer=0, seed=0, dtype=torch.float32, experts=range(NU
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(num_rows, HIDDEN, generator=generator).to(dtype)
     choices = torch.rand(num_rows, len(experts), generator=generator).argsort(dim=1)[:, :2]
-    topk_weights = torch.rand(num_rows, 2, generator=generator)
-    return ExpertCall(layer, hidden, torch.tensor(list(experts))[choices], topk_weights, timeout_seconds)
+    topk_ids = torch.tensor(list(experts), dtype=torch.int32)[choices].numpy()
+    topk_weights = torch.rand(num_rows, 2, generator=generator).numpy()
+    return ExpertCall(layer, hidden, topk_ids, topk_weights, timeout_seconds)
 
 
 def run_direct(store, call):

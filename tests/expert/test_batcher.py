@@ -21,6 +21,13 @@ def names(items):
     return [item.name for item in items]
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def make_batcher(*items, max_batch_rows=8, max_queue_rows=100):
     batcher = Batcher(max_batch_rows, max_queue_rows)
     for item in items:
@@ -102,6 +109,29 @@ def test_a_sleeping_taker_is_woken(is_item):
         batcher.close()
     taker.join(timeout=10)
     assert [batch and names(batch.jobs) for batch in taken] == [["a"] if is_item else None]
+
+
+def test_it_is_idle_while_its_taker_sleeps():
+    batcher = make_batcher()
+    assert not batcher.is_idle
+    taker = threading.Thread(target=batcher.take)
+    taker.start()
+    wait_until(lambda: batcher.is_idle)
+    batcher.submit(Item("a"))
+    assert not batcher.is_idle
+    taker.join(timeout=10)
+    assert not batcher.is_idle
+
+
+def test_it_is_not_idle_while_it_drains():
+    batcher = make_batcher()
+    taker = threading.Thread(target=batcher.take)
+    taker.start()
+    wait_until(lambda: batcher.is_idle)
+    batcher.drain()
+    assert not batcher.is_idle
+    batcher.close()
+    taker.join(timeout=10)
 
 
 def test_nothing_is_lost_between_many_submitters_and_a_taker():

@@ -1,7 +1,10 @@
 import asyncio
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 
 from expertmesh.expert.batcher import Batcher
@@ -59,7 +62,7 @@ def test_choices_that_another_server_answers_add_nothing(mesh):
     call = mesh.make_call(4, experts=(0, 4))
     call.topk_ids[1, 0] = call.topk_ids[3, 0] = call.topk_ids[3, 1] = -1
     [partial] = partials(run_queued(store, [call]))
-    only = replace(call, topk_weights=call.topk_weights * (call.topk_ids >= 0), topk_ids=call.topk_ids.clamp(min=0))
+    only = replace(call, topk_weights=call.topk_weights * (call.topk_ids >= 0), topk_ids=call.topk_ids.clip(min=0))
     torch.testing.assert_close(partial, mesh.run_direct(store, only))
     assert torch.equal(partial[3], torch.zeros_like(partial[3]))
 
@@ -69,7 +72,7 @@ def test_what_is_not_finite_hits_only_the_guilty_call(mesh):
     store.layers[1].weights[6][2, 0, 0] = float("nan")
     good = mesh.make_call(3, layer=1, seed=1, experts=range(6))
     bad = mesh.make_call(3, layer=1, seed=2, experts=range(6))
-    bad.topk_ids[1] = torch.tensor([6, 2])
+    bad.topk_ids[1] = 6, 2
     first, failure, last = run_queued(store, [good, bad, good])
     assert isinstance(failure, CallFailure)
     assert failure.code == FailureCode.COMPUTE_FAILED
@@ -90,9 +93,9 @@ def test_rows_that_came_in_not_finite_are_the_callers_fault(mesh):
 
 def test_large_finite_values_whose_sum_overflows_are_fine(mesh):
     store, call = mesh.make_store(), mesh.make_call(1)
-    scale = 3e38 / mesh.run_direct(store, call).abs().max()
-    hidden, ids, weights = (each.repeat(64, 1) for each in (call.hidden, call.topk_ids, call.topk_weights * scale))
-    many = replace(call, hidden=hidden, topk_ids=ids, topk_weights=weights)
+    scale = np.float32(3e38 / mesh.run_direct(store, call).abs().max())
+    hidden, ids, weights = call.hidden.repeat(64, 1), call.topk_ids.repeat(64, 0), call.topk_weights.repeat(64, 0)
+    many = replace(call, hidden=hidden, topk_ids=ids, topk_weights=weights * scale)
     [partial] = partials(run_queued(store, [many]))
     assert partial.isfinite().all()
     assert not partial.sum().isfinite()
@@ -105,9 +108,70 @@ def test_a_launch_that_breaks_is_repeated_call_by_call(mesh, caplog):
     first, failure, last = run_queued(store, [good, bad, good])
     assert failure.code == FailureCode.COMPUTE_FAILED
     assert failure.message.endswith("kernels raised RuntimeError: illegal memory access")
-    assert failure.message.startswith(f"layer 0, experts {sorted(set(bad.topk_ids.flatten().tolist()))}")
+    assert failure.message.startswith(f"layer 0, experts {sorted(set(bad.topk_ids.ravel().tolist()))}")
     assert [torch.equal(partial, mesh.run_direct(store, good)) for partial in partials([first, last])] == [True, True]
     assert [record.message for record in caplog.records] == ["the kernels failed"]
+
+
+async def submit(executor, batcher, call, is_alone):
+    """Submit to a thread that sleeps; returns the outcome, and whether it was there at once."""
+    async with asyncio.timeout(10):
+        while not batcher.is_idle:
+            await asyncio.sleep(0.001)
+    outcomes = asyncio.Queue()
+    executor.submit(CallJob(call, outcomes.put_nowait), is_alone)
+    was_inline = not outcomes.empty()
+    return await outcomes.get(), was_inline
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "is_alone", "is_inline"), [(1, True, True), (4, True, True), (5, True, False), (1, False, False)]
+)
+def test_few_rows_of_a_lone_caller_run_at_once(mesh, num_rows, is_alone, is_inline):
+    store, call, seen = mesh.make_store(), mesh.make_call(num_rows), []
+
+    async def main():
+        loop, batcher = asyncio.get_running_loop(), Batcher(64, 1000)
+        observer = SimpleNamespace(answered=seen.extend)
+        with Executor(store, batcher, loop, observer, max_inline_rows=4) as executor:
+            return await submit(executor, batcher, call, is_alone)
+
+    outcome, was_inline = asyncio.run(main())
+    assert was_inline == is_inline
+    assert torch.equal(outcome.partial, mesh.run_direct(store, call))
+    assert [answer for _, answer in seen] == [outcome]
+
+
+def test_nothing_runs_at_once_while_the_device_is_busy(mesh):
+    store = mesh.make_store(wrap=mesh.Held)
+    held = store.layers[0]
+
+    async def main():
+        loop, batcher, outcomes = asyncio.get_running_loop(), Batcher(64, 1000), asyncio.Queue()
+        with Executor(store, batcher, loop) as executor:
+            batcher.submit(CallJob(mesh.make_call(), outcomes.put_nowait))
+            assert await asyncio.to_thread(held.entered.acquire, timeout=10)
+            executor.submit(CallJob(mesh.make_call(), outcomes.put_nowait), is_alone=True)
+            waiting = batcher.num_waiting_rows
+            held.door.release(2)
+            for _ in range(2):
+                await outcomes.get()
+        return waiting
+
+    assert asyncio.run(main()) == 2
+
+
+def test_a_draining_server_runs_nothing_at_once(mesh):
+    store = mesh.make_store()
+
+    async def main():
+        batcher = Batcher(64, 1000)
+        with Executor(store, batcher, asyncio.get_running_loop()) as executor:
+            executor.drain()
+            with pytest.raises(CallFailure, match="shutting down"):
+                executor.submit(CallJob(mesh.make_call(), print), is_alone=True)
+
+    asyncio.run(main())
 
 
 def test_expired_calls_are_answered_and_not_run(mesh):

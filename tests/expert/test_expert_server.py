@@ -4,6 +4,7 @@ import signal
 import threading
 
 import grpc
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,8 @@ from expertmesh.wire.info import decode_info
 
 
 def make_call(hidden_size):
-    return ExpertCall(1, torch.randn(3, hidden_size), torch.tensor([[0, 2], [2, -1], [0, -1]]), torch.rand(3, 2))
+    ids = np.array([[0, 2], [2, -1], [0, -1]], np.int32)
+    return ExpertCall(1, torch.randn(3, hidden_size), ids, torch.rand(3, 2).numpy())
 
 
 def run_dense(checkpoint, call):

@@ -3,6 +3,7 @@ import threading
 from dataclasses import replace
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from grpc_health.v1.health_pb2 import HealthCheckRequest
@@ -72,8 +73,8 @@ def make_awq_store(backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dispatch_equals_forward_equals_direct_with_awq_weights(mesh, name, dtype):
     store = make_awq_store(create_backend(name, torch.device("cpu")))
-    ids = torch.tensor([[1, 3], [3, -1], [-1, -1]])
-    call = ExpertCall(0, torch.randn(3, 128).to(dtype), ids, torch.rand(3, 2))
+    ids = np.array([[1, 3], [3, -1], [-1, -1]], np.int32)
+    call = ExpertCall(0, torch.randn(3, 128).to(dtype), ids, torch.rand(3, 2).numpy())
 
     async def main():
         async with mesh.serving(store) as client:
@@ -108,7 +109,7 @@ def test_two_streams_that_run_together_get_what_each_would_get_alone(mesh):
     calls = [mesh.make_call(3, seed=1), mesh.make_call(4, seed=2)]
 
     async def main():
-        async with mesh.serving(store) as one:
+        async with mesh.serving(store, max_inline_rows=0) as one:
             two = mesh.Client(one.channel, one.server)
             await one.send(0, mesh.make_call(1))
             await entered(held)
@@ -137,7 +138,7 @@ def test_a_bad_call_is_answered_and_the_stream_goes_on(mesh):
     floats.call.topk_ids.dtype = floats.call.topk_weights.dtype
     bad = {
         1: encode_request(1, replace(good, layer=7)),
-        2: encode_request(2, replace(good, topk_ids=torch.tensor([[0, 2], [1, 3]]))),
+        2: encode_request(2, replace(good, topk_ids=np.array([[0, 2], [1, 3]], np.int32))),
         3: damaged,
         4: floats,
         5: expert_pb2.DispatchRequest(request_id=5),
@@ -157,7 +158,7 @@ def test_a_bad_call_is_answered_and_the_stream_goes_on(mesh):
         1: "layer 7 is out of range; this model has layers 0 to 2",
         2: "experts [2] are not here; experts [0, 1, 3] are",
         3: "torch.float32 tensor of shape [2, 16] comes with 127 bytes instead of 128",
-        4: "topk_ids are torch.float32; int32 would be right",
+        4: "topk_ids are float32; int32 would be right",
         5: "tensor dtype 0 is unknown; one of float32, float16, bfloat16, int32 would be right",
         6: "hidden has 10 rows; at most 8 fit in one call, send several",
     }
@@ -186,7 +187,7 @@ def test_a_full_queue_is_busy_and_a_late_call_is_not_run(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store, max_batch_rows=4, max_queue_rows=4) as client:
+        async with mesh.serving(store, max_batch_rows=4, max_queue_rows=4, max_inline_rows=0) as client:
             await client.send(0, mesh.make_call(1))
             await entered(held)
             await client.send(1, mesh.make_call(3, timeout_seconds=0.01))
@@ -251,7 +252,7 @@ def test_forward_stops_waiting_at_its_deadline_and_leaves_the_queue(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store) as client:
+        async with mesh.serving(store, max_inline_rows=0) as client:
             await client.send(0, mesh.make_call(1))
             await entered(held)
             with pytest.raises(grpc.aio.AioRpcError) as late:
@@ -270,7 +271,7 @@ def test_a_client_that_leaves_takes_its_waiting_calls_along(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store) as client:
+        async with mesh.serving(store, max_inline_rows=0) as client:
             gone = mesh.Client(client.channel, client.server)
             await gone.send(0, mesh.make_call(1))
             await entered(held)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,7 +58,7 @@ async def pool_of(*codes: FailureCode) -> AsyncIterator[tuple[ReplicaPool, list[
 
 
 async def fail_call(replica: Replica) -> None:
-    call = ExpertCall(0, torch.zeros(1, 8), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1))
+    call = ExpertCall(0, torch.zeros(1, 8), np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))
     ticket = replica.send(call)
     with pytest.raises(CallFailure):
         await ticket.answer

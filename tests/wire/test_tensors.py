@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expertmesh.v1 import tensor_pb2
-from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, write
+from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, decode_floats, decode_ids, write, write_array
 
 DTYPES = {
     tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,
@@ -80,6 +81,26 @@ def test_shape_and_bytes_must_agree(shape, data, words):
 def test_an_unknown_dtype_is_named(dtype):
     with pytest.raises(WireError, match=f"tensor dtype {dtype} is unknown; one of float32, float16, bfloat16, int32"):
         decode(tensor_pb2.Tensor(dtype=dtype, shape=[1], data=bytes(4)))
+
+
+@pytest.mark.parametrize(("dtype", "decode_array"), [(np.int32, decode_ids), (np.float32, decode_floats)])
+def test_an_array_travels_like_a_tensor(dtype, decode_array):
+    array = np.arange(6, dtype=dtype).reshape(2, 3).T
+    message = tensor_pb2.Tensor()
+    write_array(array, message)
+    assert message == encode(torch.from_numpy(array))
+    received = decode_array(message, "numbers")
+    assert received.dtype == dtype
+    assert np.array_equal(received, array)
+
+
+def test_an_array_whose_message_holds_something_else_is_refused():
+    with pytest.raises(WireError, match="numbers are int32; float32 would be right"):
+        decode_floats(encode(torch.zeros(2, dtype=torch.int32)), "numbers")
+    with pytest.raises(WireError, match="tensor dtype 99 is unknown"):
+        decode_ids(tensor_pb2.Tensor(dtype=99), "numbers")
+    with pytest.raises(WireError, match=r"an array of int64 cannot be sent; one of float32, int32 can"):
+        write_array(np.zeros(1, np.int64), tensor_pb2.Tensor())
 
 
 def test_a_dtype_without_a_place_on_the_wire_is_named():

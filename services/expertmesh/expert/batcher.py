@@ -61,6 +61,12 @@ class Batcher(Generic[JobT]):
         """Rows submitted and not yet taken."""
         return self._num_waiting_rows
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a job submitted now would be taken at once and alone."""
+        with self._lock:
+            return self._is_taker_asleep and not self._is_draining
+
     def submit(self, job: JobT) -> None:
         """Add a job; CallFailure BUSY when the queue is full and DRAINING after ``drain``."""
         with self._lock:

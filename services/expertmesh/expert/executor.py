@@ -1,4 +1,4 @@
-"""The device thread: takes calls that wait, runs them together, hands their results back to the event loop.
+"""Who runs calls: a device thread takes those that wait and runs them together; few rows of a lone caller run at once.
 
 Knows tensors and kernels, not messages. Alphabet: U rows of a call, A experts chosen per row, D hidden width.
 """
@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from expertmesh.expert.batcher import Batch, Batcher
@@ -22,9 +24,16 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 
 _log = logging.getLogger(__name__)
 
+# While they run the event loop hears nobody, health checks neither: on CPUs for tens of milliseconds at most.
+MAX_INLINE_ROWS = 8
+
 
 class Executor:
-    """Runs what ``batcher`` holds on the experts of ``store``, in a thread of its own; use it in ``with``."""
+    """Runs calls on the experts of ``store``, those in ``batcher`` in a thread of its own; use it in ``with``.
+
+    Everything but that thread belongs to the event loop ``loop``. Calls of up to ``max_inline_rows`` rows may be run
+    there, too.
+    """
 
     def __init__(
         self,
@@ -32,11 +41,13 @@ class Executor:
         batcher: Batcher[CallJob],
         loop: asyncio.AbstractEventLoop,
         observer: CallObserver = NullCallObserver(),  # noqa: B008
+        max_inline_rows: int = MAX_INLINE_ROWS,
     ) -> None:
         self._store = store
         self._batcher = batcher
         self._loop = loop
         self._observer = observer
+        self._max_inline_rows = max_inline_rows
         self._thread = threading.Thread(target=self._work, name="expert-device")
 
     def __enter__(self) -> "Executor":
@@ -48,13 +59,34 @@ class Executor:
         self._batcher.close()
         self._thread.join()
 
-    def _work(self) -> None:
-        with torch.inference_mode():
-            while (batch := self._batcher.take()) is not None:
-                answers = self._answer(batch)
-                self._loop.call_soon_threadsafe(_deliver, answers)
-                self._observer.answered(answers)
+    def submit(self, job: CallJob, is_alone: bool) -> None:
+        """Queue a job, or run it at once: then it is answered on return; CallFailure as ``Batcher.submit``.
 
+        A job ``is_alone`` when no other caller is there, whose calls could join it. The way to the thread and back
+        takes longer than the transport of a row; without company, nothing is won by it.
+        """
+        if is_alone and job.num_rows <= self._max_inline_rows and self._batcher.is_idle:
+            answers = self._answer(Batch([job], []))
+            _deliver(answers)
+            self._loop.call_soon(self._observer.answered, answers)  # after the answer is on its way
+        else:
+            self._batcher.submit(job)
+
+    def cancel(self, job: CallJob) -> None:
+        """Do not run a job that still waits."""
+        self._batcher.cancel(job)
+
+    def drain(self) -> None:
+        """Refuse new jobs from now on."""
+        self._batcher.drain()
+
+    def _work(self) -> None:
+        while (batch := self._batcher.take()) is not None:
+            answers = self._answer(batch)
+            self._loop.call_soon_threadsafe(_deliver, answers)
+            self._observer.answered(answers)
+
+    @torch.inference_mode()
     def _answer(self, batch: Batch[CallJob]) -> list[tuple[CallJob, Outcome]]:
         answers: list[tuple[CallJob, Outcome]] = [(job, _expired(job)) for job in batch.expired]
         if batch.jobs:
@@ -74,16 +106,16 @@ class Executor:
     def _run_together(self, jobs: Sequence[CallJob]) -> list[Outcome]:
         started = time.monotonic()
         hidden, ids, weights = _join([job.call for job in jobs])
-        device = self._store.device
+        store = self._store
         partial = run_chosen(
-            self._store.layers[jobs[0].call.layer],
-            len(self._store.experts),
-            hidden.to(device),
-            self._store.slots_of(ids).to(device),
-            weights.to(device),
+            store.layers[jobs[0].call.layer],
+            len(store.experts),
+            hidden.to(store.device),
+            store.slots_of(ids),
+            weights,
         ).cpu()  # [sum of U, D]
         compute_seconds = time.monotonic() - started
-        parts = partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
+        parts = [partial] if len(jobs) == 1 else partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
         results = [
             ExpertResult(part, started - job.arrived, compute_seconds) for job, part in zip(jobs, parts, strict=True)
         ]
@@ -92,13 +124,13 @@ class Executor:
         return [_check_finite(job.call, result) for job, result in zip(jobs, results, strict=True)]
 
 
-def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     if len(calls) == 1:
         return calls[0].hidden, calls[0].topk_ids, calls[0].topk_weights
     return (
         torch.cat([call.hidden for call in calls]),  # [sum of U, D]
-        torch.cat([call.topk_ids for call in calls]),  # [sum of U, A]
-        torch.cat([call.topk_weights for call in calls]),  # [sum of U, A]
+        np.concatenate([call.topk_ids for call in calls]),  # [sum of U, A]
+        np.concatenate([call.topk_weights for call in calls]),  # [sum of U, A]
     )
 
 
@@ -115,16 +147,17 @@ def _expired(job: CallJob) -> CallFailure:
 
 
 def _check_finite(call: ExpertCall, result: ExpertResult) -> Outcome:
-    is_bad = ~result.partial.isfinite().all(dim=1)  # [U]
+    is_bad = ~result.partial.isfinite().all(dim=1).numpy()  # [U]
     if not is_bad.any():
         return result
-    rows = is_bad.nonzero().flatten().tolist()
-    is_given = call.hidden.isfinite().all(dim=1) & (call.topk_weights.isfinite() | (call.topk_ids < 0)).all(dim=1)
+    rows = np.flatnonzero(is_bad).tolist()
+    has_finite_weights = (np.isfinite(call.topk_weights) | (call.topk_ids < 0)).all(axis=1)  # [U]
+    is_given = call.hidden.isfinite().all(dim=1).numpy() & has_finite_weights
     if not is_given[is_bad].all():
         return CallFailure(FailureCode.INVALID_REQUEST, f"hidden or topk_weights of rows {rows} are not finite")
     return _failed(call, f"values that are not finite in rows {rows}", call.topk_ids[is_bad])
 
 
-def _failed(call: ExpertCall, what: str, ids: torch.Tensor | None = None) -> CallFailure:
-    experts = sorted(set((call.topk_ids if ids is None else ids).flatten().tolist()) - {-1})
+def _failed(call: ExpertCall, what: str, ids: npt.NDArray[np.int32] | None = None) -> CallFailure:
+    experts = sorted(set((call.topk_ids if ids is None else ids).ravel().tolist()) - {-1})
     return CallFailure(FailureCode.COMPUTE_FAILED, f"layer {call.layer}, experts {experts}: {what}")

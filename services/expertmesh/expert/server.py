@@ -15,7 +15,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.call_spans import TracedCalls
-from expertmesh.expert.executor import Executor
+from expertmesh.expert.executor import MAX_INLINE_ROWS, Executor
 from expertmesh.expert.job import CallJob
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
@@ -40,10 +40,11 @@ class ExpertServerConfig:
     """What to serve and where.
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
-    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; ``drain_seconds`` is what
-    calls in flight get after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers
-    come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere.
-    Spans of calls that are traced go where ``trace`` says.
+    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; calls of up to
+    ``max_inline_rows`` rows of a lone gateway run in the event loop. ``drain_seconds`` is what calls in flight get
+    after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late.
+    ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere. Spans of calls that are traced go where
+    ``trace`` says.
     """
 
     model: Path
@@ -52,6 +53,7 @@ class ExpertServerConfig:
     backend: str = "auto"
     device: str = "cpu"
     max_batch_rows: int = 2048
+    max_inline_rows: int = MAX_INLINE_ROWS
     max_queue_rows: int = 16384
     drain_seconds: float = 25.0
     round_to_bits: int | None = None
@@ -138,12 +140,14 @@ async def running(
     batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)
     registry = CollectorRegistry()
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
+    observer, loop = TracedCalls(metrics, tracer), asyncio.get_running_loop()
+    executor = Executor(store, batcher, loop, observer, config.max_inline_rows)
     max_rows = max_call_rows(config, store.hidden_size)
-    servicer = ExpertService(store, batcher, info, max_rows, config.chaos_delay_seconds, metrics)
+    servicer = ExpertService(store, executor, info, max_rows, config.chaos_delay_seconds, metrics)
     server = RpcServer(config.listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
-    with scraped as metrics_address, Executor(store, batcher, asyncio.get_running_loop(), TracedCalls(metrics, tracer)):
+    with scraped as metrics_address, executor:
         try:
             await server.start()
             yield RunningServer(server.address, batcher, metrics_address)

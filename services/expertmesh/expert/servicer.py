@@ -7,8 +7,8 @@ from dataclasses import replace
 import grpc.aio
 
 from expertmesh.errors import FingerprintMismatchError
-from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.checks import check_call
+from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
@@ -28,7 +28,7 @@ GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.
 
 
 class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
-    """Checks calls, queues them in ``batcher`` and answers; ``max_rows`` is the greatest call that is accepted.
+    """Checks calls, has them run by ``executor`` and answers; ``max_rows`` is the greatest call that is accepted.
 
     Every answer comes ``delay_seconds`` late: so a slow network can be tried out.
     """
@@ -36,14 +36,14 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     def __init__(
         self,
         store: ExpertStore,
-        batcher: Batcher[CallJob],
+        executor: Executor,
         info: ServerInfo,
         max_rows: int,
         delay_seconds: float = 0.0,
         observer: CallObserver = NullCallObserver(),  # noqa: B008
     ) -> None:
         self._store = store
-        self._batcher = batcher
+        self._executor = executor
         self._info = info
         self._max_rows = max_rows
         self._delay_seconds = delay_seconds
@@ -56,7 +56,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async with report_errors(context):
             self._check_not_draining()
             self._check_fingerprint(context)
-            stream = DispatchStream(self._submit, self._batcher.cancel)
+            stream = DispatchStream(self._submit, self._executor.cancel)
             self._streams.add(stream)
             try:
                 await stream.run(requests, context.write)
@@ -80,19 +80,18 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     def drain(self) -> None:
         """Refuse new calls; each stream ends once its calls are answered."""
         self._is_draining = True
-        self._batcher.drain()
+        self._executor.drain()
         for stream in self._streams:
             stream.end()
 
-    def _submit(self, call: ExpertCall, on_done: Callable[[Outcome], None]) -> CallJob:
-        job = CallJob(call, self._delayed(on_done))
+    def _submit(self, job: CallJob) -> None:
+        job.on_done = self._delayed(job.on_done)
         try:
-            check_call(call, self._store, self._max_rows)
-            self._batcher.submit(job)
+            check_call(job.call, self._store, self._max_rows)
+            self._executor.submit(job, is_alone=len(self._streams) == 1)
         except CallFailure as failure:
             self._observer.refused(failure)
             raise
-        return job
 
     def _delayed(self, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
         if not self._delay_seconds:
@@ -105,11 +104,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
 
     async def _run(self, call: ExpertCall) -> ExpertResult:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        job = self._submit(call, lambda outcome: None if done.done() else done.set_result(outcome))
+        job = CallJob(call, lambda outcome: None if done.done() else done.set_result(outcome))
+        self._submit(job)
         try:
             outcome = await done
         finally:
-            self._batcher.cancel(job)
+            self._executor.cancel(job)
         if isinstance(outcome, CallFailure):
             raise outcome
         return outcome

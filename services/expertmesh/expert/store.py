@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from expertmesh.checkpoint.reader import Checkpoint
@@ -28,8 +30,8 @@ class ExpertStore:
         self.num_experts = num_experts
         self.hidden_size = hidden_size
         self.device = device
-        self._slots = torch.full((num_experts + 1,), -1)
-        self._slots[list(experts)] = torch.arange(len(experts))
+        self._slots = np.full(num_experts + 1, -1)
+        self._slots[list(experts)] = np.arange(len(experts))
 
     @classmethod
     def load(
@@ -52,8 +54,8 @@ class ExpertStore:
         """Bytes of all hosted weights in the layout of the backend."""
         return sum(layer.num_bytes for layer in self.layers)
 
-    def slots_of(self, expert_ids: torch.Tensor) -> torch.Tensor:
-        """Map ids [U, A] int64 from -1 to E - 1 to positions in a layer; -1 for -1 and for what is not hosted."""
+    def slots_of(self, expert_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Map ids [U, A] from -1 to E - 1 to positions in a layer; -1 for -1 and for what is not hosted."""
         return self._slots[expert_ids]  # -1 reads the last entry, which belongs to no expert
 
 

@@ -7,21 +7,22 @@ from functools import partial
 
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.v1 import expert_pb2
-from expertmesh.wire.calls import ExpertCall, decode_call, encode_response
+from expertmesh.wire.calls import decode_call, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.tensors import WireError
 
 # A client that asks and does not listen is not read any further once so many answers lie ready for it.
 MAX_UNWRITTEN = 256
 
-Submit = Callable[[ExpertCall, Callable[[Outcome], None]], CallJob]
+Submit = Callable[[CallJob], None]
 Write = Callable[[expert_pb2.DispatchResponse], Awaitable[None]]
 
 
 class DispatchStream:
     """Reads calls, submits them without waiting, and writes outcomes one at a time in the order they become ready.
 
-    Two tasks per stream and none per message: at a row or two per call, tasks would cost more than the transport.
+    ``submit`` refuses a job with CallFailure, and may answer it before it returns. Two tasks per stream and none per
+    message: at a row or two per call, tasks would cost more than the transport.
     """
 
     def __init__(self, submit: Submit, cancel: Callable[[CallJob], object]) -> None:
@@ -58,6 +59,8 @@ class DispatchStream:
         try:
             async for request in requests:
                 self._accept(request)
+                # What is answered already is written first: to ask for the next call takes time, too.
+                await asyncio.sleep(0)
                 while len(self._ready) >= MAX_UNWRITTEN:
                     self._written.clear()
                     await self._written.wait()
@@ -66,17 +69,21 @@ class DispatchStream:
 
     def _accept(self, request: expert_pb2.DispatchRequest) -> None:
         request_id = request.request_id
+        if request_id in self._owed:
+            what = f"request_id {request_id} is in flight already"
+            self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, what))
+            return
+        finish = partial(self._finish, request_id)
         try:
-            if request_id in self._owed:
-                raise CallFailure(FailureCode.INVALID_REQUEST, f"request_id {request_id} is in flight already")
-            self._owed[request_id] = self._submit(decode_call(request.call), partial(self._finish, request_id))
+            job = self._owed[request_id] = CallJob(decode_call(request.call), finish)
+            self._submit(job)
         except WireError as error:
-            self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, str(error)))
+            finish(CallFailure(FailureCode.INVALID_REQUEST, str(error)))
         except CallFailure as failure:
-            self._answer(request_id, failure)
+            finish(failure)
 
     def _finish(self, request_id: int, outcome: Outcome) -> None:
-        del self._owed[request_id]
+        self._owed.pop(request_id, None)
         self._answer(request_id, outcome)
 
     def _answer(self, request_id: int, outcome: Outcome) -> None:

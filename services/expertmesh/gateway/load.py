@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from expertmesh.gateway.histogram import Histogram
@@ -35,7 +36,7 @@ class CountedExperts:
         traceparent: str = "",
     ) -> torch.Tensor:
         """Run the experts and count their rows; arguments and result as in ``Experts``."""
-        with self._load.step(layer, topk_ids) as step:
+        with self._load.step(layer, topk_ids.cpu().numpy()) as step:
             step.sent(step.experts)
             return await self._experts(layer, hidden, topk_ids, topk_weights, traceparent)
 
@@ -61,9 +62,9 @@ class ExpertLoadCounter:
         return len(self.inflight_rows)
 
     @contextmanager
-    def step(self, layer: int, topk_ids: torch.Tensor) -> Iterator["StepLoad"]:
+    def step(self, layer: int, topk_ids: npt.NDArray[np.integer]) -> Iterator["StepLoad"]:
         """Count the choices ``topk_ids`` [T, A] of one layer step; they are owed until the body ends at the latest."""
-        rows = np.bincount(topk_ids.cpu().numpy().ravel(), minlength=self.num_experts)  # [E]
+        rows = np.bincount(topk_ids.ravel(), minlength=self.num_experts)  # [E]
         self._tokens[layer] += rows
         step = StepLoad(self, rows.tolist())
         try:

@@ -172,6 +172,8 @@ class Replica:
     async def _read(self, stream: Stream) -> None:
         while isinstance(response := await stream.read(), expert_pb2.DispatchResponse):
             self._deliver(response)
+            # Who waits for the answer goes on first: to ask for the next one takes time, too.
+            await asyncio.sleep(0)
 
     def _check(self, info: ServerInfo) -> None:
         if info.fingerprint != self._fingerprint:

@@ -85,7 +85,8 @@ class LocalExperts:
     def _run(
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
-        total = run_chosen(self._layers[layer], self._num_experts, hidden, topk_ids, topk_weights)
+        ids, weights = topk_ids.cpu().numpy(), topk_weights.cpu().numpy()
+        total = run_chosen(self._layers[layer], self._num_experts, hidden, ids, weights)
         if not is_finite(total):
             bad_rows = ~total.isfinite().all(dim=1)  # [T]
             experts = sorted(set(topk_ids[bad_rows].flatten().tolist()))

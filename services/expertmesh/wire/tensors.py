@@ -1,9 +1,11 @@
-"""Tensors to bytes and back. Knows dtypes and shapes, not what a tensor means."""
+"""Tensors and arrays to bytes and back. Knows dtypes and shapes, not what they mean."""
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
@@ -11,6 +13,8 @@ from expertmesh.errors import ExpertmeshError
 from expertmesh.v1 import tensor_pb2
 
 MAX_DIMS = 4
+
+Array = npt.NDArray[np.generic]
 
 # For each dtype on the wire: the dtype of torch, and a dtype of numpy that holds the same bits (numpy has no bfloat16).
 _CODECS: dict[tensor_pb2.DataType, tuple[torch.dtype, np.dtype[np.generic]]] = {
@@ -20,6 +24,9 @@ _CODECS: dict[tensor_pb2.DataType, tuple[torch.dtype, np.dtype[np.generic]]] = {
     tensor_pb2.DATA_TYPE_INT32: (torch.int32, np.dtype("<i4")),
 }
 _WIRE_DTYPES = {torch_dtype: wire for wire, (torch_dtype, _) in _CODECS.items()}
+# Arrays travel as what they are.
+_ARRAY_TYPES = (tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_INT32)
+_WIRE_DTYPES_OF_ARRAYS = {_CODECS[wire][1]: wire for wire in _ARRAY_TYPES}
 
 
 class WireError(ExpertmeshError, ValueError):
@@ -35,9 +42,15 @@ def write(tensor: torch.Tensor, message: tensor_pb2.Tensor) -> None:
     if wire_dtype is None:
         raise WireError(f"dtype {tensor.dtype} cannot be sent; one of {_names(_WIRE_DTYPES)} can")
     bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    message.dtype = wire_dtype
-    message.shape[:] = tensor.shape
-    message.data = bits.detach().cpu().numpy().tobytes()  # row-major whatever the strides
+    _fill(message, wire_dtype, bits.detach().cpu().numpy())
+
+
+def write_array(array: Array, message: tensor_pb2.Tensor) -> None:
+    """Fill an empty message with an array of float32 or int32; WireError for another dtype."""
+    wire_dtype = _WIRE_DTYPES_OF_ARRAYS.get(array.dtype)
+    if wire_dtype is None:
+        raise WireError(f"an array of {array.dtype} cannot be sent; one of {_names(_WIRE_DTYPES_OF_ARRAYS)} can")
+    _fill(message, wire_dtype, array)
 
 
 def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
@@ -45,17 +58,50 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
 
     WireError when the dtype is unknown or when shape and byte count do not agree.
     """
+    dtype, bits = _read(message)
+    if not bits.size:
+        return torch.empty(bits.shape, dtype=dtype)
+    # DLPack shares read-only memory without the copy, or the warning, of torch.from_numpy and torch.frombuffer.
+    tensor: torch.Tensor = from_dlpack(bits)
+    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
+
+
+def decode_floats(message: tensor_pb2.Tensor, name: str) -> npt.NDArray[np.float32]:
+    """Turn a message into a read-only array of float32 that shares the received bytes; ``name`` says what it is.
+
+    WireError as in ``decode``, and when the message holds another dtype.
+    """
+    _check_dtype(message, tensor_pb2.DATA_TYPE_FLOAT32, name)
+    return cast(npt.NDArray[np.float32], _read(message)[1])
+
+
+def decode_ids(message: tensor_pb2.Tensor, name: str) -> npt.NDArray[np.int32]:
+    """Do the same as ``decode_floats`` for int32."""
+    _check_dtype(message, tensor_pb2.DATA_TYPE_INT32, name)
+    return cast(npt.NDArray[np.int32], _read(message)[1])
+
+
+def _fill(message: tensor_pb2.Tensor, wire_dtype: tensor_pb2.DataType, bits: Array) -> None:
+    message.dtype = wire_dtype
+    message.shape[:] = bits.shape
+    message.data = bits.tobytes()  # row-major whatever the strides
+
+
+def _read(message: tensor_pb2.Tensor) -> tuple[torch.dtype, Array]:
+    """Return the dtype of a tensor, and its values in the dtype of numpy that holds the same bits."""
     codec = _CODECS.get(message.dtype)
     if codec is None:
         raise WireError(f"tensor dtype {message.dtype} is unknown; one of {_names(_WIRE_DTYPES)} would be right")
     torch_dtype, numpy_dtype = codec
     shape, data = tuple(message.shape), message.data
     _check_size(shape, len(data), torch_dtype)
-    if not data:
-        return torch.empty(shape, dtype=torch_dtype)
-    # DLPack shares read-only memory without the copy, or the warning, of torch.from_numpy and torch.frombuffer.
-    tensor: torch.Tensor = from_dlpack(np.frombuffer(data, numpy_dtype).reshape(shape))
-    return tensor.view(torch.bfloat16) if torch_dtype == torch.bfloat16 else tensor
+    return torch_dtype, np.frombuffer(data, numpy_dtype).reshape(shape)
+
+
+def _check_dtype(message: tensor_pb2.Tensor, expected: tensor_pb2.DataType, name: str) -> None:
+    if message.dtype != expected and message.dtype in _CODECS:
+        found, right = _CODECS[message.dtype][0], _CODECS[expected][0]
+        raise WireError(f"{name} are {_names([found])}; {_names([right])} would be right")
 
 
 def _check_size(shape: tuple[int, ...], num_bytes: int, dtype: torch.dtype) -> None:
@@ -68,5 +114,5 @@ def _check_size(shape: tuple[int, ...], num_bytes: int, dtype: torch.dtype) -> N
         raise WireError(f"tensor shape {list(shape)} is empty and yet beyond any size")
 
 
-def _names(dtypes: Iterable[torch.dtype]) -> str:
+def _names(dtypes: Iterable[torch.dtype | np.dtype[np.generic]]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
