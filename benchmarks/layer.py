@@ -23,6 +23,7 @@ from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
+from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.memory import keep_freed_memory
 
 HIDDEN, FFN, GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 4096, 14336, 128, 8, 2
@@ -92,10 +93,11 @@ async def time_step(pool: ReplicaPool, remote: RemoteExperts, num_rows: int, gen
     hidden = torch.randn(num_rows, HIDDEN, generator=generator).to(torch.bfloat16)
     topk_ids = torch.rand(num_rows, NUM_EXPERTS, generator=generator).topk(NUM_CHOSEN).indices
     topk_weights = torch.rand(num_rows, NUM_CHOSEN, generator=generator).softmax(-1)
+    call = LayerCall(0, hidden, topk_ids, topk_weights)
     for replica in pool.replicas:
         replica.stats.recent.clear()
     started = time.perf_counter()
-    await remote(0, hidden, topk_ids, topk_weights)
+    await remote(call)
     total = time.perf_counter() - started
     slowest = max((times for r in pool.replicas for times in r.stats.recent), key=lambda times: times.latency_seconds)
     return StepTimes(

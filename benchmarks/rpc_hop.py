@@ -21,6 +21,7 @@ from servers import connected_pool, serve_layer, server_process
 
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.load import ExpertLoadCounter
+from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
 from expertmesh.rpc.memory import keep_freed_memory
 
@@ -75,11 +76,10 @@ async def measure(experts: str, echo: str) -> list[Row]:
 def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
     """Make a call that dispatches rows to both experts and combines the answer."""
     hidden = torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16)
-    topk_ids = torch.tensor([[0, 1]]).repeat(num_rows, 1)
-    topk_weights = torch.full((num_rows, 2), 0.5)
+    call = LayerCall(0, hidden, torch.tensor([[0, 1]]).repeat(num_rows, 1), torch.full((num_rows, 2), 0.5))
 
     async def hop() -> None:
-        await remote(0, hidden, topk_ids, topk_weights)
+        await remote(call)
 
     return hop
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,9 @@ from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.config import ModelConfig
-from expertmesh.model.experts import LocalExperts
+from expertmesh.model.experts import LayerCall, LocalExperts
 
 HIDDEN, NUM_EXPERTS = 128, 8
-Step = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +30,18 @@ def directory(make_mixtral) -> Path:
     return make_mixtral().directory
 
 
-def make_step(num_rows: int, seed: int = 0, layer: int = 1) -> Step:
+def make_step(num_rows: int, seed: int = 0, layer: int = 1) -> LayerCall:
     generator = torch.Generator().manual_seed(seed)
     topk_ids = torch.rand(num_rows, NUM_EXPERTS, generator=generator).argsort(1)[:, :2]
     topk_weights = torch.rand(num_rows, 2, generator=generator)
-    return layer, torch.randn(num_rows, HIDDEN, generator=generator), topk_ids, topk_weights
+    return LayerCall(layer, torch.randn(num_rows, HIDDEN, generator=generator), topk_ids, topk_weights)
 
 
-def run_local(directory: Path, step: Step) -> torch.Tensor:
+def run_local(directory: Path, step: LayerCall) -> torch.Tensor:
     checkpoint = Checkpoint.open(directory)
     backend = ReferenceBackend(torch.device("cpu"))
     local = LocalExperts.load(ModelConfig.from_dict(checkpoint.config), checkpoint, backend)
-    return asyncio.run(local(*step))
+    return asyncio.run(local(step))
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ def test_remote_experts_equal_local_ones(directory, hosts, max_message_bytes):
     async def run() -> list[torch.Tensor]:
         async with serving(directory, hosts) as (pool, _):
             remote = RemoteExperts(pool, DispatchConfig(max_message_bytes=max_message_bytes), ExpertLoadCounter(10, 8))
-            answers = [await remote(*step) for step in steps]
+            answers = [await remote(step) for step in steps]
             assert {replica.inflight_rows for replica in pool.replicas} == {0}
             return answers
 
@@ -85,14 +85,13 @@ def test_remote_experts_equal_local_ones(directory, hosts, max_message_bytes):
 
 
 def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(directory):
-    _, hidden, _, weights = make_step(3)
-    topk_ids = torch.tensor([[0, 1], [0, 2], [2, 3]])
+    step = replace(make_step(3, layer=0), topk_ids=torch.tensor([[0, 1], [0, 2], [2, 3]]))
 
     async def run() -> list[int]:
         async with serving(directory, QUARTERS) as (pool, _):
             remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, 8))
-            answer = asyncio.ensure_future(remote(0, hidden, topk_ids, weights))
-            while not any(replica.inflight_rows for replica in pool.replicas):
+            answer = asyncio.ensure_future(remote(step))
+            while not (answer.done() or any(replica.inflight_rows for replica in pool.replicas)):
                 await asyncio.sleep(0)
             sent = [pool.ready(expert)[0].inflight_rows for expert in (0, 2, 4, 6)]
             await answer
@@ -107,21 +106,21 @@ def test_another_replica_gives_the_same_bytes(directory):
     async def run() -> list[torch.Tensor]:
         async with serving(directory, [*QUARTERS, (0, 1)]) as (pool, stops):
             remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))
-            before = await remote(*step)
+            before = await remote(step)
             await stops[0].aclose()
-            return [before, await remote(*step)]
+            return [before, await remote(step)]
 
     assert torch.equal(*asyncio.run(run()))
 
 
 def test_an_expert_that_nobody_hosts_is_named(directory):
-    _, hidden, _, weights = make_step(1)
+    step = replace(make_step(1), topk_ids=torch.tensor([[0, 7]]))
 
     async def run() -> None:
         async with serving(directory, QUARTERS[:3]) as (pool, _):
             remote = RemoteExperts(pool, DispatchConfig(wait_seconds=0.1), ExpertLoadCounter(10, 8))
             with pytest.raises(ExpertUnavailableError, match=r"expert 7; waited 0\.1 s"):
-                await remote(0, hidden, torch.tensor([[0, 7]]), weights)
+                await remote(step)
             assert {replica.inflight_rows for replica in pool.replicas} == {0}
 
     asyncio.run(run())
@@ -133,7 +132,7 @@ def test_what_no_replica_could_answer_is_not_asked_again(directory):
     async def run() -> None:
         async with serving(directory, [range(8)]) as (pool, _):
             with pytest.raises(ComputeError, match="layer 9 on 127.0.0.1"):
-                await RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))(*step)
+                await RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))(step)
             (replica,) = pool.replicas
             assert (replica.stats.num_failed_calls, replica.inflight_rows) == (1, 0)
 
@@ -141,15 +140,13 @@ def test_what_no_replica_could_answer_is_not_asked_again(directory):
 
 
 def test_a_call_whose_answer_nobody_waits_for_ends_its_span(directory):
-    _, hidden, topk_ids, weights = make_step(4)
-
     async def run() -> list[str]:
         with keeping() as kept:
             async with serving(directory, QUARTERS) as (pool, _):
                 remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8), tracer=kept.tracer)
                 parent = kept.tracer.start("layer dispatch", "", {})
-                asking = asyncio.ensure_future(remote(0, hidden, topk_ids, weights, parent.traceparent))
-                while not any(replica.inflight_rows for replica in pool.replicas):
+                asking = asyncio.ensure_future(remote(replace(make_step(4), traceparent=parent.traceparent)))
+                while not (asking.done() or any(replica.inflight_rows for replica in pool.replicas)):
                     await asyncio.sleep(0)
                 num_calls = sum(replica.inflight_rows > 0 for replica in pool.replicas)
                 asking.cancel()

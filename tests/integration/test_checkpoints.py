@@ -29,7 +29,7 @@ from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.model.kv_cache import KVCache
 
 SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
@@ -179,7 +179,7 @@ def test_biases_that_are_not_zero_are_added(tmp_path):
     x = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
 
     async def dispatch(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
-        return await experts(1, x, torch.tensor([[0, 3]] * 5), torch.tensor([[0.25, 0.75]] * 5))
+        return await experts(LayerCall(1, x, torch.tensor([[0, 3]] * 5), torch.tensor([[0.25, 0.75]] * 5)))
 
     def expert(index: int) -> torch.Tensor:
         prefix = f"model.layers.1.block_sparse_moe.experts.{index}"

@@ -20,6 +20,7 @@ from expertmesh.gateway.call_spans import send_traced
 from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket
+from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call
 from expertmesh.wire.failures import CallFailure, FailureCode
@@ -81,25 +82,18 @@ class RemoteExperts:
         self._rng = rng or random.Random()
         self._tracer = tracer
 
-    async def __call__(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
-        traceparent: str = "",
-    ) -> torch.Tensor:
-        """Return, for each row of ``hidden`` [T, D], the sum of weight x expert(row) [T, D] float32.
+    async def __call__(self, call: LayerCall) -> torch.Tensor:
+        """Return, for each row, the sum of weight x expert(row) [T, D] float32.
 
         A call that fails for a passing reason is sent again, to another replica if there is one; an expert without any
         replica is waited for. Raises ExpertUnavailableError when that takes longer than the configuration allows, and
         ComputeError when a kernel fails.
         """
+        ids, weights = call.topk_ids.cpu().numpy().astype(np.int32), call.topk_weights.cpu().numpy()
         timeout = self._config.call_timeout_seconds
-        ids, weights = topk_ids.cpu().numpy().astype(np.int32), topk_weights.cpu().numpy()
-        step = ExpertCall(layer, hidden.cpu(), ids, weights, timeout, traceparent)
-        with self._load.step(layer, ids) as load:
-            return _combine(await self._collect(step, load), hidden)
+        step = ExpertCall(call.layer, call.hidden.cpu(), ids, weights, timeout, call.traceparent)
+        with self._load.step(call.layer, ids) as load:
+            return _combine(await self._collect(step, load), call.hidden)
 
     async def _collect(self, step: ExpertCall, load: StepLoad) -> list[Partial]:
         """Ask until every chosen expert has answered."""

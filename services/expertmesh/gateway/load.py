@@ -13,7 +13,7 @@ import torch
 
 from expertmesh.gateway.histogram import Histogram
 from expertmesh.gateway.moving_mean import MovingMean
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import Experts, LayerCall
 
 DEMAND_WINDOW_SECONDS = 10.0
 RPC_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -27,18 +27,11 @@ class CountedExperts:
         self._experts = experts
         self._load = load
 
-    async def __call__(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
-        traceparent: str = "",
-    ) -> torch.Tensor:
-        """Run the experts and count their rows; arguments and result as in ``Experts``."""
-        with self._load.step(layer, topk_ids.cpu().numpy()) as step:
+    async def __call__(self, call: LayerCall) -> torch.Tensor:
+        """Run the experts and count their rows."""
+        with self._load.step(call.layer, call.topk_ids.cpu().numpy()) as step:
             step.sent(step.experts)
-            return await self._experts(layer, hidden, topk_ids, topk_weights, traceparent)
+            return await self._experts(call)
 
 
 class ExpertLoadCounter:

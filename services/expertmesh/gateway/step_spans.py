@@ -7,11 +7,12 @@ request in it; every other sampled request gets a span for the step too, with a 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 
 from expertmesh.gateway.scheduler import Chunk
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.tracing.tracer import Tracer, ending
 
 
@@ -45,15 +46,8 @@ class TracedExperts:
         self._tracer = tracer
         self._step = step
 
-    async def __call__(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
-        traceparent: str = "",
-    ) -> torch.Tensor:
-        """Run the experts; arguments and result as in ``Experts``."""
-        attributes = {"expertmesh.layer": layer, "expertmesh.num_rows": len(hidden)}
-        with ending(self._tracer.start("layer dispatch", traceparent or self._step, attributes)) as span:
-            return await self._experts(layer, hidden, topk_ids, topk_weights, span.traceparent)
+    async def __call__(self, call: LayerCall) -> torch.Tensor:
+        """Run the experts within a span."""
+        attributes = {"expertmesh.layer": call.layer, "expertmesh.num_rows": len(call.hidden)}
+        with ending(self._tracer.start("layer dispatch", call.traceparent or self._step, attributes)) as span:
+            return await self._experts(replace(call, traceparent=span.traceparent))

@@ -2,7 +2,7 @@
 
 import torch
 
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import Experts, LayerCall
 
 
 class ExpertTrace:
@@ -13,17 +13,10 @@ class ExpertTrace:
         self._rows = rows
         self._layers: list[torch.Tensor] = []
 
-    async def __call__(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
-        traceparent: str = "",
-    ) -> torch.Tensor:
-        """Run the experts; arguments and result as in ``Experts``."""
-        self._layers.append(topk_ids[self._rows])  # [S', A]
-        return await self._experts(layer, hidden, topk_ids, topk_weights, traceparent)
+    async def __call__(self, call: LayerCall) -> torch.Tensor:
+        """Run the experts, and note what was chosen."""
+        self._layers.append(call.topk_ids[self._rows])  # [S', A]
+        return await self._experts(call)
 
     def routes(self) -> list[tuple[tuple[int, ...], ...]]:
         """Experts of each noted row, layer by layer [L], the one with the most weight first [A]."""

@@ -1,6 +1,6 @@
 """The decoder: token ids in, logits out, experts awaited in between. Knows layers, not where experts run.
 
-Alphabet: T tokens of the step, S' rows whose logits are wanted, D hidden width, V vocabulary.
+Alphabet: T tokens of the step, E experts, S' rows whose logits are wanted, D hidden width, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.config import ModelConfig
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.model.gate import choose_experts, choose_only_expert
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.norm import RMSNorm
@@ -96,10 +96,8 @@ class Decoder:
         num_rows = len(batch.token_ids)
         hidden, plan = self._embed(batch, cache)  # [T, D]
         for index, layer in enumerate(self._layers):
-            hidden, rows, topk_ids, topk_weights = await compute(
-                num_rows, self._attend_and_choose, index, layer, hidden, plan, cache
-            )
-            hidden = hidden + (await experts(index, rows, topk_ids, topk_weights)).to(hidden.dtype)
+            hidden, call = await compute(num_rows, self._attend_and_choose, index, layer, hidden, plan, cache)
+            hidden = hidden + (await experts(call)).to(hidden.dtype)
         return await compute(len(batch.sample_rows), self._logits, hidden[batch.sample_rows])
 
     @torch.inference_mode()
@@ -112,13 +110,14 @@ class Decoder:
     @torch.inference_mode()
     def _attend_and_choose(
         self, index: int, layer: Layer, hidden: torch.Tensor, plan: AttentionPlan, cache: KVCache
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the hidden states after attention, the rows for the experts [T, D], and the gate's choice [T, A]."""
+    ) -> tuple[torch.Tensor, LayerCall]:
+        """Return the hidden states after attention [T, D], and what the gate chose for them."""
         hidden = hidden + layer.attention(layer.input_norm(hidden), index, plan, cache)
         rows = layer.expert_norm(hidden)
         if layer.gate is None:
-            return hidden, rows, *choose_only_expert(rows)
-        return hidden, rows, *choose_experts(linear(rows, layer.gate), self.config.num_experts_per_token)
+            return hidden, LayerCall(index, rows, *choose_only_expert(rows))
+        logits = linear(rows, layer.gate)  # [T, E]
+        return hidden, LayerCall(index, rows, *choose_experts(logits, self.config.num_experts_per_token))
 
     @torch.inference_mode()
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
