@@ -1,6 +1,6 @@
 import pytest
 
-from expertmesh.cli.layout import parse_replicas, place_experts
+from expertmesh.cli.layout import default_servers, default_threads, parse_replicas, place_experts
 from expertmesh.errors import ConfigError
 
 
@@ -8,6 +8,15 @@ def test_experts_are_spread_evenly_and_replicas_get_servers_of_their_own():
     assert place_experts(8, 4, {}) == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert place_experts(8, 3, {0: 2, 5: 3}) == [(0, 1), (2, 3, 4), (5, 6, 7), (0,), (5,), (5,)]
     assert place_experts(1, 1, {}) == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("num_experts", "num_cores", "servers", "threads"),
+    [(8, 1, 1, 1), (8, 2, 1, 2), (8, 3, 1, 3), (8, 4, 2, 2), (8, 6, 3, 3), (8, 16, 4, 8), (1, 9, 1, 9), (2, 16, 2, 8)],
+)
+def test_servers_and_threads_follow_the_cores(num_experts: int, num_cores: int, servers: int, threads: int):
+    assert default_servers(num_experts, num_cores) == servers
+    assert default_threads(servers, num_cores) == threads
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,22 @@ from collections.abc import Mapping, Sequence
 
 from expertmesh.errors import ConfigError
 
+# A token goes to two experts: with one sequence, two servers compute at a time, and the gateway waits.
+BUSY_SERVERS = 2
+# Servers with fewer cores than this each wait for one another.
+CORES_PER_SERVER = 2
+MAX_SERVERS = 4
+
+
+def default_servers(num_experts: int, num_cores: int) -> int:
+    """Tell how many expert servers make the most of one machine: one for every two cores, at most four."""
+    return min(num_experts, MAX_SERVERS, max(1, num_cores // CORES_PER_SERVER))
+
+
+def default_threads(num_servers: int, num_cores: int) -> int:
+    """Tell how many threads each expert server gets, so that those busy at a time fill the cores."""
+    return max(1, num_cores // min(num_servers, BUSY_SERVERS))
+
 
 def place_experts(num_experts: int, num_servers: int, replicas: Mapping[int, int]) -> list[tuple[int, ...]]:
     """Spread the experts over ``num_servers`` servers in runs of equal length, then add a server per further replica.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
-from expertmesh.cli.layout import free_port, parse_replicas, place_experts
+from expertmesh.cli.layout import default_servers, default_threads, free_port, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.output import MeshOutput
 from expertmesh.cli.ranges import format_ranges
@@ -21,16 +21,19 @@ from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import TraceConfig
 
 MODULE = "expertmesh.cli.main"
-# A token goes to two experts: with one sequence, two servers compute at a time, and the gateway waits.
-BUSY_SERVERS = 2
 
 
 def up(
     model: options.Model,
     expert_servers: Annotated[
         int,
-        options.flag(options.MODEL, "EXPERT_SERVERS", "Expert processes to spread the experts over.", min=1),
-    ] = 4,
+        options.flag(
+            options.MODEL,
+            "EXPERT_SERVERS",
+            "Expert processes to spread the experts over; 0 = one for every two cores, at most 4.",
+            min=0,
+        ),
+    ] = 0,
     replicas: Annotated[
         list[str] | None,
         options.flag(
@@ -55,7 +58,7 @@ def up(
         options.flag(
             options.COMPUTE,
             "THREADS",
-            "CPU threads of each process; 0 = one per core for the gateway, half as many for an expert server.",
+            "CPU threads of each process; 0 = one per core for the gateway and a lone expert server, else half.",
             min=0,
         ),
     ] = 0,
@@ -84,7 +87,9 @@ def up(
     options.quantize_bits(quantize)
     keys = read_keys(api_key or (), None)
     TraceConfig(trace_endpoint, trace_sample)
-    servers = place_experts(_read_num_experts(model), expert_servers, parse_replicas(replicas or []))
+    num_experts, num_cores = _read_num_experts(model), os.cpu_count() or 1
+    num_servers = expert_servers or default_servers(num_experts, num_cores)
+    servers = place_experts(num_experts, num_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
     shared = {
         "model": model,
@@ -101,7 +106,7 @@ def up(
             "expert",
             experts=format_ranges(hosted),
             listen=endpoint,
-            threads=threads or max(1, (os.cpu_count() or 1) // BUSY_SERVERS),
+            threads=threads or default_threads(len(servers), num_cores),
             chaos_delay=chaos_delay,
             **shared,
         )
