@@ -60,8 +60,9 @@ def write_checkpoint(directory: Path) -> int:
 def load_and_report(directory: Path) -> None:
     """Load as an expert server does and print what the kernel says."""
     from expertmesh.expert.server import ExpertServerConfig, load
-    from expertmesh.rpc.memory import keep_freed_memory
+    from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 
+    give_back_freed_memory()
     store, _ = load(ExpertServerConfig(directory), lambda done, total: None)
     keep_freed_memory()
     assert store.layers

@@ -24,7 +24,7 @@ from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.model.backends import open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import TraceConfig, open_tracer
@@ -88,6 +88,7 @@ async def serve(
 
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
+    give_back_freed_memory()
     store, info = await asyncio.to_thread(load, config, on_layer)
     keep_freed_memory()
     with open_tracer(config.trace, "expertmesh-expert") as tracer:

@@ -26,7 +26,7 @@ from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.scheduler import Scheduler
 from expertmesh.rpc.access import RequireAuthorization
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import open_tracer
@@ -48,6 +48,7 @@ async def serve(
 
     ``report`` follows the loading from another thread; ``on_ready`` gets the addresses once every expert has a replica.
     """
+    give_back_freed_memory()
     model = await asyncio.to_thread(load, config, report)
     keep_freed_memory()
     with open_tracer(config.trace, "expertmesh-gateway") as tracer:

@@ -7,6 +7,16 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 1 << 30
+_MAPPED_BYTES = 1 << 20
+
+
+def give_back_freed_memory() -> bool:
+    """Tell glibc to give large freed buffers back at once, as is right while weights are loaded; False elsewhere.
+
+    By default it keeps more and more of them, the larger those it has seen. Measured with four layers of one Mixtral
+    expert: at most 940 MB for 380 MB of weights by default, 550 MB after this.
+    """
+    return _set_parameters({_M_MMAP_THRESHOLD: _MAPPED_BYTES})
 
 
 def keep_freed_memory() -> bool:
@@ -17,9 +27,16 @@ def keep_freed_memory() -> bool:
     By default each buffer of some MiB is fresh memory whose pages the kernel maps and zeroes one by one. Measured over
     loopback with 512 rows of Mixtral in bfloat16 in one call: 79 ms there and back by default, 33 ms after this.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    mallopt, trim = getattr(library, "mallopt", None), getattr(library, "malloc_trim", None)
-    if mallopt is None or trim is None:
-        return False
-    trim(0)
-    return all(mallopt(parameter, _KEPT_BYTES) == 1 for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD))
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return _set_parameters({_M_TRIM_THRESHOLD: _KEPT_BYTES, _M_MMAP_THRESHOLD: _KEPT_BYTES})
+
+
+def _set_parameters(parameters: dict[int, int]) -> bool:
+    mallopt = getattr(_c_library(), "mallopt", None)
+    return mallopt is not None and all(mallopt(*parameter) == 1 for parameter in parameters.items())
+
+
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
