@@ -1,5 +1,7 @@
 """The CPU backend against the reference, by relative error."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -90,6 +92,22 @@ def test_experts_are_close_to_the_reference(cpu, storage, num_rows):
     assert found.shape == (total, 128)
     assert found.dtype == torch.float32
     assert relative_error(found, REFERENCE.experts(experts)(x, num_rows, row_weights)) < 2 * HALF_ERROR
+
+
+@both_ways
+def test_an_expert_is_let_go_before_the_next_is_read(cpu):
+    alive = []
+
+    def read():
+        for seed in range(3):
+            expert = random_expert("g64", 128, 256, seed)
+            alive.append(weakref.ref(expert))
+            yield expert
+            del expert
+            assert alive[-1]() is None
+
+    cpu.experts(read())
+    assert len(alive) == 3
 
 
 @both_ways

@@ -117,7 +117,8 @@ class CpuBackend:
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""
-        return GroupedSwiGLU([self._expert(weights) for weights in experts])
+        # A loop would hold the weights of one expert while the next are read.
+        return GroupedSwiGLU(list(map(self._expert, experts)))
 
     def attend_paged(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
