@@ -12,7 +12,8 @@ from typing import Protocol
 
 import httpx
 
-from expertmesh.cli.layout import free_port
+from expertmesh.cli.layout import default_servers, default_threads, free_port, place_experts
+from expertmesh.cli.ranges import format_ranges
 from serving.client import Target
 
 START_SECONDS = 300.0
@@ -122,11 +123,14 @@ def started(server: Server) -> Iterator[Target]:
 
 
 @contextmanager
-def expert_servers(model: Path, hosted: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Run an expert server for each of ``hosted`` (for example ``0-1``) as ``up`` does; yields their endpoints."""
+def expert_servers(model: Path, num_experts: int) -> Iterator[tuple[str, ...]]:
+    """Run expert servers as ``up`` does where nothing is said; yields their endpoints."""
+    num_cores = os.cpu_count() or 1
+    num_servers = default_servers(num_experts, num_cores)
+    hosted = [format_ranges(experts) for experts in place_experts(num_experts, num_servers, {})]
     endpoints = tuple(f"127.0.0.1:{free_port()}" for _ in hosted)
     expert = [sys.executable, "-m", "expertmesh.cli.main", "expert", "--model", str(model), "--log-level", "warning"]
-    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    threads = str(default_threads(num_servers, num_cores))
     with ExitStack() as processes:
         for experts, endpoint in zip(hosted, endpoints, strict=True):
             command = [*expert, "--experts", experts, "--listen", endpoint, "--threads", threads]
