@@ -142,6 +142,19 @@ def test_few_rows_of_a_lone_caller_run_at_once(mesh, num_rows, is_alone, is_inli
     assert [answer for _, answer in seen] == [outcome]
 
 
+def test_an_expired_call_of_a_lone_caller_is_not_run_either(mesh):
+    store = mesh.make_store(wrap=mesh.Held)
+
+    async def main():
+        batcher = Batcher(64, 1000)
+        with Executor(store, batcher, asyncio.get_running_loop()) as executor:
+            return await submit(executor, batcher, mesh.make_call(timeout_seconds=1e-9), is_alone=True)
+
+    outcome, _ = asyncio.run(main())
+    assert outcome.code == FailureCode.DEADLINE_EXCEEDED
+    assert store.layers[0].launches == []
+
+
 def test_nothing_runs_at_once_while_the_device_is_busy(mesh):
     store = mesh.make_store(wrap=mesh.Held)
     held = store.layers[0]

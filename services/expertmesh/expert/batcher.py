@@ -64,8 +64,7 @@ class Batcher(Generic[JobT]):
     @property
     def is_idle(self) -> bool:
         """Whether a job submitted now would be taken at once and alone."""
-        with self._lock:
-            return self._is_taker_asleep and not self._is_draining
+        return self._is_taker_asleep and not self._is_draining
 
     def submit(self, job: JobT) -> None:
         """Add a job; CallFailure BUSY when the queue is full and DRAINING after ``drain``."""
@@ -78,9 +77,16 @@ class Batcher(Generic[JobT]):
                     f"{self._num_waiting_rows} rows wait already, {job.num_rows} more would exceed the limit of "
                     f"{self._max_queue_rows}",
                 )
-            self._waiting.append(job)
-            self._num_waiting_rows += job.num_rows
+            self._add(job)
             self._wake()
+
+    def take_at_once(self, job: JobT) -> Batch[JobT] | None:
+        """Submit a job and take it, as ``take`` would; None, and it is not submitted, unless idle."""
+        with self._lock:
+            if not self.is_idle:
+                return None
+            self._add(job)
+            return self._pick(time.monotonic())
 
     def cancel(self, job: JobT) -> bool:
         """Forget a job that waits; False when it is not (or no longer) waiting."""
@@ -115,6 +121,10 @@ class Batcher(Generic[JobT]):
         with self._lock:
             self._is_draining = self._is_closed = True
             self._wake()
+
+    def _add(self, job: JobT) -> None:
+        self._waiting.append(job)
+        self._num_waiting_rows += job.num_rows
 
     def _wake(self) -> None:
         if self._is_taker_asleep:

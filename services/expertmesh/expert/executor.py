@@ -65,12 +65,14 @@ class Executor:
         A job ``is_alone`` when no other caller is there, whose calls could join it. The way to the thread and back
         takes longer than the transport of a row; without company, nothing is won by it.
         """
-        if is_alone and job.num_rows <= self._max_inline_rows and self._batcher.is_idle:
-            answers = self._answer(Batch([job], []))
-            _deliver(answers)
-            self._loop.call_soon(self._observer.answered, answers)  # after the answer is on its way
-        else:
+        may_run = is_alone and job.num_rows <= self._max_inline_rows
+        batch = self._batcher.take_at_once(job) if may_run else None
+        if batch is None:
             self._batcher.submit(job)
+            return
+        answers = self._answer(batch)
+        _deliver(answers)
+        self._loop.call_soon(self._observer.answered, answers)  # after the answer is on its way
 
     def cancel(self, job: CallJob) -> None:
         """Do not run a job that still waits."""

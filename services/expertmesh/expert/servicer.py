@@ -56,7 +56,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async with report_errors(context):
             self._check_not_draining()
             self._check_fingerprint(context)
-            stream = DispatchStream(self._submit, self._executor.cancel)
+            stream = DispatchStream(self._submit_from_stream, self._executor.cancel)
             self._streams.add(stream)
             try:
                 await stream.run(requests, context.write)
@@ -84,11 +84,14 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         for stream in self._streams:
             stream.end()
 
-    def _submit(self, job: CallJob) -> None:
+    def _submit_from_stream(self, job: CallJob) -> None:
+        self._submit(job, is_alone=len(self._streams) == 1)
+
+    def _submit(self, job: CallJob, is_alone: bool) -> None:
         job.on_done = self._delayed(job.on_done)
         try:
             check_call(job.call, self._store, self._max_rows)
-            self._executor.submit(job, is_alone=len(self._streams) == 1)
+            self._executor.submit(job, is_alone)
         except CallFailure as failure:
             self._observer.refused(failure)
             raise
@@ -105,7 +108,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     async def _run(self, call: ExpertCall) -> ExpertResult:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = CallJob(call, lambda outcome: None if done.done() else done.set_result(outcome))
-        self._submit(job)
+        self._submit(job, is_alone=False)
         try:
             outcome = await done
         finally:

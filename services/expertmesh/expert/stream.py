@@ -73,17 +73,16 @@ class DispatchStream:
             what = f"request_id {request_id} is in flight already"
             self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, what))
             return
-        finish = partial(self._finish, request_id)
         try:
-            job = self._owed[request_id] = CallJob(decode_call(request.call), finish)
+            job = self._owed[request_id] = CallJob(decode_call(request.call), partial(self._finish, request_id))
             self._submit(job)
         except WireError as error:
-            finish(CallFailure(FailureCode.INVALID_REQUEST, str(error)))
+            self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, str(error)))
         except CallFailure as failure:
-            finish(failure)
+            self._finish(request_id, failure)
 
     def _finish(self, request_id: int, outcome: Outcome) -> None:
-        self._owed.pop(request_id, None)
+        del self._owed[request_id]
         self._answer(request_id, outcome)
 
     def _answer(self, request_id: int, outcome: Outcome) -> None:

@@ -71,14 +71,12 @@ def decode_floats(message: tensor_pb2.Tensor, name: str) -> npt.NDArray[np.float
 
     WireError as in ``decode``, and when the message holds another dtype.
     """
-    _check_dtype(message, tensor_pb2.DATA_TYPE_FLOAT32, name)
-    return cast(npt.NDArray[np.float32], _read(message)[1])
+    return cast(npt.NDArray[np.float32], _read_as(torch.float32, message, name))
 
 
 def decode_ids(message: tensor_pb2.Tensor, name: str) -> npt.NDArray[np.int32]:
     """Do the same as ``decode_floats`` for int32."""
-    _check_dtype(message, tensor_pb2.DATA_TYPE_INT32, name)
-    return cast(npt.NDArray[np.int32], _read(message)[1])
+    return cast(npt.NDArray[np.int32], _read_as(torch.int32, message, name))
 
 
 def _fill(message: tensor_pb2.Tensor, wire_dtype: tensor_pb2.DataType, bits: Array) -> None:
@@ -98,10 +96,11 @@ def _read(message: tensor_pb2.Tensor) -> tuple[torch.dtype, Array]:
     return torch_dtype, np.frombuffer(data, numpy_dtype).reshape(shape)
 
 
-def _check_dtype(message: tensor_pb2.Tensor, expected: tensor_pb2.DataType, name: str) -> None:
-    if message.dtype != expected and message.dtype in _CODECS:
-        found, right = _CODECS[message.dtype][0], _CODECS[expected][0]
-        raise WireError(f"{name} are {_names([found])}; {_names([right])} would be right")
+def _read_as(dtype: torch.dtype, message: tensor_pb2.Tensor, name: str) -> Array:
+    found, array = _read(message)
+    if found != dtype:
+        raise WireError(f"{name} are {_names([found])}; {_names([dtype])} would be right")
+    return array
 
 
 def _check_size(shape: tuple[int, ...], num_bytes: int, dtype: torch.dtype) -> None:
