@@ -2,6 +2,8 @@
 
 Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8 16] [--threads 2] [--json FILE]
 
+Beside codes of up to 4 bits, "cpu-a8" are the C kernels that round activations to 8 bits.
+
 One matrix of Mixtral's experts (14336 x 4096, groups of 128; 16 bits are bfloat16), bfloat16 rows. Sides take turns;
 the best time of each counts, because other work on the machine only ever adds. Each side but float32 walks through
 copies of its matrix that together exceed the caches, as the experts of a model do. The limit of a time is that of
@@ -17,6 +19,7 @@ from report import Row, parse_arguments, show
 
 from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.native.matrix import STORED_BITS_BESIDE_INT8
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
@@ -78,6 +81,8 @@ def measure_bits(bits: int, cases: list[int], float32: Linear, bandwidth: float)
         "native": rotate(CpuBackend(), held),
         "float32": float32,
     }
+    if bits in STORED_BITS_BESIDE_INT8:
+        sides["cpu-a8"] = rotate(CpuBackend(activation_bits=8), held)
     if bits in PEERS:
         sides[PEERS[bits]] = rotate(CpuBackend(is_native=False), held)
     rows = []

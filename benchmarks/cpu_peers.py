@@ -5,10 +5,10 @@ Usage: python benchmarks/cpu_peers.py [--directory DIR] [--only ENGINE]... [--ca
 
 Two layers of Mixtral-8x7B with random weights: AWQ 4-bit for expertmesh, Q4_0 for llama.cpp, bfloat16 for transformers.
 Engines run one after the other, each in a process of its own and on all cores: expertmesh as ``expertmesh up`` starts
-it (experts in processes of their own, asked over gRPC) and with all experts in the gateway's process. All get the same
-prompts and decode greedily. The checkpoints take 11 GB of disk; ``--directory`` keeps them, and the rates, for later
-runs: with ``--only`` or ``--case``, the rates of other engines and cases are those kept. Keep one directory per version
-of the code: nothing tells whose rates they are.
+it (experts in processes of their own, asked over gRPC), the same with ``--backend cpu-a8``, and with all experts in the
+gateway's process. All get the same prompts and decode greedily. The checkpoints take 11 GB of disk; ``--directory``
+keeps them, and the rates, for later runs: with ``--only`` or ``--case``, the rates of other engines and cases are those
+kept. Keep one directory per version of the code: nothing tells whose rates they are.
 """
 
 import json

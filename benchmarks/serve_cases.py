@@ -3,6 +3,7 @@
 Usage: python benchmarks/serve_cases.py CASE... [--directory DIR] [--llama-server PROGRAM] [--requests N] [--json FILE]
 
 clients      16 clients at a time: tokens per second beside llama.cpp's server (peers/build_llama_server.sh)
+clients-a8   the same with --backend cpu-a8
 prefix       time to the first token of prompts that share 2,000 tokens, beside prompts that share none
 ping-pong    --micro-batches 2 beside 1, while every expert call takes 1 ms more
 speculation  --speculate 4 beside 0, on answers that repeat themselves: only eight tokens are allowed
@@ -63,11 +64,20 @@ class Setting:
 
 def clients(setting: Setting) -> list[Row]:
     """Compare throughput with llama.cpp's server."""
+    return _beside_llama("clients", Expertmesh(setting.model), setting)
+
+
+def clients_a8(setting: Setting) -> list[Row]:
+    """Compare throughput with llama.cpp's server, which rounds activations to 8 bits, too."""
+    return _beside_llama("clients-a8", Expertmesh(setting.model, ("--backend", "cpu-a8")), setting)
+
+
+def _beside_llama(case: str, expertmesh: Expertmesh, setting: Setting) -> list[Row]:
     load = setting.load(64, prompt=128, output=64)
-    servers: list[Server] = [Expertmesh(setting.model)]
+    servers: list[Server] = [expertmesh]
     if setting.llama_server:
         servers.append(LlamaServer(setting.llama_server, _gguf(setting.directory), CLIENTS, load.longest))
-    return rows_of("clients", [measure(server, load) for server in servers])
+    return rows_of(case, [measure(server, load) for server in servers])
 
 
 def _gguf(directory: Path) -> Path:
@@ -146,6 +156,7 @@ def put(target: Target, load: Load) -> Run:
 
 CASES: dict[str, Callable[[Setting], list[Row]]] = {
     "clients": clients,
+    "clients-a8": clients_a8,
     "prefix": prefix,
     "ping-pong": ping_pong,
     "speculation": speculation,

@@ -77,6 +77,7 @@ def main() -> None:
     model, threads, cases = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     modes = {
         "expertmesh": ("up", "--model", model),
+        "expertmesh a8": ("up", "--model", model, "--backend", "cpu-a8"),
         "expertmesh local": ("gateway", "--model", model, "--local-experts", "--threads", threads),
     }
     for name, command in modes.items():

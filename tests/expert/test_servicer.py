@@ -69,7 +69,7 @@ def make_awq_store(backend):
     return ExpertStore([backend.experts([make_expert(), make_expert()])], (1, 3), 4, 128, backend.device)
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", "cpu", "cpu-a8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dispatch_equals_forward_equals_direct_with_awq_weights(mesh, name, dtype):
     store = make_awq_store(create_backend(name, torch.device("cpu")))

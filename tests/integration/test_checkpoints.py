@@ -173,6 +173,15 @@ def test_on_the_kernels_of_the_cpu(tmp_path, quantization, model):
     assert_equals_transformers(made, partial(logits, backend=CPU), max_error=1e-3, backend="cpu")
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("model", [{}, DENSE_MODEL], ids=["mixtral", "mistral"])
+def test_on_the_kernels_that_round_activations_to_8_bits(tmp_path, bits, model):
+    quantization = gptq_quantization(bits, 64, desc_act=True, sym=False)
+    made = write_mixtral(tmp_path, quantization=quantization, dtype=torch.float32, **{**SMALL, **model})
+    backend = CpuBackend(activation_bits=8)
+    assert_equals_transformers(made, partial(logits, backend=backend), max_error=2e-2, backend="cpu-a8")
+
+
 def test_biases_that_are_not_zero_are_added(tmp_path):
     quantization = gptq_quantization(4, 32, desc_act=True, biases=lambda num_out: torch.linspace(-1, 1, num_out))
     made = write_mixtral(tmp_path, quantization=quantization, **SMALL)

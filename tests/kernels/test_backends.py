@@ -10,7 +10,13 @@ META = torch.device("meta")
 
 @pytest.mark.parametrize(
     ("name", "device", "expected"),
-    [("auto", CPU, "cpu"), ("cpu", CPU, "cpu"), ("reference", CPU, "reference"), ("auto", META, "reference")],
+    [
+        ("auto", CPU, "cpu"),
+        ("cpu", CPU, "cpu"),
+        ("cpu-a8", CPU, "cpu-a8"),
+        ("reference", CPU, "reference"),
+        ("auto", META, "reference"),
+    ],
 )
 def test_backends_by_name(name, device, expected):
     backend = create_backend(name, device)
@@ -18,10 +24,12 @@ def test_backends_by_name(name, device, expected):
 
 
 def test_what_does_not_exist_or_fit_is_refused():
-    with pytest.raises(ValueError, match="'cuda' is unknown; use one of auto, cpu, triton, reference"):
+    with pytest.raises(ValueError, match="'cuda' is unknown; use one of auto, cpu, cpu-a8, triton, reference"):
         create_backend("cuda", CPU)
     with pytest.raises(ValueError, match="backend cpu cannot run on meta; use reference"):
         create_backend("cpu", META)
+    with pytest.raises(ValueError, match="backend cpu-a8 cannot run on meta; use reference"):
+        create_backend("cpu-a8", META)
     with pytest.raises(ValueError, match="backend triton cannot run on cpu; use cpu"):
         create_backend("triton", CPU)
 

@@ -8,7 +8,7 @@ from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.reference import ReferenceBackend
 
-NAMES = ("auto", "cpu", "triton", "reference")
+NAMES = ("auto", "cpu", "cpu-a8", "triton", "reference")
 
 
 def create_backend(name: str, device: torch.device) -> Backend:
@@ -16,10 +16,10 @@ def create_backend(name: str, device: torch.device) -> Backend:
     if name not in NAMES:
         raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(NAMES)}")
     chosen = choose_backend(device) if name == "auto" else name
-    if chosen == "cpu":
+    if chosen in ("cpu", "cpu-a8"):
         if device.type != "cpu":
-            raise ValueError(f"backend cpu cannot run on {device}; use {choose_backend(device)}")
-        return CpuBackend()
+            raise ValueError(f"backend {chosen} cannot run on {device}; use {choose_backend(device)}")
+        return CpuBackend(activation_bits=8 if chosen == "cpu-a8" else 16)
     return _open_triton(device) if chosen == "triton" else ReferenceBackend(device)
 
 

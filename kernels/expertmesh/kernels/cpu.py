@@ -86,12 +86,15 @@ class NativeLinear:
 
 
 class CpuBackend:
-    """Runs on the CPU: on the C kernels if ``is_native`` and they can be built, else on torch's."""
+    """Runs on the CPU: on the C kernels if ``is_native`` and they can be built, else on torch's.
 
-    name = "cpu"
+    The C kernels round activations to ``activation_bits``, 16 or 8, before codes of up to 4 bits.
+    """
 
-    def __init__(self, is_native: bool = True) -> None:
+    def __init__(self, is_native: bool = True, activation_bits: int = 16) -> None:
+        self.name = "cpu" if activation_bits == 16 else "cpu-a8"
         self.device = torch.device("cpu")
+        self._activation_bits = activation_bits
         self._library = load_default() if is_native else None
 
     def linear(self, weight: Weight) -> Linear:
@@ -105,7 +108,7 @@ class CpuBackend:
 
     def _packed(self, weight: QuantizedWeight) -> Linear | None:
         if self._library is not None and weight.bits in STORED_BITS:
-            return NativeLinear(NativeMatrix.pack(self._library, weight))
+            return NativeLinear(NativeMatrix.pack(self._library, weight, self._activation_bits))
         return Int4Linear(PackedInt4.pack(weight)) if _fits_int4pack(weight) else None
 
     def _dense(self, weight: DenseWeight) -> Linear:
@@ -130,7 +133,7 @@ class CpuBackend:
 
     def _expert(self, weights: ExpertWeights) -> Expert:
         """Run an expert in one call where a kernel takes it, else matrix by matrix."""
-        packed = None if self._library is None else NativeSwiGLU.pack(self._library, weights)
+        packed = None if self._library is None else NativeSwiGLU.pack(self._library, weights, self._activation_bits)
         return packed or SwiGLU.build(weights, self.linear)
 
 

@@ -106,7 +106,14 @@ CorsOrigin = Annotated[
 ]
 MaxBodyMiB = Annotated[float, flag(LIMITS, "MAX_BODY_MIB", "Largest body of an HTTP request, MiB.", min=0, max=2**20)]
 
-Backend = Annotated[str, flag(COMPUTE, "BACKEND", "Kernels: auto, cpu or reference.")]
+Backend = Annotated[
+    str,
+    flag(
+        COMPUTE,
+        "BACKEND",
+        "Kernels: auto, cpu, cpu-a8, triton or reference. cpu-a8 rounds activations to 8 bits: faster, less exact.",
+    ),
+]
 Device = Annotated[str, flag(COMPUTE, "DEVICE", "Device of the kernels.")]
 DType = Annotated[
     str,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expertmesh.kernels.native.library import load_default
-from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
+from expertmesh.kernels.native.matrix import INT8_PART, STORED_BITS, STORED_BITS_BESIDE_INT8, NativeMatrix
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
@@ -14,6 +14,7 @@ LIBRARY = load_default()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="needs a C compiler and AVX2")
 # Activations keep 15 bits of the largest of each block.
 MAX_ERROR = 2e-4
+MAX_INT8_ERROR = 8e-3
 ROWS = (1, 2, 3, 5, 8, 17, 64, 101)
 
 
@@ -31,9 +32,16 @@ def random_weight(
     )
 
 
-def pack(weight: QuantizedWeight) -> NativeMatrix:
+def pack(weight: QuantizedWeight, activation_bits: int = 16) -> NativeMatrix:
     assert LIBRARY is not None
-    return NativeMatrix.pack(LIBRARY, weight)
+    return NativeMatrix.pack(LIBRARY, weight, activation_bits)
+
+
+def rounded_to_int8(x: torch.Tensor) -> torch.Tensor:
+    """Round each 32 features to 8 bits of the largest."""
+    parts = x.unflatten(1, (-1, INT8_PART))
+    largest = parts.abs().amax(dim=-1, keepdim=True)
+    return ((parts * (127 / largest)).round().double() * (largest.double() / 127)).flatten(1)
 
 
 def random_rows(num_rows: int, num_in: int) -> torch.Tensor:
@@ -79,10 +87,39 @@ def test_products_are_close_and_rows_do_not_depend_on_each_other(bits, num_out, 
         assert matrix.multiply(x[:num_rows]).equal(single[:num_rows])
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", STORED_BITS_BESIDE_INT8)
+@pytest.mark.parametrize(
+    ("num_out", "num_in", "group_size"),
+    [*((37, 256, group_size) for group_size in (32, 64, 128, 256)), (1, 32, 32), (50, 992, 992), (300, 640, 320)],
+)
+def test_int8_products_are_those_of_rounded_rows(bits, num_out, num_in, group_size):
+    weight = random_weight(bits, num_out, num_in, group_size)
+    matrix, exact = pack(weight, activation_bits=8), dequantize(weight, torch.float64)
+    x = random_rows(max(ROWS), num_in)
+    single = torch.cat([matrix.multiply(row.unsqueeze(0)) for row in x])
+    assert relative_error(single, rounded_to_int8(x) @ exact.T) < 2e-6
+    assert relative_error(single, x.double() @ exact.T) < MAX_INT8_ERROR
+    for num_rows in ROWS:
+        assert matrix.multiply(x[:num_rows]).equal(single[:num_rows])
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, 128), (5, 32), (4, 16), (3, 48), (2, 1)])
+def test_codes_and_groups_that_int8_rows_do_not_suit_get_16_bits(bits, group_size):
+    weight, x = random_weight(bits, 40, 8 * group_size, group_size), random_rows(9, 8 * group_size)
+    found = pack(weight, activation_bits=8)
+    assert found.multiply(x).equal(pack(weight).multiply(x))
+    assert found.num_bytes == pack(weight).num_bytes
+
+
+def test_activations_of_other_widths_are_refused():
+    with pytest.raises(ValueError, match="activations cannot have 4 bits; 8 or 16 would be right"):
+        pack(random_weight(4, 8, 64, 32), activation_bits=4)
+
+
+@pytest.mark.parametrize(("bits", "activation_bits"), [(3, 16), (4, 16), (8, 16), (2, 8), (4, 8)])
 @pytest.mark.parametrize("num_rows", [1, 4, 7, 100])
-def test_threads_do_not_change_a_bit(bits, num_rows):
-    matrix = pack(random_weight(bits, 1000, 512, 128))
+def test_threads_do_not_change_a_bit(bits, activation_bits, num_rows):
+    matrix = pack(random_weight(bits, 1000, 512, 128), activation_bits)
     x = random_rows(num_rows, 512)
     assert with_threads(3, matrix, x).equal(with_threads(1, matrix, x))
 
@@ -116,8 +153,9 @@ def test_rows_may_be_a_slice_or_transposed():
     assert matrix.multiply(x[::2, 50:114]).equal(expected[::2])
 
 
-def test_rows_of_zeros_give_zeros():
-    matrix = pack(random_weight(4, 20, 256, 128))
+@pytest.mark.parametrize("activation_bits", [16, 8])
+def test_rows_of_zeros_give_zeros(activation_bits):
+    matrix = pack(random_weight(4, 20, 256, 128), activation_bits)
     x = random_rows(3, 256)
     x[1] = 0
     found = matrix.multiply(x)
@@ -125,26 +163,27 @@ def test_rows_of_zeros_give_zeros():
     assert found[::2].equal(matrix.multiply(x[::2]))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_the_largest_codes_and_rows_do_not_overflow(bits):
+@pytest.mark.parametrize(("bits", "activation_bits"), [(4, 16), (8, 16), (2, 8), (4, 8)])
+def test_the_largest_codes_and_rows_do_not_overflow(bits, activation_bits):
     top = 2**bits - 1
     weight = random_weight(bits, 40, 256, 256)
     weight = replace(weight, codes=torch.full_like(weight.codes, top), zeros=torch.zeros_like(weight.zeros))
-    x = torch.ones(7, 256)
+    x = torch.ones(7, 256)  # each the largest integer once rounded
     expected = 256.0 * top * weight.scales.double().T.expand(7, 40)
-    assert relative_error(pack(weight).multiply(x), expected) < 1e-6
+    assert relative_error(pack(weight, activation_bits).multiply(x), expected) < 1e-6
     other = replace(weight, codes=weight.zeros.expand(40, 256), zeros=torch.full_like(weight.zeros, top))
-    assert relative_error(pack(other).multiply(x), -expected) < 1e-6
+    assert relative_error(pack(other, activation_bits).multiply(x), -expected) < 1e-6
 
 
 @pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-20, 1e20, 1e30])
 @pytest.mark.parametrize("num_rows", [1, 6])
-def test_rows_of_extreme_size(size, num_rows):
+@pytest.mark.parametrize(("activation_bits", "max_error"), [(16, MAX_ERROR), (8, MAX_INT8_ERROR)])
+def test_rows_of_extreme_size(size, num_rows, activation_bits, max_error):
     weight = random_weight(4, 40, 256, 128, torch.float32)
     x = random_rows(num_rows, 256) * size
-    found, expected = pack(weight).multiply(x), x.double() @ dequantize(weight, torch.float64).T
-    # Blocks whose largest value is below 2^-100 are rounded to steps of 2^-115.
-    assert (found.double() - expected).norm() <= MAX_ERROR * max(expected.norm().item(), 1e-30)
+    found, expected = pack(weight, activation_bits).multiply(x), x.double() @ dequantize(weight, torch.float64).T
+    # Blocks whose largest value is below 2^-100 are rounded to steps of 2^-115, or 2^-107.
+    assert (found.double() - expected).norm() <= max_error * max(expected.norm().item(), 1e-28)
 
 
 @pytest.mark.parametrize("size", [2.0**-24, 1e-3, 65504.0])
@@ -158,8 +197,9 @@ def test_scales_of_extreme_size(size):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("num_rows", [2, 9])
-def test_what_is_not_finite_comes_out_and_stays_in_its_row(dtype, value, num_rows):
-    matrix, x = pack(random_weight(4, 40, 160, 32)), random_rows(num_rows, 160).to(dtype)
+@pytest.mark.parametrize("activation_bits", [16, 8])
+def test_what_is_not_finite_comes_out_and_stays_in_its_row(dtype, value, num_rows, activation_bits):
+    matrix, x = pack(random_weight(4, 40, 160, 32), activation_bits), random_rows(num_rows, 160).to(dtype)
     clean = matrix.multiply(x)
     x[1, 70] = value
     found = matrix.multiply(x)

@@ -16,6 +16,7 @@ LIBRARY = load_default()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="needs a C compiler and AVX2")
 # Activations keep 15 bits of the largest of each block, before gate and up and before down.
 MAX_ERROR = 2e-4
+MAX_INT8_ERROR = 1.5e-2
 ROWS = (1, 2, 5, 17, 101)
 
 
@@ -29,9 +30,9 @@ def random_expert(hidden: int, ffn: int, bits: int = 4, group_size: int = 32) ->
     return ExpertWeights(matrix(ffn, hidden), matrix(ffn, hidden), matrix(hidden, ffn))
 
 
-def pack(weights: ExpertWeights) -> NativeSwiGLU:
+def pack(weights: ExpertWeights, activation_bits: int = 16) -> NativeSwiGLU:
     assert LIBRARY is not None
-    expert = NativeSwiGLU.pack(LIBRARY, weights)
+    expert = NativeSwiGLU.pack(LIBRARY, weights, activation_bits)
     assert expert is not None
     return expert
 
@@ -58,6 +59,19 @@ def test_experts_are_close_and_rows_do_not_depend_on_each_other(bits, hidden, ff
     expert, x = pack(weights), random_rows(max(ROWS), hidden)
     single = torch.cat([expert(row.unsqueeze(0)) for row in x])
     assert relative_error(single, exact(weights, x)) < MAX_ERROR
+    for num_rows in ROWS:
+        assert expert(x[:num_rows]).equal(single[:num_rows])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("hidden", "ffn", "group_size"), [(64, 96, 32), (256, 384, 128), (384, 640, 64), (40, 300, 20)]
+)
+def test_int8_experts_are_close_and_rows_do_not_depend_on_each_other(bits, hidden, ffn, group_size):
+    weights = random_expert(hidden, ffn, bits, group_size)
+    expert, x = pack(weights, activation_bits=8), random_rows(max(ROWS), hidden)
+    single = torch.cat([expert(row.unsqueeze(0)) for row in x])
+    assert relative_error(single, exact(weights, x)) < MAX_INT8_ERROR
     for num_rows in ROWS:
         assert expert(x[:num_rows]).equal(single[:num_rows])
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("int16dot.c", "half.c", "swiglu.c", "attention.c"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("common.h", "int16dot.h"))
+NAMES = ("dot.c", "int16dot.c", "int8dot.c", "half.c", "swiglu.c", "attention.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("common.h", "dot.h"))
 COMPILE_FLAGS = ("-O3", "-fopenmp", "-fPIC", "-c")
 FLAGS_OF_THIS_MACHINE = ("-march=native",)
 # No -fopenmp here: its symbols then come from the OpenMP runtime that torch has loaded, whose threads are warm.

@@ -41,8 +41,12 @@ typedef __m512 floats;
 #define multiply_add_floats(a, b, c) _mm512_fmadd_ps(a, b, c)
 #if defined(__AVX512VNNI__)
 #define add_pair_products(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#define add_quad_products(sum, a, b) _mm512_dpbusd_epi32(sum, a, b)
+#define ints_of_quads(sum) (sum)
 #else
 #define add_pair_products(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+#define add_quad_products(sum, a, b) _mm512_add_epi16(sum, _mm512_maddubs_epi16(a, b))
+#define ints_of_quads(sum) _mm512_madd_epi16(sum, same_words(1))
 #endif
 #else
 #define LANES 8
@@ -78,8 +82,12 @@ typedef __m256 floats;
 #define multiply_add_floats(a, b, c) _mm256_fmadd_ps(a, b, c)
 #if defined(__AVXVNNI__)
 #define add_pair_products(sum, a, b) _mm256_dpwssd_avx_epi32(sum, a, b)
+#define add_quad_products(sum, a, b) _mm256_dpbusd_avx_epi32(sum, a, b)
+#define ints_of_quads(sum) (sum)
 #else
 #define add_pair_products(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#define add_quad_products(sum, a, b) _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b))
+#define ints_of_quads(sum) _mm256_madd_epi16(sum, same_words(1))
 #endif
 #endif
 
@@ -87,7 +95,6 @@ typedef __m256 floats;
 #define HALVES 2
 #define TILE (HALVES * LANES) /* outputs that a kernel computes at once */
 #define MAX_FEATURES 128      /* of a block: more would overflow the int32 sums of 8-bit codes */
-#define MAX_DIRECT_ROWS 16    /* beyond, unpacking first pays: 89 cycles a row instead of 97, but 130 more in all */
 #define PACKED_KERNEL_ROWS 4  /* with 4 x 2 sums, registers are left for unpacking */
 #define MAX_KERNEL_ROWS 6     /* 6 x 2 sums, two of weights and one of a row fill the 16 registers */
 #define MAX_PANEL_ROWS 96     /* rows whose sums stay in the nearest cache */

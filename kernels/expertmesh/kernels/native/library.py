@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 COMPILER = "cc"
 # Functions of the library: what they return and take. Pointers are plain addresses.
 SIGNATURES = {
-    "int16dot_tile_outputs": (c_int64, ()),
-    "int16dot_codes_bytes": (c_int64, (c_void_p,)),
-    "int16dot_scratch_bytes": (c_int64, (c_void_p, c_int64)),
+    "dot_tile_outputs": (c_int64, ()),
+    "dot_codes_bytes": (c_int64, (c_void_p,)),
+    "dot_scratch_bytes": (c_int64, (c_void_p, c_int64)),
     "half_weights_bytes": (c_int64, (c_void_p,)),
     "half_scratch_bytes": (c_int64, (c_void_p, c_int64)),
     "half_pack": (None, (c_void_p, c_void_p, c_int)),
     "half_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
-    "int16dot_pack": (None, (c_void_p, c_void_p, c_int)),
-    "int16dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
+    "dot_pack": (None, (c_void_p, c_void_p, c_int)),
+    "dot_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "swiglu_scratch_bytes": (c_int64, (c_void_p, c_int64)),
     "swiglu_run": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "attention_scratch_bytes": (c_int64, (c_void_p, c_int)),

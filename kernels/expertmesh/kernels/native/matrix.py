@@ -13,8 +13,10 @@ import torch
 from expertmesh.kernels.native.pages import empty_on_huge_pages
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
-# Bits that a code takes in the packed layout, for every width of codes.
+# Bits that a code takes in the packed layout, for every width of codes, beside activations of 16 and of 8 bits.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
+STORED_BITS_BESIDE_INT8 = {2: 2, 3: 4, 4: 4}
+INT8_PART = 32  # features of a row that share a scale when they are rounded to 8 bits
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -27,6 +29,7 @@ class MatrixArguments(ctypes.Structure):
         ("group_size", c_int64),
         ("bits", c_int32),
         ("scale_type", c_int32),
+        ("activation_bits", c_int32),
         ("codes", c_void_p),
         ("scales", c_void_p),
         ("zeros", c_void_p),
@@ -60,19 +63,25 @@ class NativeMatrix:
     scratch_bytes: Any
 
     @classmethod
-    def pack(cls, library: ctypes.CDLL, weight: QuantizedWeight) -> "NativeMatrix":
-        """Lay out the codes, scales and zeros of ``weight``; its ``perm`` and ``bias`` are left to the caller."""
+    def pack(cls, library: ctypes.CDLL, weight: QuantizedWeight, activation_bits: int = 16) -> "NativeMatrix":
+        """Lay out the codes, scales and zeros of ``weight``; its ``perm`` and ``bias`` are left to the caller.
+
+        Rows are rounded to ``activation_bits``, 16 or 8; beside codes of more than 4 bits, and in groups that are no
+        multiple of 32, always to 16.
+        """
         _check(weight)
-        num_lanes = library.int16dot_tile_outputs()
+        stored_bits, activation_bits = _stored_bits(weight, activation_bits)
+        num_lanes = library.dot_tile_outputs()
         scales = _tile(weight.scales if weight.scales.dtype in TYPES else weight.scales.float(), num_lanes)
         zeros = _tile(weight.zeros, num_lanes)
-        arguments = MatrixArguments(*weight.shape, weight.group_size, STORED_BITS[weight.bits], TYPES[scales.dtype])
-        packed = empty_on_huge_pages(library.int16dot_codes_bytes(byref(arguments)))
+        types = (stored_bits, TYPES[scales.dtype], activation_bits)
+        arguments = MatrixArguments(*weight.shape, weight.group_size, *types)
+        packed = empty_on_huge_pages(library.dot_codes_bytes(byref(arguments)))
         arguments.codes, arguments.scales, arguments.zeros = (t.data_ptr() for t in (packed, scales, zeros))
         codes = weight.codes.contiguous()
-        library.int16dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
+        library.dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
         tensors = (packed, scales, zeros)
-        return cls(*weight.shape, arguments, tensors, library.int16dot_multiply, library.int16dot_scratch_bytes)
+        return cls(*weight.shape, arguments, tensors, library.dot_multiply, library.dot_scratch_bytes)
 
     @classmethod
     def pack_half(cls, library: ctypes.CDLL, weight: DenseWeight) -> "NativeMatrix":
@@ -95,8 +104,8 @@ class NativeMatrix:
         """Multiply ``x`` [M, K] of any float type and return [M, N] in the type of ``x``.
 
         Other rows and the number of threads do not change a row's result. For a quantized matrix each row is rounded to
-        16 bits of the largest value of every 128 features (or of a group, where groups are smaller), and a row with NaN
-        or Inf gives NaN. ValueError when ``x`` does not fit.
+        16 bits of the largest value of every 128 features, or to 8 bits of the largest of every 32 (or of a group,
+        where groups are smaller), and a row with NaN or Inf gives NaN. ValueError when ``x`` does not fit.
         """
         if x.dtype not in TYPES:
             return self.multiply(x.float()).to(x.dtype)
@@ -113,6 +122,15 @@ class NativeMatrix:
             raise ValueError(f"x is {list(x.shape)} on {x.device}; [M, {self.num_in}] on the CPU is right")
         x = x if x.dtype in TYPES else x.float()
         return x if x.stride(1) == 1 else x.contiguous()
+
+
+def _stored_bits(weight: QuantizedWeight, activation_bits: int) -> tuple[int, int]:
+    """Return the bits that a code takes, and those of activations beside it."""
+    if activation_bits not in (8, 16):
+        raise ValueError(f"activations cannot have {activation_bits} bits; 8 or 16 would be right")
+    if activation_bits == 8 and weight.bits in STORED_BITS_BESIDE_INT8 and weight.group_size % INT8_PART == 0:
+        return STORED_BITS_BESIDE_INT8[weight.bits], 8
+    return STORED_BITS[weight.bits], 16
 
 
 def _check(weight: QuantizedWeight) -> None:

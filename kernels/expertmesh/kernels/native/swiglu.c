@@ -1,9 +1,9 @@
-/* A whole SwiGLU expert of quantized matrices. Knows the formula; int16dot.c multiplies.
+/* A whole SwiGLU expert of quantized matrices. Knows the formula; dot.c multiplies.
 
    y = (silu(x gate) * (x up)) down, with float32 between the products. The result of a row depends on nothing but that
-   row, as it does in int16dot.c. */
+   row, as it does in dot.c. */
 
-#include "int16dot.h"
+#include "dot.h"
 
 /* gate and up [F, D] are stored alike, so that they share the quantized rows; down is [D, F]. */
 typedef struct {
@@ -17,7 +17,7 @@ static ALWAYS_INLINE floats silu(floats x) {
 
 /* Bytes of scratch memory that the expert needs for `num_rows` rows. */
 int64_t swiglu_scratch_bytes(const expert_t *expert, int64_t num_rows) {
-    return int16dot_scratch_bytes(expert->gate, num_rows) + int16dot_scratch_bytes(expert->down, num_rows) +
+    return dot_scratch_bytes(expert->gate, num_rows) + dot_scratch_bytes(expert->down, num_rows) +
            num_rows * layout_of(expert->gate).num_tiles * TILE * (int64_t)sizeof(float);
 }
 
@@ -27,8 +27,8 @@ static void activate_tile(const expert_t *expert, const layout_t *layout, const 
     floats gate[MAX_PANEL_ROWS * HALVES], up[MAX_PANEL_ROWS * HALVES];
     for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
         const int64_t num_rows = panel_rows(x->num_rows, first);
-        int16dot_multiply_tile(expert->gate, layout, x, tile, first, num_rows, gate);
-        int16dot_multiply_tile(expert->up, layout, x, tile, first, num_rows, up);
+        dot_multiply_tile(expert->gate, layout, x, tile, first, num_rows, gate);
+        dot_multiply_tile(expert->up, layout, x, tile, first, num_rows, up);
         for (int64_t i = 0; i < num_rows * HALVES; i++) gate[i] = multiply_floats(silu(gate[i]), up[i]);
         write_outputs(gate, num_rows, inner->stride, tile, inner, first);
     }
@@ -39,7 +39,7 @@ static void project_tile(const expert_t *expert, const layout_t *layout, const i
     floats sums[MAX_PANEL_ROWS * HALVES];
     for (int64_t first = 0; first < inner->num_rows; first += MAX_PANEL_ROWS) {
         const int64_t num_rows = panel_rows(inner->num_rows, first);
-        int16dot_multiply_tile(expert->down, layout, inner, tile, first, num_rows, sums);
+        dot_multiply_tile(expert->down, layout, inner, tile, first, num_rows, sums);
         write_outputs(sums, num_rows, expert->down->num_out, tile, y, first);
     }
 }
@@ -50,20 +50,20 @@ void swiglu_run(const expert_t *expert, const rows_t *x, const rows_t *y, void *
     const int64_t num_rows = x->num_rows, stride = wide.num_tiles * TILE;
     const rows_t inner = {.data = scratch, .num_rows = num_rows, .stride = stride, .type = FLOAT32};
     char *free_scratch = (char *)scratch + num_rows * stride * (int64_t)sizeof(float);
-    const input_t wide_input = int16dot_input(expert->gate, num_rows, free_scratch);
-    free_scratch += int16dot_scratch_bytes(expert->gate, num_rows);
-    const input_t narrow_input = int16dot_input(expert->down, num_rows, free_scratch);
+    const input_t wide_input = dot_input(expert->gate, num_rows, free_scratch);
+    free_scratch += dot_scratch_bytes(expert->gate, num_rows);
+    const input_t narrow_input = dot_input(expert->down, num_rows, free_scratch);
     const int team = useful_threads(num_threads, 3 * num_rows * expert->gate->num_in * expert->gate->num_out);
 #pragma omp parallel num_threads(team)
     {
 #pragma omp for
         for (int64_t block = 0; block < wide.num_blocks; block++)
-            int16dot_quantize(expert->gate, &wide, x, block, &wide_input);
+            dot_quantize(expert->gate, &wide, x, block, &wide_input);
 #pragma omp for
         for (int64_t tile = 0; tile < wide.num_tiles; tile++) activate_tile(expert, &wide, &wide_input, tile, &inner);
 #pragma omp for
         for (int64_t block = 0; block < narrow.num_blocks; block++)
-            int16dot_quantize(expert->down, &narrow, &inner, block, &narrow_input);
+            dot_quantize(expert->down, &narrow, &inner, block, &narrow_input);
 #pragma omp for nowait
         for (int64_t tile = 0; tile < narrow.num_tiles; tile++) project_tile(expert, &narrow, &narrow_input, tile, y);
     }

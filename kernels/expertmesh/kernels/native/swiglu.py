@@ -36,14 +36,17 @@ class NativeSwiGLU:
     scratch_bytes: Any
 
     @classmethod
-    def pack(cls, library: ctypes.CDLL, weights: ExpertWeights) -> "NativeSwiGLU | None":
-        """Lay out the matrices of an expert; None where they are not quantized, not alike, or need more than that."""
+    def pack(cls, library: ctypes.CDLL, weights: ExpertWeights, activation_bits: int = 16) -> "NativeSwiGLU | None":
+        """Lay out the matrices of an expert; None where they are not quantized, not alike, or need more than that.
+
+        ``activation_bits`` as in ``NativeMatrix.pack``.
+        """
         weights = fold_down_order(weights)
         parts = (weights.w_gate, weights.w_up, weights.w_down)
         quantized = [part for part in parts if isinstance(part, QuantizedWeight) and _is_plain(part)]
         if len(quantized) < len(parts) or not is_stored_alike(*quantized[:2]) or quantized[2].perm is not None:
             return None
-        gate, up, down = (NativeMatrix.pack(library, part) for part in quantized)
+        gate, up, down = (NativeMatrix.pack(library, part, activation_bits) for part in quantized)
         arguments = ExpertArguments(*(ctypes.addressof(matrix.arguments) for matrix in (gate, up, down)))
         run, scratch_bytes = library.swiglu_run, library.swiglu_scratch_bytes
         return cls(gate, up, down, quantized[0].perm, arguments, run, scratch_bytes)

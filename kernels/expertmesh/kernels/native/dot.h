@@ -1,0 +1,139 @@
+/* Products of rows and a packed, quantized matrix, in pieces: quantize a block of the rows, multiply by a tile. Knows
+   sizes and where things lie; int16dot.c and int8dot.c know the integers that rows are rounded to.
+
+   y[m, n] = sum over k of x[m, k] * (code[n, k] - zero[n, k / G]) * scale[n, k / G]
+
+   A group is cut into equal blocks of at most 128 features, whose sums are exact in integers. Blocks are added up in
+   float32, in ascending order, whatever the number of rows or threads: the result of a row depends on nothing but that
+   row.
+
+   Packed codes are [tile][block][chunk][half][lane] words of 32 bits, one chunk of the codes of one output each. A tile
+   has 2 halves of LANES outputs. */
+
+#ifndef EXPERTMESH_DOT_H
+#define EXPERTMESH_DOT_H
+
+#include "common.h"
+
+#define MAX_BLOCK 144 /* features of a block with padding up to whole chunks and parts */
+
+/* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8, `activation_bits` 16, or 8 for codes of 2 and 4 bits. Scales and
+   zeros are [tile][group][TILE]. */
+typedef struct {
+    int64_t num_out, num_in, group_size;
+    int32_t bits, scale_type, activation_bits;
+    uint32_t *codes;
+    void *scales;
+    uint8_t *zeros;
+} matrix_t;
+
+/* Quantized rows: values [block][M][block size], scales [block][M][parts], and sums [block][M] of 4 bytes each. */
+typedef struct {
+    int64_t num_rows;
+    char *values;
+    float *scales;
+    char *sums;
+} input_t;
+
+/* Sizes that follow from N, K, the group size and the bits; `row_bytes` are those of a row's values in a block. */
+typedef struct {
+    int64_t num_tiles, num_groups, blocks_per_group, num_blocks, block_size, block_words, parts, row_bytes;
+} layout_t;
+
+/* What a kernel works on: codes of one block and tile, quantized rows, and the sums [rows][HALVES] that it adds to. */
+typedef struct {
+    const uint32_t *codes;
+    int64_t num_chunks, block_size;
+    const char *values;
+    const float *row_scales;
+    const char *row_sums;
+    ints zeros[HALVES];
+    floats scales[HALVES];
+    floats *sums;
+} block_t;
+
+typedef void (*kernel_t)(const block_t *);
+
+/* The integers that rows are rounded to. */
+typedef struct {
+    int64_t value_bytes;
+    int64_t part_size;       /* features of a block that share a scale; 0: all */
+    int64_t max_direct_rows; /* beyond, codes are first unpacked to a panel of 16-bit codes */
+    /* The bits of a chunk of codes, first feature first. */
+    uint32_t (*pack_chunk)(const uint8_t *codes, int bits);
+    /* Quantize `block_size` values to `values`, `scales` and one `sum`. */
+    void (*quantize)(const float *x, int64_t block_size, char *values, float *scales, char *sum);
+    void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, uint32_t *panel);
+    kernel_t (*kernel_of)(int bits, int64_t num_rows);
+} precision_t;
+
+extern const precision_t int16dot, int8dot;
+
+/* Features whose codes share a word; an even number, so that one of 3 bits takes 3.2. */
+static inline int64_t chunk_features(int bits) { return 16 / bits * 2; }
+
+layout_t layout_of(const matrix_t *matrix);
+
+/* Bytes of scratch memory that quantized rows take. */
+int64_t dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows);
+
+/* Rows that are to be quantized into `scratch`. */
+input_t dot_input(const matrix_t *matrix, int64_t num_rows, void *scratch);
+
+/* Quantize one block of all rows of x [M, K]. */
+void dot_quantize(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block, const input_t *input);
+
+/* Multiply rows `first` to `first` + `num_rows` (at most MAX_PANEL_ROWS) by one tile; `sums` is [rows][HALVES]. */
+void dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
+                       int64_t first, int64_t num_rows, floats *sums);
+
+/* ---- for int16dot.c and int8dot.c ---- */
+
+/* Fetch what lies ahead of the packed codes of a chunk, which are read once. */
+static ALWAYS_INLINE void prefetch_codes(const uint32_t *codes) {
+    for (int line = 0; line < 4 * TILE; line += CACHE_LINE)
+        _mm_prefetch((const char *)codes + PREFETCH_BYTES + line, _MM_HINT_T0);
+}
+
+/* Says that sums are needed now: gcc would otherwise put off the additions and spill products. */
+#define needed_now(sums) __asm__("" : "+v"((sums)[0]), "+v"((sums)[1]))
+
+/* The bits of the largest magnitude: as integers they sort like magnitudes, with Inf and NaN on top. */
+static ALWAYS_INLINE int32_t largest_magnitude(const float *x, int64_t count) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+/* Round `count` values to signed integers of `value_bytes` and add these up in `sum`; returns the scale, which is NaN
+   where a value is not finite, and so becomes every output. */
+static ALWAYS_INLINE float round_values(const float *x, int64_t count, const int value_bytes, void *values,
+                                        int32_t *sum) {
+    const float limit = value_bytes == 1 ? 127.0f : 32767.0f;
+    const int32_t smallest_bits = 0x0d800000, inf_bits = 0x7f800000; /* 2^-100: below, limit / x would overflow */
+    int32_t bits = largest_magnitude(x, count), total = 0;
+    const int is_finite = bits < inf_bits;
+    bits = bits < smallest_bits ? smallest_bits : bits;
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    const float inverse = is_finite ? limit / largest : 0.0f;
+    for (int64_t i = 0; i < count; i++) {
+        /* 1.5 * 2^23 leaves the nearest integer in the low bits of the sum. */
+        const float shifted = (is_finite ? x[i] : 0.0f) * inverse + 12582912.0f;
+        int32_t value;
+        memcpy(&value, &shifted, sizeof value);
+        value -= 0x4b400000;
+        if (value_bytes == 1) ((int8_t *)values)[i] = (int8_t)value;
+        else ((int16_t *)values)[i] = (int16_t)value;
+        total += value;
+    }
+    *sum = total;
+    return is_finite ? largest / limit : __builtin_nanf("");
+}
+
+#endif
