@@ -125,21 +125,40 @@ async def submit(executor, batcher, call, is_alone):
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "is_alone", "is_inline"), [(1, True, True), (4, True, True), (5, True, False), (1, False, False)]
+    ("is_alone", "max_inline_seconds", "is_inline"), [(True, 60, True), (False, 60, False), (True, 0, False)]
 )
-def test_few_rows_of_a_lone_caller_run_at_once(mesh, num_rows, is_alone, is_inline):
-    store, call, seen = mesh.make_store(), mesh.make_call(num_rows), []
+def test_short_calls_of_a_lone_caller_run_at_once(mesh, is_alone, max_inline_seconds, is_inline):
+    store, call, seen = mesh.make_store(), mesh.make_call(3), []
 
     async def main():
         loop, batcher = asyncio.get_running_loop(), Batcher(64, 1000)
         observer = SimpleNamespace(answered=seen.extend)
-        with Executor(store, batcher, loop, observer, max_inline_rows=4) as executor:
-            return await submit(executor, batcher, call, is_alone)
+        with Executor(store, batcher, loop, observer, max_inline_seconds) as executor:
+            return [await submit(executor, batcher, call, is_alone) for _ in range(2)]
 
-    outcome, was_inline = asyncio.run(main())
-    assert was_inline == is_inline
-    assert torch.equal(outcome.partial, mesh.run_direct(store, call))
-    assert [answer for _, answer in seen] == [outcome]
+    (first, first_inline), (second, second_inline) = asyncio.run(main())
+    # Nothing is known of the first one's time.
+    assert (first_inline, second_inline) == (False, is_inline)
+    assert torch.equal(second.partial, mesh.run_direct(store, call))
+    assert [answer for _, answer in seen] == [first, second]
+
+
+def test_the_last_launch_tells_how_long_a_call_takes(mesh):
+    store, seconds = mesh.make_store(wrap=mesh.Held), iter([0.4, 0.0, 0.0])
+    held = store.layers[0]
+
+    async def main():
+        batcher = Batcher(64, 1000)
+        with Executor(store, batcher, asyncio.get_running_loop(), max_inline_seconds=0.3) as executor:
+
+            async def run():
+                threading.Timer(next(seconds), held.door.release).start()
+                _, was_inline = await submit(executor, batcher, mesh.make_call(1), is_alone=True)
+                return was_inline
+
+            return [await run() for _ in range(3)]
+
+    assert asyncio.run(main()) == [False, False, True]
 
 
 def test_an_expired_call_of_a_lone_caller_is_not_run_either(mesh):
@@ -147,12 +166,15 @@ def test_an_expired_call_of_a_lone_caller_is_not_run_either(mesh):
 
     async def main():
         batcher = Batcher(64, 1000)
-        with Executor(store, batcher, asyncio.get_running_loop()) as executor:
+        with Executor(store, batcher, asyncio.get_running_loop(), max_inline_seconds=60) as executor:
+            store.layers[0].door.release()
+            await submit(executor, batcher, mesh.make_call(), is_alone=True)
             return await submit(executor, batcher, mesh.make_call(timeout_seconds=1e-9), is_alone=True)
 
-    outcome, _ = asyncio.run(main())
+    outcome, was_inline = asyncio.run(main())
+    assert was_inline
     assert outcome.code == FailureCode.DEADLINE_EXCEEDED
-    assert store.layers[0].launches == []
+    assert len(store.layers[0].launches) == 1
 
 
 def test_nothing_runs_at_once_while_the_device_is_busy(mesh):
@@ -161,7 +183,10 @@ def test_nothing_runs_at_once_while_the_device_is_busy(mesh):
 
     async def main():
         loop, batcher, outcomes = asyncio.get_running_loop(), Batcher(64, 1000), asyncio.Queue()
-        with Executor(store, batcher, loop) as executor:
+        with Executor(store, batcher, loop, max_inline_seconds=60) as executor:
+            held.door.release()
+            await submit(executor, batcher, mesh.make_call(), is_alone=True)
+            held.entered.acquire()
             batcher.submit(CallJob(mesh.make_call(), outcomes.put_nowait))
             assert await asyncio.to_thread(held.entered.acquire, timeout=10)
             executor.submit(CallJob(mesh.make_call(), outcomes.put_nowait), is_alone=True)
@@ -179,7 +204,8 @@ def test_a_draining_server_runs_nothing_at_once(mesh):
 
     async def main():
         batcher = Batcher(64, 1000)
-        with Executor(store, batcher, asyncio.get_running_loop()) as executor:
+        with Executor(store, batcher, asyncio.get_running_loop(), max_inline_seconds=60) as executor:
+            await submit(executor, batcher, mesh.make_call(), is_alone=True)
             executor.drain()
             with pytest.raises(CallFailure, match="shutting down"):
                 executor.submit(CallJob(mesh.make_call(), print), is_alone=True)

@@ -1,10 +1,11 @@
-"""Who runs calls: a device thread takes those that wait and runs them together; few rows of a lone caller run at once.
+"""Who runs calls: a device thread takes those that wait and runs them together; a lone caller's short ones run at once.
 
 Knows tensors and kernels, not messages. Alphabet: U rows of a call, A experts chosen per row, D hidden width.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -24,15 +25,15 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 
 _log = logging.getLogger(__name__)
 
-# While they run the event loop hears nobody, health checks neither: on CPUs for tens of milliseconds at most.
-MAX_INLINE_ROWS = 8
+# While a call runs in the event loop, this hears nobody, health checks neither.
+MAX_INLINE_SECONDS = 0.01
 
 
 class Executor:
     """Runs calls on the experts of ``store``, those in ``batcher`` in a thread of its own; use it in ``with``.
 
-    Everything but that thread belongs to the event loop ``loop``. Calls of up to ``max_inline_rows`` rows may be run
-    there, too.
+    Everything but that thread belongs to the event loop ``loop``. Calls that should take at most
+    ``max_inline_seconds`` may be run there, too.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class Executor:
         batcher: Batcher[CallJob],
         loop: asyncio.AbstractEventLoop,
         observer: CallObserver = NullCallObserver(),  # noqa: B008
-        max_inline_rows: int = MAX_INLINE_ROWS,
+        max_inline_seconds: float = MAX_INLINE_SECONDS,
     ) -> None:
         self._store = store
         self._batcher = batcher
         self._loop = loop
         self._observer = observer
-        self._max_inline_rows = max_inline_rows
+        self._max_inline_seconds = max_inline_seconds
+        self._seconds_per_row = math.inf  # of the last launch, in whichever thread
         self._thread = threading.Thread(target=self._work, name="expert-device")
 
     def __enter__(self) -> "Executor":
@@ -63,9 +65,10 @@ class Executor:
         """Queue a job, or run it at once: then it is answered on return; CallFailure as ``Batcher.submit``.
 
         A job ``is_alone`` when no other caller is there, whose calls could join it. The way to the thread and back
-        takes longer than the transport of a row; without company, nothing is won by it.
+        takes longer than the transport of a row; without company, nothing is won by it. How long a job will take is
+        judged by the last launch.
         """
-        may_run = is_alone and job.num_rows <= self._max_inline_rows
+        may_run = is_alone and job.num_rows * self._seconds_per_row <= self._max_inline_seconds
         batch = self._batcher.take_at_once(job) if may_run else None
         if batch is None:
             self._batcher.submit(job)
@@ -117,6 +120,7 @@ class Executor:
             weights,
         ).cpu()  # [sum of U, D]
         compute_seconds = time.monotonic() - started
+        self._seconds_per_row = compute_seconds / len(hidden)
         parts = [partial] if len(jobs) == 1 else partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
         results = [
             ExpertResult(part, started - job.arrived, compute_seconds) for job, part in zip(jobs, parts, strict=True)

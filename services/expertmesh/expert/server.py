@@ -15,7 +15,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.call_spans import TracedCalls
-from expertmesh.expert.executor import MAX_INLINE_ROWS, Executor
+from expertmesh.expert.executor import MAX_INLINE_SECONDS, Executor
 from expertmesh.expert.job import CallJob
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
@@ -40,8 +40,8 @@ class ExpertServerConfig:
     """What to serve and where.
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
-    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; calls of up to
-    ``max_inline_rows`` rows of a lone gateway run in the event loop. ``drain_seconds`` is what calls in flight get
+    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; calls of a lone gateway that
+    should take at most ``max_inline_seconds`` run in the event loop. ``drain_seconds`` is what calls in flight get
     after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late.
     ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere. Spans of calls that are traced go where
     ``trace`` says.
@@ -53,7 +53,7 @@ class ExpertServerConfig:
     backend: str = "auto"
     device: str = "cpu"
     max_batch_rows: int = 2048
-    max_inline_rows: int = MAX_INLINE_ROWS
+    max_inline_seconds: float = MAX_INLINE_SECONDS
     max_queue_rows: int = 16384
     drain_seconds: float = 25.0
     round_to_bits: int | None = None
@@ -142,7 +142,7 @@ async def running(
     registry = CollectorRegistry()
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
     observer, loop = TracedCalls(metrics, tracer), asyncio.get_running_loop()
-    executor = Executor(store, batcher, loop, observer, config.max_inline_rows)
+    executor = Executor(store, batcher, loop, observer, config.max_inline_seconds)
     max_rows = max_call_rows(config, store.hidden_size)
     servicer = ExpertService(store, executor, info, max_rows, config.chaos_delay_seconds, metrics)
     server = RpcServer(config.listen)
