@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -65,6 +66,22 @@ def test_weights_take_as_many_bits_as_they_have(bits, bits_per_weight):
     num_weights, num_outputs = 2 * 3 * 1280 * 1280, 2 * 3 * 1280
     scales_and_zeros = num_outputs * 3 if bits < 16 else 0
     assert experts.num_bytes == num_weights * bits_per_weight / 8 + scales_and_zeros
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_the_weights_of_an_expert_are_gone_before_the_next_are_read(bits):
+    alive, generator = [], torch.Generator().manual_seed(0)
+
+    def read():
+        for _ in range(3):
+            expert = random_expert(Case(bits=bits), generator)
+            alive.append(weakref.ref(expert))
+            yield expert
+            del expert
+            assert alive[-1]() is None
+
+    BACKEND.experts(read())
+    assert len(alive) == 3
 
 
 def test_gate_and_up_become_neighbours():

@@ -16,7 +16,7 @@ from expertmesh.kernels.ffn import run_one_by_one
 from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
-from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, lay_out
+from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device, Epilogue
 from expertmesh.kernels.triton.tuning import MIN_ROWS_TO_DEQUANTIZE
 from expertmesh.kernels.weights import (
@@ -135,10 +135,14 @@ class TritonBackend:
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of one layer."""
-        folded = [fold_down_order(expert) for expert in experts]
-        gate_up = lay_out([interleave_outputs(expert.w_gate, expert.w_up) for expert in folded], self.device)
-        down = lay_out([expert.w_down for expert in folded], self.device)
-        return TritonExperts(gate_up, down, self._facts)
+        # A loop would hold the weights of one expert while the next are read.
+        gate_ups, downs = zip(*map(self._stage, experts), strict=True)
+        return TritonExperts(join(gate_ups, self.device), join(downs, self.device), self._facts)
+
+    def _stage(self, expert: ExpertWeights) -> tuple[Matrices, Matrices]:
+        folded = fold_down_order(expert)
+        gate_up = interleave_outputs(folded.w_gate, folded.w_up)
+        return stage(gate_up, self.device), stage(folded.w_down, self.device)
 
     def attend_paged(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts

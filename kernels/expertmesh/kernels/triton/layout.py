@@ -8,8 +8,9 @@ tile, never an interleave; words of neighbouring outputs are neighbours in memor
 which one instruction unpacks two values. A word holds 8, 5, 4 or 2 codes of 2, 3, 4 or 8 bits, so 3-bit codes take 3.2.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 
@@ -82,12 +83,32 @@ def num_slots(bits: int) -> int:
     return WORD_BITS // bits
 
 
-def lay_out(weights: Sequence[Weight], device: torch.device) -> Matrices:
+def lay_out(weights: Iterable[Weight], device: torch.device) -> Matrices:
     """Take over one matrix per expert; dense where the experts' storage differs or fits no packed layout."""
-    quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
-    if len(quantized) == len(weights) and _are_alike(quantized) and _find_plane_rows(quantized[0]):
-        return _pack(quantized, device)
-    return _stack_dense([_as_dense(weight) for weight in weights], device)
+    return join([stage(weight, device) for weight in weights], device)
+
+
+def stage(weight: Weight, device: torch.device) -> Matrices:
+    """Lay out the matrix of one expert, E = 1: worked out on ``device``, kept where ``weight`` lies until it is joined.
+
+    Unpacked codes take a byte each, the laid out ones their bits: staged one after the other, experts need less memory.
+    """
+    if isinstance(weight, QuantizedWeight):
+        plane_rows = _find_plane_rows(weight)
+        if plane_rows:
+            return _pack(weight, plane_rows, device)
+        # bfloat16 as on the CPU: half the bytes of float32, and no scale is out of its range.
+        weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
+    return DenseMatrices(weight.data.unsqueeze(0), _widen_bias(weight))
+
+
+def join(parts: Sequence[Matrices], device: torch.device) -> Matrices:
+    """Make the matrices of E experts on ``device`` from those of each, one copy after the other."""
+    packed = [part for part in parts if isinstance(part, PackedMatrices)]
+    forms = {(part.num_in, part.num_out, part.bits, part.group_size) for part in packed}
+    if len(packed) == len(parts) and len(forms) == 1:
+        return _join_packed(packed, device)
+    return _join_dense([_as_dense(part) for part in parts], device)
 
 
 def unpack(matrices: PackedMatrices) -> torch.Tensor:
@@ -102,20 +123,18 @@ def unpack(matrices: PackedMatrices) -> torch.Tensor:
     return values.transpose(1, 2).contiguous()
 
 
-def _pack(weights: Sequence[QuantizedWeight], device: torch.device) -> PackedMatrices:
-    first = weights[0]
-    bits = _container_bits(first.bits)
-    plane_rows = _find_plane_rows(first)
-    wide = len({weight.scales.dtype for weight in weights}) > 1
+def _pack(weight: QuantizedWeight, plane_rows: int, device: torch.device) -> PackedMatrices:
+    bits = _container_bits(weight.bits)
+    words = _pack_words(weight.codes.to(device).T, bits, plane_rows).to(weight.codes.device)
     return PackedMatrices(
-        words=torch.stack([_pack_words(weight.codes.to(device).T, bits, plane_rows) for weight in weights]),
-        scales=torch.stack([(w.scales.float() if wide else w.scales).T.contiguous() for w in weights]).to(device),
-        zeros=torch.stack([weight.zeros.T.contiguous() for weight in weights]).to(device),
-        order=_stack_orders(weights, device),
-        bias=_stack_biases(weights, device),
+        words=words.unsqueeze(0),
+        scales=weight.scales.T.contiguous().unsqueeze(0),
+        zeros=weight.zeros.T.contiguous().unsqueeze(0),
+        order=None if weight.perm is None else weight.perm.int().unsqueeze(0),
+        bias=_widen_bias(weight),
         bits=bits,
-        group_size=first.group_size,
-        num_in=first.shape[1],
+        group_size=weight.group_size,
+        num_in=weight.shape[1],
         plane_rows=plane_rows,
     )
 
@@ -142,33 +161,49 @@ def _find_plane_rows(weight: QuantizedWeight) -> int:
     return next((rows for rows in PLANE_ROWS if weight.group_size % rows == 0), 0)
 
 
-def _are_alike(weights: Sequence[QuantizedWeight]) -> bool:
-    return len({(weight.shape, _container_bits(weight.bits), weight.group_size) for weight in weights}) == 1
+def _widen_bias(weight: Weight) -> torch.Tensor | None:
+    return None if weight.bias is None else weight.bias.float().unsqueeze(0)
 
 
-def _as_dense(weight: Weight) -> DenseWeight:
-    # bfloat16 as on the CPU: half the bytes of float32, and no scale is out of its range.
-    return weight if isinstance(weight, DenseWeight) else DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
+def _join_packed(parts: Sequence[PackedMatrices], device: torch.device) -> PackedMatrices:
+    scales = [part.scales for part in parts]
+    if len({values.dtype for values in scales}) > 1:
+        scales = [values.float() for values in scales]
+    return replace(
+        parts[0],
+        words=_stack([part.words for part in parts], device),
+        scales=_stack(scales, device),
+        zeros=_stack([part.zeros for part in parts], device),
+        order=_stack_or([part.order for part in parts], torch.arange(parts[0].num_in, dtype=torch.int32), device),
+        bias=_stack_or([part.bias for part in parts], torch.zeros(parts[0].num_out), device),
+    )
 
 
-def _stack_dense(weights: Sequence[DenseWeight], device: torch.device) -> DenseMatrices:
-    dtype = weights[0].data.dtype
-    for weight in weights:
-        dtype = torch.promote_types(dtype, weight.data.dtype)
-    data = torch.stack([weight.data.to(device=device, dtype=dtype) for weight in weights])
-    return DenseMatrices(data, _stack_biases(weights, device))
+def _join_dense(parts: Sequence[DenseMatrices], device: torch.device) -> DenseMatrices:
+    dtype = reduce(torch.promote_types, [part.data.dtype for part in parts])
+    data = _stack([part.data.to(dtype) for part in parts], device)
+    return DenseMatrices(data, _stack_or([part.bias for part in parts], torch.zeros(parts[0].num_out), device))
 
 
-def _stack_orders(weights: Sequence[QuantizedWeight], device: torch.device) -> torch.Tensor | None:
-    if all(weight.perm is None for weight in weights):
+def _as_dense(part: Matrices) -> DenseMatrices:
+    if isinstance(part, DenseMatrices):
+        return part
+    values = unpack(part).to(torch.bfloat16)
+    return DenseMatrices(values if part.order is None else values[:, :, part.order[0].argsort()], part.bias)
+
+
+def _stack(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Copy tensors [1, ...] into one [E, ...]."""
+    stacked = torch.empty(len(tensors), *tensors[0].shape[1:], dtype=tensors[0].dtype, device=device)
+    for expert, tensor in enumerate(tensors):
+        stacked[expert] = tensor[0]
+    return stacked
+
+
+def _stack_or(
+    tensors: Sequence[torch.Tensor | None], default: torch.Tensor, device: torch.device
+) -> torch.Tensor | None:
+    """Do the same with ``default`` [...] for those that are None; None where all are."""
+    if all(tensor is None for tensor in tensors):
         return None
-    natural = torch.arange(weights[0].shape[1])
-    orders = [natural if weight.perm is None else weight.perm for weight in weights]
-    return torch.stack([order.int().to(device) for order in orders])
-
-
-def _stack_biases(weights: Sequence[Weight], device: torch.device) -> torch.Tensor | None:
-    if all(weight.bias is None for weight in weights):
-        return None
-    biases = [torch.zeros(w.shape[0]) if w.bias is None else w.bias for w in weights]
-    return torch.stack([bias.float().to(device) for bias in biases])
+    return _stack([default.unsqueeze(0) if tensor is None else tensor for tensor in tensors], device)
