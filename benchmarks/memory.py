@@ -1,10 +1,10 @@
-"""What an expert server keeps in memory beside the codes of its experts.
+"""What an expert server keeps in memory beside the codes of its experts, and how fast it loads them.
 
 Usage: python benchmarks/memory.py [--json FILE]
 
 Writes one expert of Mixtral's width (4096, 14336) for a few layers as AWQ 4-bit in groups of 128, loads it as an expert
 server does, and asks the kernel: resident bytes once loaded, and the most there ever were. Taken off is what a process
-takes that imports torch and grpc and nothing else.
+takes that imports torch and grpc and nothing else. The files are in the system's cache, so the disk does not count.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -63,35 +64,38 @@ def load_and_report(directory: Path) -> None:
     from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 
     give_back_freed_memory()
+    started = time.perf_counter()
     store, _ = load(ExpertServerConfig(directory), lambda done, total: None)
+    seconds = time.perf_counter() - started
     keep_freed_memory()
     assert store.layers
-    print_memory()
+    print_memory(seconds)
 
 
-def print_memory() -> None:
-    """Print resident bytes and the most there were."""
+def print_memory(seconds: float = 0.0) -> None:
+    """Print resident bytes, the most there were, and how long it took."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(*(int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM")), flush=True)
+    print(*(int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM")), seconds, flush=True)
 
 
-def ask(*arguments: str) -> tuple[int, int]:
-    """Run this script in a process of its own; returns (resident, most)."""
+def ask(*arguments: str) -> tuple[int, int, float]:
+    """Run this script in a process of its own; returns (resident, most, seconds)."""
     command = [sys.executable, __file__, *arguments]
-    resident, most = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return int(resident), int(most)
+    resident, most, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return int(resident), int(most), float(seconds)
 
 
 def measure() -> list[Row]:
     """Compare a loaded server with an idle process."""
-    idle, _ = ask("--idle")
+    idle, _, _ = ask("--idle")
     with tempfile.TemporaryDirectory() as directory:
         packed = write_checkpoint(Path(directory))
-        resident, most = ask("--load", directory)
+        resident, most, seconds = ask("--load", directory)
     case = f"{NUM_LAYERS} layers of one expert"
     return [
         Row(case, "resident_bytes", resident - idle, "B", "in the files", packed),
         Row(case, "most_bytes_while_loading", most - idle, "B", "in the files", packed),
+        Row(case, "bytes_loaded_per_second", packed / seconds, "B/s"),
     ]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from expertmesh.kernels.bitstream import pack_stream, unpack_stream
+from expertmesh.kernels.bitstream import pack_stream, unpack_columns, unpack_stream
 
 WIDTHS = [2, 3, 4, 5, 8]
 
@@ -26,11 +26,22 @@ def test_unpacking_gives_the_codes_back(bits):
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize(("num_values", "num_columns"), [(96, 5), (32, 1), (32, 7), (320, 1)])
+def test_columns_become_rows(bits, num_values, num_columns):
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (num_values, num_columns), dtype=torch.uint8, generator=generator)
+    rows = unpack_columns(pack_stream(codes, bits), bits)
+    assert rows.equal(codes.T)
+    assert rows.is_contiguous()
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
 def test_all_ones_survive_the_sign_bit(bits):
     codes = torch.full((32, 2), 2**bits - 1, dtype=torch.uint8)
     words = pack_stream(codes, bits)
     assert (words == -1).all()
     assert unpack_stream(words, bits).equal(codes)
+    assert unpack_columns(words, bits).equal(codes.T)
 
 
 def test_what_does_not_fill_words_is_named():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from expertmesh.kernels.bitstream import WORD_BITS, pack_stream, unpack_stream
+from expertmesh.kernels.bitstream import WORD_BITS, pack_stream, unpack_columns, unpack_stream
 from expertmesh.kernels.packed import count_groups, read_bias
 from expertmesh.kernels.weights import QuantizedWeight, describe
 
@@ -73,10 +73,10 @@ def unpack(tensors: GptqTensors, how: GptqFormat) -> QuantizedWeight:
     num_in, num_out = _check_qweight(tensors.qweight, how.bits)
     num_groups = count_groups(tensors.scales, num_in, num_out)
     group_size = num_in // num_groups
-    codes = unpack_stream(tensors.qweight, how.bits).T  # [N, K]
+    codes = unpack_columns(tensors.qweight, how.bits)  # [N, K]
     perm = _read_order(tensors.g_idx, num_in, group_size)
     return QuantizedWeight(
-        codes=(codes if perm is None else codes[:, perm]).contiguous(),
+        codes=codes if perm is None else codes[:, perm],
         scales=tensors.scales.T.contiguous(),
         zeros=_read_zeros(tensors.qzeros, (num_groups, num_out), how),
         bits=how.bits,

@@ -33,8 +33,7 @@ static int64_t block_start(const matrix_t *matrix, const layout_t *layout, int64
 /* ---- packing ---- */
 
 static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t tile, const uint8_t *codes) {
-    const precision_t *precision = precision_of(matrix);
-    const int64_t chunk = chunk_features(matrix->bits);
+    const int64_t num_chunks = layout->block_size / chunk_features(matrix->bits);
     uint32_t *words = matrix->codes + tile * layout->num_blocks * layout->block_words;
     for (int64_t block = 0; block < layout->num_blocks; block++, words += layout->block_words)
         for (int lane = 0; lane < TILE; lane++) {
@@ -42,8 +41,7 @@ static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t ti
             int64_t num_features, start = block_start(matrix, layout, block, &num_features);
             if (tile * TILE + lane < matrix->num_out)
                 memcpy(padded, codes + (tile * TILE + lane) * matrix->num_in + start, num_features);
-            for (int64_t at = 0; at < layout->block_size; at += chunk)
-                words[at / chunk * TILE + lane] = precision->pack_chunk(padded + at, matrix->bits);
+            precision_of(matrix)->pack(padded, matrix->bits, num_chunks, words + lane);
         }
 }
 

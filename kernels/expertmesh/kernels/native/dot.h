@@ -59,8 +59,8 @@ typedef struct {
     int64_t value_bytes;
     int64_t part_size;       /* features of a block that share a scale; 0: all */
     int64_t max_direct_rows; /* beyond, codes are first unpacked to a panel of 16-bit codes */
-    /* The bits of a chunk of codes, first feature first. */
-    uint32_t (*pack_chunk)(const uint8_t *codes, int bits);
+    /* Pack the codes of one output in one block, first feature first, into words that lie TILE apart. */
+    void (*pack)(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *words);
     /* Quantize `block_size` values to `values`, `scales` and one `sum`. */
     void (*quantize)(const float *x, int64_t block_size, char *values, float *scales, char *sum);
     void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, uint32_t *panel);

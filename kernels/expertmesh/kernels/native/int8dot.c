@@ -10,10 +10,18 @@
 
 #define PART 32
 
-static uint32_t pack_chunk(const uint8_t *codes, int bits) {
-    uint32_t word = 0;
-    for (int i = 0; i < chunk_features(bits); i++) word |= (uint32_t)codes[i] << (i % 4 * 8 + i / 4 * bits);
-    return word;
+static ALWAYS_INLINE void pack_chunks(const uint8_t *codes, const int bits, int64_t num_chunks, uint32_t *words) {
+    for (int64_t chunk = 0; chunk < num_chunks; chunk++, codes += chunk_features(bits)) {
+        uint32_t word = 0;
+#pragma GCC unroll 16
+        for (int i = 0; i < chunk_features(bits); i++) word |= (uint32_t)codes[i] << (i % 4 * 8 + i / 4 * bits);
+        words[chunk * TILE] = word;
+    }
+}
+
+static void pack(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *words) {
+    if (bits == 2) pack_chunks(codes, 2, num_chunks, words);
+    if (bits == 4) pack_chunks(codes, 4, num_chunks, words);
 }
 
 /* The sum is that of the rounded values, as a float. */
@@ -100,7 +108,7 @@ const precision_t int8dot = {
     .value_bytes = 1,
     .part_size = PART,
     .max_direct_rows = MAX_PANEL_ROWS,
-    .pack_chunk = pack_chunk,
+    .pack = pack,
     .quantize = quantize,
     .kernel_of = kernel_of,
 };
