@@ -43,8 +43,8 @@ def unpack_stream(words: torch.Tensor, bits: int) -> torch.Tensor:
 def unpack_columns(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Unpack int32 ``words`` [W, C] into uint8 [C, W * 32 / bits], a row per column; ValueError as ``unpack_stream``.
 
-    Where no value lies in two bytes, words are transposed, not values, and each byte is spread out as a whole: a sixth
-    of the time.
+    Where no value lies in two bytes, words are transposed, not values, and each byte is spread out as a whole: that
+    takes less than half the time.
     """
     if bits not in (2, 4, 8):
         return unpack_stream(words, bits).T.contiguous()
@@ -52,11 +52,8 @@ def unpack_columns(words: torch.Tensor, bits: int) -> torch.Tensor:
     if bits == 8:
         return packed
     wide = packed.to(torch.int16 if bits == 4 else torch.int32)
-    if bits == 2:
-        wide = (wide | wide << 12) & 0x000F000F
-        wide = (wide | wide << 6) & 0x03030303
-    else:
-        wide = (wide | wide << 4) & 0x0F0F
+    for shift, mask in ((4, 0x0F0F),) if bits == 4 else ((12, 0x000F000F), (6, 0x03030303)):
+        wide.bitwise_or_(wide << shift).bitwise_and_(mask)
     return wide.view(torch.uint8)
 
 
