@@ -69,7 +69,7 @@ typedef struct {
 
 extern const precision_t int16dot, int8dot;
 
-/* Features whose codes share a word; an even number, so that one of 3 bits takes 3.2. */
+/* Features whose codes share a word. Each half holds as many as fit, so that a code of 3 bits takes 3.2. */
 static inline int64_t chunk_features(int bits) { return 16 / bits * 2; }
 
 layout_t layout_of(const matrix_t *matrix);
