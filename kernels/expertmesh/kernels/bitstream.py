@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 
 WORD_BITS = 32
+# The dtype with room for so many values, a byte each.
+_INTS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def pack_stream(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -43,18 +45,30 @@ def unpack_stream(words: torch.Tensor, bits: int) -> torch.Tensor:
 def unpack_columns(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Unpack int32 ``words`` [W, C] into uint8 [C, W * 32 / bits], a row per column; ValueError as ``unpack_stream``.
 
-    Where no value lies in two bytes, words are transposed, not values, and each byte is spread out as a whole: that
-    takes less than half the time.
+    Whole words are transposed, not values, and all values of a byte, or of ``bits`` bytes, are spread out at once: that
+    takes half the time.
     """
-    if bits not in (2, 4, 8):
+    if bits in (5, 6, 7):  # halves would overlap while they are spread out
         return unpack_stream(words, bits).T.contiguous()
+    num_values = _count_values(len(words), bits)
     packed = words.T.flatten().view(torch.uint8).view(words.shape[1], -1)  # [C, 4 * W]
-    if bits == 8:
-        return packed
-    wide = packed.to(torch.int16 if bits == 4 else torch.int32)
-    for shift, mask in ((4, 0x0F0F),) if bits == 4 else ((12, 0x000F000F), (6, 0x03030303)):
-        wide.bitwise_or_(wide << shift).bitwise_and_(mask)
-    return wide.view(torch.uint8)
+    fields = _join_bytes(packed, bits) if 8 % bits else packed.to(_INTS[8 // bits])
+    field_bits = lane_bits = fields.element_size() * 8
+    while lane_bits > 8:
+        lane_bits //= 2
+        half_bits = lane_bits // 8 * bits  # of each half of what a lane held: the upper one moves to a lane of its own
+        mask = sum((1 << half_bits) - 1 << start for start in range(0, field_bits, lane_bits))
+        fields.bitwise_or_(fields << lane_bits - half_bits).bitwise_and_(mask)
+    return fields.view(torch.uint8).view(-1, num_values)
+
+
+def _join_bytes(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """Make an int64 of every ``bits`` bytes of ``packed`` [C, B]: eight values."""
+    units = packed.view(len(packed), -1, bits)
+    joined = units[..., 0].to(torch.int64)
+    for byte in range(1, bits):
+        joined |= units[..., byte].to(torch.int64) << 8 * byte
+    return joined
 
 
 def _phases(bits: int) -> Iterator[tuple[int, tuple[int, int], tuple[int, int]]]:
