@@ -1,9 +1,8 @@
 """The CPU backend against the reference, by relative error."""
 
-import weakref
-
 import pytest
 import torch
+from letting_go import assert_each_is_gone_before_the_next
 
 from expertmesh.kernels import awq
 from expertmesh.kernels.cpu import MIN_ROWS_TO_DEQUANTIZE, CpuBackend
@@ -96,18 +95,7 @@ def test_experts_are_close_to_the_reference(cpu, storage, num_rows):
 
 @both_ways
 def test_an_expert_is_let_go_before_the_next_is_read(cpu):
-    alive = []
-
-    def read():
-        for seed in range(3):
-            expert = random_expert("g64", 128, 256, seed)
-            alive.append(weakref.ref(expert))
-            yield expert
-            del expert
-            assert alive[-1]() is None
-
-    cpu.experts(read())
-    assert len(alive) == 3
+    assert_each_is_gone_before_the_next(cpu.experts, lambda seed: random_expert("g64", 128, 256, seed))
 
 
 @both_ways

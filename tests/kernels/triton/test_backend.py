@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import weakref
 
 import pytest
 import torch
+from letting_go import assert_each_is_gone_before_the_next
 from triton_cases import (
     EXPERTS,
     LINEAR,
@@ -70,18 +70,8 @@ def test_weights_take_as_many_bits_as_they_have(bits, bits_per_weight):
 
 @pytest.mark.parametrize("bits", [4, 16])
 def test_the_weights_of_an_expert_are_gone_before_the_next_are_read(bits):
-    alive, generator = [], torch.Generator().manual_seed(0)
-
-    def read():
-        for _ in range(3):
-            expert = random_expert(Case(bits=bits), generator)
-            alive.append(weakref.ref(expert))
-            yield expert
-            del expert
-            assert alive[-1]() is None
-
-    BACKEND.experts(read())
-    assert len(alive) == 3
+    generator = torch.Generator().manual_seed(0)
+    assert_each_is_gone_before_the_next(BACKEND.experts, lambda _: random_expert(Case(bits=bits), generator))
 
 
 def test_gate_and_up_become_neighbours():

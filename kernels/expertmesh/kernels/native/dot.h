@@ -98,6 +98,12 @@ static ALWAYS_INLINE void prefetch_codes(const uint32_t *codes) {
 /* Says that sums are needed now: gcc would otherwise put off the additions and spill products. */
 #define needed_now(sums) __asm__("" : "+v"((sums)[0]), "+v"((sums)[1]))
 
+/* An `add_block` for each number of rows, and the names of those for codes of so many bits. */
+#define KERNEL(bits, rows) \
+    static void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
+#define KERNELS(bits) KERNEL(bits, 1) KERNEL(bits, 2) KERNEL(bits, 3) KERNEL(bits, 4)
+#define NAMES(bits) {add_block_##bits##_1, add_block_##bits##_2, add_block_##bits##_3, add_block_##bits##_4}
+
 /* The bits of the largest magnitude: as integers they sort like magnitudes, with Inf and NaN on top. */
 static ALWAYS_INLINE int32_t largest_magnitude(const float *x, int64_t count) {
     int32_t largest = 0;

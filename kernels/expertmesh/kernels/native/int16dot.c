@@ -91,10 +91,6 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
         }
 }
 
-#define KERNEL(bits, rows) \
-    static void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
-#define KERNELS(bits) KERNEL(bits, 1) KERNEL(bits, 2) KERNEL(bits, 3) KERNEL(bits, 4)
-#define NAMES(bits) {add_block_##bits##_1, add_block_##bits##_2, add_block_##bits##_3, add_block_##bits##_4}
 KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(8) KERNELS(16) KERNEL(16, 5) KERNEL(16, 6)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {

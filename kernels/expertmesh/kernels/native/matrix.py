@@ -16,7 +16,7 @@ from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 # Bits that a code takes in the packed layout, for every width of codes, beside activations of 16 and of 8 bits.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
 STORED_BITS_BESIDE_INT8 = {2: 2, 3: 4, 4: 4}
-INT8_PART = 32  # features of a row that share a scale when they are rounded to 8 bits
+INT8_PART = 32  # features of a row that share a scale when they are rounded to 8 bits: PART of int8dot.c
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
