@@ -1,14 +1,16 @@
 import asyncio
 import socket
+from pathlib import Path
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, open_channel
-from expertmesh.rpc.server import LIVENESS, RpcServer
+from expertmesh.rpc.server import LIVENESS, SERVER_OPTIONS, RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc, tensor_pb2
 
 SERVICE = "expertmesh.v1.ExpertService"
@@ -170,3 +172,32 @@ def test_ipv6_addresses_bind():
 def test_channel_limits_are_explicit():
     options = dict(CHANNEL_OPTIONS)
     assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == 64 * 2**20
+
+
+def test_grpc_knows_every_option():
+    # It ignores those that it does not know.
+    library = Path(cygrpc.__file__).read_bytes()
+    names = {name for name, _ in (*CHANNEL_OPTIONS, *SERVER_OPTIONS)}
+    assert {name for name in names if name.encode() + b"\0" not in library} == set()
+
+
+def test_a_client_without_calls_may_ping_as_often_as_it_does(monkeypatch):
+    intervals = ("grpc.keepalive_time_ms", "grpc.http2.min_ping_interval_without_data_ms")
+
+    def hurry(options):
+        return [(name, value // 120 if name in intervals else value) for name, value in options]
+
+    monkeypatch.setattr("expertmesh.rpc.server.SERVER_OPTIONS", hurry(SERVER_OPTIONS))
+
+    async def main():
+        async with (
+            make_server(Echo()) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=hurry(CHANNEL_OPTIONS)) as channel,
+        ):
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            first = await watch.read()
+            await asyncio.sleep(4)  # a dozen pings; a few that are unwelcome would end the connection
+            await server.set_serving(False)
+            return [first.status, (await watch.read()).status]
+
+    assert asyncio.run(main()) == [SERVING, NOT_SERVING]

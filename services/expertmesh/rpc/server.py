@@ -12,10 +12,10 @@ from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
 from expertmesh.rpc.sockets import bind, with_port
 
-_SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *LIMIT_OPTIONS,
-    # Clients ping every KEEPALIVE_SECONDS; a server that allows less answers GOAWAY too_many_pings.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
+    # Clients ping every KEEPALIVE_SECONDS, a server that allows fewer ends their connection: GOAWAY too_many_pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
     ("grpc.keepalive_permit_without_calls", 1),
     # Without this a second server on the same port would start and take half of the connections.
     ("grpc.so_reuseport", 0),
@@ -34,7 +34,7 @@ class RpcServer:
 
     def __init__(self, address: str, interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = ()) -> None:
         self._address = address
-        self._server = grpc.aio.server(interceptors=interceptors, options=_SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0
