@@ -121,6 +121,9 @@ static inline int useful_threads(int num_threads, int64_t num_products) {
     return num_threads < useful ? num_threads : (int)useful;
 }
 
+/* Tiles that a thread takes at a time: an eighth of its share, so that nobody waits long for one that is held up. */
+static inline int64_t tiles_at_once(int64_t num_tiles, int team) { return 1 + num_tiles / (8 * team); }
+
 /* 2 to the power of x: a Taylor series to degree 7 around the nearest integer, relative error 8e-8 at most; 0 below
    2^-126.5, and no more than 2^127. */
 static ALWAYS_INLINE floats exp2_floats(floats x) {

@@ -90,19 +90,15 @@ void dot_quantize(const matrix_t *matrix, const layout_t *layout, const rows_t *
 
 /* ---- multiplying ---- */
 
-/* Point a block at the scales and zeros of its group. */
-static inline void enter_group(const matrix_t *matrix, int64_t at, block_t *block) {
-    for (int half = 0; half < HALVES; half++) {
-        block->zeros[half] = ints_of_bytes(matrix->zeros + at + half * LANES);
-        block->scales[half] = load_as_floats(matrix->scales, matrix->scale_type, at + half * LANES);
-    }
-}
-
 void dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
                        int64_t first, int64_t num_rows, floats *sums) {
     const precision_t *precision = precision_of(matrix);
     uint32_t panel[MAX_BLOCK / 2 * TILE] __attribute__((aligned(64)));
     for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
+    if (num_rows <= MAX_RUN_ROWS) {
+        precision->runner_of(matrix->bits, num_rows)(&(run_t){matrix, layout, input, tile, first, sums});
+        return;
+    }
     const int is_direct = num_rows <= precision->max_direct_rows;
     const int bits = is_direct ? matrix->bits : 16;
     const int64_t num_packed_chunks = layout->block_size / chunk_features(matrix->bits);
@@ -111,20 +107,19 @@ void dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const inp
     kernel_t kernels[MAX_PASSES];
     for (int64_t pass = 0; pass < num_passes; pass++) kernels[pass] = precision->kernel_of(bits, passes[pass].num_rows);
     block_t block = {.block_size = layout->block_size, .num_chunks = layout->block_size / chunk_features(bits)};
-    const uint32_t *codes = matrix->codes + tile * layout->num_blocks * layout->block_words;
+    const uint32_t *codes = codes_of(matrix, layout, tile);
+    group_t group = first_group(layout, tile);
     for (int64_t index = 0; index < layout->num_blocks; index++, codes += layout->block_words) {
         block.codes = codes;
         if (!is_direct) {
             precision->unpack(codes, num_packed_chunks, matrix->bits, panel);
             block.codes = panel;
         }
-        const int64_t group = layout->blocks_per_group == 1 ? index : index / layout->blocks_per_group;
-        enter_group(matrix, (tile * layout->num_groups + group) * TILE, &block);
+        enter_group(matrix, group, &block);
+        group = next_group(group, layout);
         for (int64_t pass = 0; pass < num_passes; pass++) {
-            const int64_t row = passes[pass].row, at = index * input->num_rows + first + row;
-            block.values = input->values + at * layout->row_bytes;
-            block.row_scales = input->scales + at * layout->parts;
-            block.row_sums = input->sums + at * sizeof(float);
+            const int64_t row = passes[pass].row;
+            enter_rows(input, layout, index, first + row, &block);
             block.sums = sums + row * HALVES;
             kernels[pass](&block);
         }
@@ -142,7 +137,7 @@ void dot_multiply(const matrix_t *matrix, const rows_t *x, const rows_t *y, void
         for (int64_t block = 0; block < layout.num_blocks; block++) dot_quantize(matrix, &layout, x, block, &input);
         for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
             const int64_t num_rows = panel_rows(x->num_rows, first);
-#pragma omp for nowait
+#pragma omp for schedule(dynamic, tiles_at_once(layout.num_tiles, team)) nowait
             for (int64_t tile = 0; tile < layout.num_tiles; tile++) {
                 floats sums[MAX_PANEL_ROWS * HALVES];
                 dot_multiply_tile(matrix, &layout, &input, tile, first, num_rows, sums);

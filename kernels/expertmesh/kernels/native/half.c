@@ -138,7 +138,7 @@ void half_multiply(const half_matrix_t *matrix, const rows_t *x, const rows_t *y
         for (int64_t start = 0; start < num_in; start += MAX_FEATURES)
             widen_rows(x, start, num_in - start < MAX_FEATURES ? num_in - start : MAX_FEATURES, scratch);
         for (int64_t first = 0; first < num_rows; first += MAX_PANEL_ROWS) {
-#pragma omp for nowait
+#pragma omp for schedule(dynamic, tiles_at_once(num_tiles, team)) nowait
             for (int64_t tile = 0; tile < num_tiles; tile++)
                 multiply_tile(matrix, scratch, y, tile, first, panel_rows(num_rows, first));
         }

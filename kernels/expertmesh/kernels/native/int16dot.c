@@ -61,7 +61,7 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
     const int16_t *values = (const int16_t *)block->values;
     for (int64_t chunk = 0; chunk < block->num_chunks; chunk++, codes += TILE, values += 2 * per_half) {
         if (bits != 16) prefetch_codes(codes);
-        const ints first = load_ints(codes), second = load_ints(codes + LANES);
+        const ints first = load_codes(codes, num_rows), second = load_codes(codes + LANES, num_rows);
 #pragma GCC unroll 8
         for (int j = 0; j < per_half; j++) {
             const ints pairs[HALVES] = {unpack_pairs(first, bits, j), unpack_pairs(second, bits, j)};
@@ -92,6 +92,7 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
 }
 
 KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(8) KERNELS(16) KERNEL(16, 5) KERNEL(16, 6)
+RUNNERS(2) RUNNERS(3) RUNNERS(4) RUNNERS(8)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {
     static const kernel_t packed[][PACKED_KERNEL_ROWS] = {
@@ -99,6 +100,12 @@ static kernel_t kernel_of(int bits, int64_t num_rows) {
     static const kernel_t panel[MAX_KERNEL_ROWS] = {add_block_16_1, add_block_16_2, add_block_16_3,
                                                     add_block_16_4, add_block_16_5, add_block_16_6};
     return bits == 16 ? panel[num_rows - 1] : packed[bits][num_rows - 1];
+}
+
+static runner_t runner_of(int bits, int64_t num_rows) {
+    static const runner_t runners[][MAX_RUN_ROWS] = {
+        [2] = RUNNER_NAMES(2), [3] = RUNNER_NAMES(3), [4] = RUNNER_NAMES(4), [8] = RUNNER_NAMES(8)};
+    return runners[bits][num_rows - 1];
 }
 
 static ALWAYS_INLINE void widen(const uint32_t *codes, int64_t num_chunks, const int bits, uint32_t *panel) {
@@ -127,4 +134,5 @@ const precision_t int16dot = {
     .quantize = quantize,
     .unpack = unpack,
     .kernel_of = kernel_of,
+    .runner_of = runner_of,
 };

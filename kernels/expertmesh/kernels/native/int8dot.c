@@ -55,7 +55,7 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
 #pragma GCC unroll 8
         for (int chunk = 0; chunk < PART / (4 * per_byte); chunk++, codes += TILE) {
             prefetch_codes(codes);
-            const ints first = load_ints(codes), second = load_ints(codes + LANES);
+            const ints first = load_codes(codes, num_rows), second = load_codes(codes + LANES, num_rows);
 #pragma GCC unroll 8
             for (int j = 0; j < per_byte; j++, values += 4) {
                 const ints unpacked[HALVES] = {unpack_quads(first, bits, j), unpack_quads(second, bits, j)};
@@ -93,10 +93,16 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
 }
 
 KERNELS(2) KERNELS(4)
+RUNNERS(2) RUNNERS(4)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {
     static const kernel_t packed[][PACKED_KERNEL_ROWS] = {[2] = NAMES(2), [4] = NAMES(4)};
     return packed[bits][num_rows - 1];
+}
+
+static runner_t runner_of(int bits, int64_t num_rows) {
+    static const runner_t runners[][MAX_RUN_ROWS] = {[2] = RUNNER_NAMES(2), [4] = RUNNER_NAMES(4)};
+    return runners[bits][num_rows - 1];
 }
 
 /* Codes are never unpacked first: beside two products per instruction, it costs too little. */
@@ -107,4 +113,5 @@ const precision_t int8dot = {
     .pack = pack,
     .quantize = quantize,
     .kernel_of = kernel_of,
+    .runner_of = runner_of,
 };

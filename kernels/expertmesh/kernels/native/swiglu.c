@@ -59,12 +59,12 @@ void swiglu_run(const expert_t *expert, const rows_t *x, const rows_t *y, void *
 #pragma omp for
         for (int64_t block = 0; block < wide.num_blocks; block++)
             dot_quantize(expert->gate, &wide, x, block, &wide_input);
-#pragma omp for
+#pragma omp for schedule(dynamic, tiles_at_once(wide.num_tiles, team))
         for (int64_t tile = 0; tile < wide.num_tiles; tile++) activate_tile(expert, &wide, &wide_input, tile, &inner);
 #pragma omp for
         for (int64_t block = 0; block < narrow.num_blocks; block++)
             dot_quantize(expert->down, &narrow, &inner, block, &narrow_input);
-#pragma omp for nowait
+#pragma omp for schedule(dynamic, tiles_at_once(narrow.num_tiles, team)) nowait
         for (int64_t tile = 0; tile < narrow.num_tiles; tile++) project_tile(expert, &narrow, &narrow_input, tile, y);
     }
 }
