@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from expertmesh.kernels.moe import run_chosen
+from expertmesh.kernels.moe import MAX_ROWS_TO_LOOP, add_rows, run_chosen
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights
 
@@ -52,3 +52,14 @@ def test_the_order_of_choices_does_not_change_a_bit(ffn):
     weights = torch.rand(slots.shape, generator=generator).numpy()
     output = run_chosen(ffn, NUM_SLOTS, hidden, slots, weights)
     assert run_chosen(ffn, NUM_SLOTS, hidden, slots[:, ::-1], weights[:, ::-1]).equal(output)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 3, MAX_ROWS_TO_LOOP, MAX_ROWS_TO_LOOP + 1, 40])
+def test_rows_are_added_in_their_order(num_rows):
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(5, (num_rows,), generator=generator)
+    values = torch.randn(num_rows, 64, generator=generator)
+    expected = torch.ones(5, 64)
+    for row, value in zip(rows.tolist(), values, strict=True):
+        expected[row] += value
+    assert add_rows(torch.ones(5, 64), rows, values).equal(expected)

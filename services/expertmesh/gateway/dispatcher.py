@@ -20,6 +20,7 @@ from expertmesh.gateway.call_spans import send_traced
 from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
 from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket
+from expertmesh.kernels.moe import add_rows
 from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call
@@ -231,5 +232,5 @@ def _combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(hidden.shape, dtype=torch.float32)  # [T, D]
     for partial in ordered:
         rows = torch.arange(len(total)) if partial.attempt.rows is None else partial.attempt.rows
-        total.index_add_(0, rows, partial.values)
+        add_rows(total, rows, partial.values)
     return total.to(hidden.device)
