@@ -158,27 +158,30 @@ static ALWAYS_INLINE ints load_codes(const uint32_t *codes, const int num_rows) 
     return loaded;
 }
 
+/* Add all blocks of a tile, with a kernel that is inlined: so it keeps what it needs in registers. */
+static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_block) {
+    const layout_t *layout = run->layout;
+    block_t block = {.codes = codes_of(run->matrix, layout, run->tile), .sums = run->sums};
+    block.block_size = layout->block_size, block.num_chunks = layout->block_size / chunk_features(bits);
+    group_t group = first_group(layout, run->tile);
+    for (int64_t index = 0; index < layout->num_blocks; index++) {
+        enter_group(run->matrix, group, &block);
+        enter_rows(run->input, layout, index, run->first, &block);
+        add_block(&block);
+        block.codes += layout->block_words;
+        group = next_group(group, layout);
+    }
+}
+
 /* An `add_block` for each number of rows, and the names of those for codes of so many bits. */
 #define KERNEL(bits, rows) \
-    static void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
+    static ALWAYS_INLINE void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
 #define KERNELS(bits) KERNEL(bits, 1) KERNEL(bits, 2) KERNEL(bits, 3) KERNEL(bits, 4)
 #define NAMES(bits) {add_block_##bits##_1, add_block_##bits##_2, add_block_##bits##_3, add_block_##bits##_4}
 
 /* The same for whole runs of blocks. */
 #define RUNNER(bits, rows) \
-    static void add_run_##bits##_##rows(const run_t *run) { \
-        const layout_t *layout = run->layout; \
-        block_t block = {.codes = codes_of(run->matrix, layout, run->tile), .sums = run->sums}; \
-        block.num_chunks = layout->block_size / chunk_features(bits), block.block_size = layout->block_size; \
-        group_t group = first_group(layout, run->tile); \
-        for (int64_t index = 0; index < layout->num_blocks; index++) { \
-            enter_group(run->matrix, group, &block); \
-            enter_rows(run->input, layout, index, run->first, &block); \
-            add_block(&block, bits, rows); \
-            block.codes += layout->block_words; \
-            group = next_group(group, layout); \
-        } \
-    }
+    static void add_run_##bits##_##rows(const run_t *run) { add_blocks(run, bits, add_block_##bits##_##rows); }
 #define RUNNERS(bits) RUNNER(bits, 1) RUNNER(bits, 2)
 #define RUNNER_NAMES(bits) {add_run_##bits##_1, add_run_##bits##_2}
 
