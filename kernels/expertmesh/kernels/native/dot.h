@@ -15,7 +15,7 @@
 
 #include "common.h"
 
-#define MAX_RUN_ROWS 2
+#define MAX_RUN_ROWS 2 /* rows that go through a whole tile in one call */
 #define MAX_BLOCK 144 /* features of a block with padding up to whole chunks and parts */
 
 /* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8, `activation_bits` 16, or 8 for codes of 2 and 4 bits. Scales and
@@ -161,8 +161,12 @@ static ALWAYS_INLINE ints load_codes(const uint32_t *codes, const int num_rows) 
 /* Add all blocks of a tile, with a kernel that is inlined: so it keeps what it needs in registers. */
 static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_block) {
     const layout_t *layout = run->layout;
-    block_t block = {.codes = codes_of(run->matrix, layout, run->tile), .sums = run->sums};
-    block.block_size = layout->block_size, block.num_chunks = layout->block_size / chunk_features(bits);
+    block_t block = {
+        .codes = codes_of(run->matrix, layout, run->tile),
+        .num_chunks = layout->block_size / chunk_features(bits),
+        .block_size = layout->block_size,
+        .sums = run->sums,
+    };
     group_t group = first_group(layout, run->tile);
     for (int64_t index = 0; index < layout->num_blocks; index++) {
         enter_group(run->matrix, group, &block);
