@@ -42,7 +42,7 @@ async def start_expert(
     experts: Sequence[int],
     listen: str = "127.0.0.1:0",
     backend: str = "reference",
-    tracer: Tracer = NullTracer(),  # noqa: B008
+    tracer: Tracer = NullTracer(),
     **config: Any,
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
@@ -60,8 +60,8 @@ async def run_mesh(
     extra: Sequence[str] = (),
     discovery: Discovery | None = None,
     backend: str = "reference",
-    tracer: Tracer = NullTracer(),  # noqa: B008
-    expert_tracer: Tracer = NullTracer(),  # noqa: B008
+    tracer: Tracer = NullTracer(),
+    expert_tracer: Tracer = NullTracer(),
     **config: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None.

@@ -31,7 +31,7 @@ def with_mesh(directory, use: Callable[[Mesh], Awaitable[Any]], **config: Any) -
     return asyncio.run(run())
 
 
-async def ask(mesh: Mesh, output: Output = Output(), **sampling: Any) -> list[Answer]:  # noqa: B008
+async def ask(mesh: Mesh, output: Output = Output(), **sampling: Any) -> list[Answer]:
     return await mesh.client.generate_answers(
         PROMPT, Sampling(**{"max_tokens": 12, "ignore_eos": True, **sampling}), output
     )

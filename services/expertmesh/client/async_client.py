@@ -55,7 +55,7 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_seconds: float | None = None,
-        retries: RetryPolicy = RetryPolicy(),  # noqa: B008
+        retries: RetryPolicy = RetryPolicy(),
     ) -> None:
         self.endpoint = endpoint
         self._connection = Connection(endpoint, api_key, timeout_seconds, retries)

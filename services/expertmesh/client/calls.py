@@ -44,8 +44,8 @@ class Call(Generic[T_co]):
 
 def generate(
     prompt: Prompt,
-    sampling: Sampling = Sampling(),  # noqa: B008
-    output: Output = Output(),  # noqa: B008
+    sampling: Sampling = Sampling(),
+    output: Output = Output(),
     *,
     timeout_seconds: float | None = None,
 ) -> Call[Piece]:
@@ -56,8 +56,8 @@ def generate(
 
 def chat(
     messages: Chat,
-    sampling: Sampling = Sampling(),  # noqa: B008
-    output: Output = Output(),  # noqa: B008
+    sampling: Sampling = Sampling(),
+    output: Output = Output(),
     *,
     timeout_seconds: float | None = None,
 ) -> Call[Piece]:

@@ -51,7 +51,7 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_seconds: float | None = None,
-        retries: RetryPolicy = RetryPolicy(),  # noqa: B008
+        retries: RetryPolicy = RetryPolicy(),
     ) -> None:
         self.endpoint = endpoint
         self._connection = Connection(endpoint, api_key, timeout_seconds, retries)

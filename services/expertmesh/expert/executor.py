@@ -41,7 +41,7 @@ class Executor:
         store: ExpertStore,
         batcher: Batcher[CallJob],
         loop: asyncio.AbstractEventLoop,
-        observer: CallObserver = NullCallObserver(),  # noqa: B008
+        observer: CallObserver = NullCallObserver(),
         max_inline_seconds: float = MAX_INLINE_SECONDS,
     ) -> None:
         self._store = store

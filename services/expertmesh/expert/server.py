@@ -135,7 +135,7 @@ async def running(
     config: ExpertServerConfig,
     store: ExpertStore,
     info: ServerInfo,
-    tracer: Tracer = NullTracer(),  # noqa: B008
+    tracer: Tracer = NullTracer(),
 ) -> AsyncIterator[RunningServer]:
     """Serve ``store`` inside the ``async with``, which yields it; then answer what is in flight and stop."""
     batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)

@@ -40,7 +40,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         info: ServerInfo,
         max_rows: int,
         delay_seconds: float = 0.0,
-        observer: CallObserver = NullCallObserver(),  # noqa: B008
+        observer: CallObserver = NullCallObserver(),
     ) -> None:
         self._store = store
         self._executor = executor

@@ -75,7 +75,7 @@ class RemoteExperts:
         config: DispatchConfig,
         load: ExpertLoadCounter,
         rng: random.Random | None = None,
-        tracer: Tracer = NullTracer(),  # noqa: B008
+        tracer: Tracer = NullTracer(),
     ) -> None:
         self._pool = pool
         self._config = config

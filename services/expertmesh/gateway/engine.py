@@ -47,8 +47,8 @@ class Engine:
         scheduler: Scheduler,
         limits: Limits,
         eos_ids: frozenset[int],
-        observer: EngineObserver = NullObserver(),  # noqa: B008
-        tracer: Tracer = NullTracer(),  # noqa: B008
+        observer: EngineObserver = NullObserver(),
+        tracer: Tracer = NullTracer(),
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler

@@ -108,7 +108,7 @@ class TextGenerator:
         tokenizer: Tokenizer,
         engine: Engine,
         compiler: GrammarCompiler,
-        tracer: Tracer = NullTracer(),  # noqa: B008
+        tracer: Tracer = NullTracer(),
         traceparent: str = "",
     ) -> None:
         self._tokenizer = tokenizer

@@ -60,7 +60,7 @@ class ModelRunner:
         eos_ids: frozenset[int],
         num_micro_batches: int = 1,
         compute: Compute = compute_inline,
-        tracer: Tracer = NullTracer(),  # noqa: B008
+        tracer: Tracer = NullTracer(),
     ) -> None:
         self._decoder = decoder
         self._cache = cache

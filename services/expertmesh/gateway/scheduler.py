@@ -54,7 +54,7 @@ class Scheduler:
         self,
         config: SchedulerConfig,
         blocks: BlockPool,
-        observer: SchedulerObserver = NullObserver(),  # noqa: B008
+        observer: SchedulerObserver = NullObserver(),
     ) -> None:
         self._config = config
         self._blocks = blocks

@@ -135,7 +135,7 @@ class Gateway:
 async def running(
     config: GatewayConfig,
     model: LoadedModel,
-    tracer: Tracer = NullTracer(),  # noqa: B008
+    tracer: Tracer = NullTracer(),
 ) -> AsyncIterator[Gateway]:
     """Serve ``model`` inside the ``async with``, which yields the gateway; then finish what is in flight and stop.
 

@@ -17,7 +17,7 @@ from expertmesh.v1 import generation_pb2 as pb
 DEFAULTS = SamplingParams(temperature=0.5, top_k=50)
 
 
-def arrive(sampling: Sampling = Sampling(), output: Output = Output()) -> GenerationRequest:  # noqa: B008
+def arrive(sampling: Sampling = Sampling(), output: Output = Output()) -> GenerationRequest:
     data = encode_generate([1, 2], sampling, output).SerializeToString()
     request = pb.GenerateRequest.FromString(data)
     return decode_request(request.token_ids.ids, request.sampling, request.output, DEFAULTS)
