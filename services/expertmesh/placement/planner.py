@@ -114,7 +114,7 @@ def _deal(workload: Workload, chosen: Sequence[Offer], room: Room) -> list[Serve
     return [Server(offer, tuple(sorted(experts))) for offer, experts in zip(chosen, dealt, strict=True) if experts]
 
 
-def _grown(plan: Plan, workload: Workload, offers: Sequence[Offer], room: Room) -> Iterator[list[Server]]:
+def _grown(plan: Plan, workload: Workload, offers: Sequence[Offer], room: Room) -> Iterator[tuple[Server, ...]]:
     """Yield every way to help the busiest servers, each with one more GPU.
 
     All that are as busy as the busiest are helped at once: helping one of them would make nothing faster.
@@ -131,7 +131,7 @@ def _grown(plan: Plan, workload: Workload, offers: Sequence[Offer], room: Room) 
             for helped in (_copied, _moved):
                 servers = [part for server in busy for part in helped(workload, server, offer, num_given)]
                 if len(servers) == 2 * len(busy):
-                    yield [*others, *servers]
+                    yield (*others, *servers)
 
 
 def _copied(workload: Workload, server: Server, offer: Offer, num_given: int) -> list[Server]:

@@ -29,4 +29,5 @@ def to_values(groups: Sequence[Group], num_experts: int) -> str:
 def _name(group: Group, named: dict[str, object]) -> str:
     """Name a group by its first expert, with a letter behind where that name is taken."""
     name = f"e{group.experts[0]}"
-    return next(name + letter for letter in ("", *"bcdefghijklmnop") if named.get(name + letter) is None)
+    names = (name, *(name + letter for letter in "bcdefghijklmnop"))
+    return next(free for free in names if named.get(free) is None)
