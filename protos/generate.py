@@ -26,6 +26,8 @@ def generate(target: Path) -> None:
     for stub in target.glob("**/*_pb2_grpc.py"):
         if "class " not in stub.read_text():
             stub.unlink()
+    for package in {stub.parent for stub in target.glob("**/*_pb2.pyi")}:
+        (package / "py.typed").touch()  # PEP 561: type checkers believe the stubs only beside such a file
 
 
 def find_stale(target: Path) -> list[str]:
@@ -33,8 +35,8 @@ def find_stale(target: Path) -> list[str]:
     names = {
         str(path.relative_to(root))
         for root in (GENERATED, target)
-        for path in root.glob("expertmesh/**/*_pb2*.py*")
-        if path.suffix in {".py", ".pyi"}
+        for path in root.glob("expertmesh/**/*")
+        if path.suffix in {".py", ".pyi", ".typed"}
     }
     _, differing, missing = filecmp.cmpfiles(GENERATED, target, names, shallow=False)
     return sorted(differing + missing)
