@@ -43,6 +43,21 @@ class Backend(Protocol):
     name: str
     device: torch.device
 
+    @property
+    def isa(self) -> str:
+        """Instruction set of the kernels, such as avx512; empty where there is no choice."""
+        ...
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a row's result is the same bits in any company."""
+        ...
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """Dtype of activations that suits the kernels best."""
+        ...
+
     def linear(self, weight: Weight) -> Linear:
         """Take over one matrix."""
         ...

@@ -6,20 +6,27 @@ import torch
 
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.native.isa import AUTO
 from expertmesh.kernels.reference import ReferenceBackend
 
 NAMES = ("auto", "cpu", "cpu-a8", "triton", "reference")
+CPU_NAMES = ("cpu", "cpu-a8")
 
 
-def create_backend(name: str, device: torch.device) -> Backend:
-    """Make a backend; ``auto`` is the fastest for the device. ValueError when the two do not go together."""
+def create_backend(name: str, device: torch.device, isa: str = AUTO) -> Backend:
+    """Make a backend; ``auto`` is the fastest for the device. ValueError when the two do not go together.
+
+    ``isa`` is the instruction set of the C kernels; ValueError where this machine has none such, or no use for one.
+    """
     if name not in NAMES:
         raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(NAMES)}")
     chosen = choose_backend(device) if name == "auto" else name
-    if chosen in ("cpu", "cpu-a8"):
+    if chosen in CPU_NAMES:
         if device.type != "cpu":
             raise ValueError(f"backend {chosen} cannot run on {device}; use {choose_backend(device)}")
-        return CpuBackend(activation_bits=8 if chosen == "cpu-a8" else 16)
+        return CpuBackend(activation_bits=8 if chosen == "cpu-a8" else 16, isa=isa)
+    if isa != AUTO:
+        raise ValueError(f"backend {chosen} has no choice of instruction sets, so {isa!r} cannot be; use {AUTO}")
     return _open_triton(device) if chosen == "triton" else ReferenceBackend(device)
 
 

@@ -12,6 +12,7 @@ from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import Expert, GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
+from expertmesh.kernels.native.isa import AUTO, choose_variants, usable_variants
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
 from expertmesh.kernels.native.paged_attention import attend_paged as attend_paged_natively
@@ -28,6 +29,8 @@ MAX_ROWS_SLOW_BFLOAT16 = 4
 # The int4pack op costs the same for every row, dequantizing costs once: on two AVX2 cores 14336 x 4096 takes
 # 190 ms against 458 at 128 rows, 405 against 573 at 256, 767 against 605 at 512.
 MIN_ROWS_TO_DEQUANTIZE = 384
+# Instruction sets with products of bfloat16.
+FAST_BFLOAT16 = frozenset({"avx512-bf16", "amx"})
 
 
 class Float32Linear:
@@ -88,14 +91,21 @@ class NativeLinear:
 class CpuBackend:
     """Runs on the CPU: on the C kernels if ``is_native`` and they can be built, else on torch's.
 
-    The C kernels round activations to ``activation_bits``, 16 or 8, before codes of up to 4 bits.
+    The C kernels round activations to ``activation_bits``, 16 or 8, before codes of up to 4 bits, and use instructions
+    of ``isa``; ValueError where this machine has none such.
     """
 
-    def __init__(self, is_native: bool = True, activation_bits: int = 16) -> None:
+    def __init__(self, is_native: bool = True, activation_bits: int = 16, isa: str = AUTO) -> None:
         self.name = "cpu" if activation_bits == 16 else "cpu-a8"
         self.device = torch.device("cpu")
         self._activation_bits = activation_bits
+        variants = choose_variants(isa, usable_variants())
         self._library = load_default() if is_native else None
+        self.isa = variants[0].isa if variants and self._library is not None else ""
+        # Without the C kernels: how torch adds up a product depends on the number of rows.
+        self.is_deterministic = self._library is not None
+        is_fast = self.isa in FAST_BFLOAT16 if self._library is not None else has_fast_bfloat16()
+        self.activation_dtype = torch.bfloat16 if is_fast else torch.float32
 
     def linear(self, weight: Weight) -> Linear:
         """Keep weights as they are stored where a kernel takes them; other codes become a bfloat16 matrix."""

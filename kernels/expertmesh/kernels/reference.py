@@ -28,9 +28,13 @@ class ReferenceBackend:
     """Runs on any device of torch."""
 
     name = "reference"
+    isa = ""
+    # How torch adds up a product depends on the number of rows.
+    is_deterministic = False
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.activation_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
 
     def linear(self, weight: Weight) -> Linear:
         """Dequantize a matrix."""

@@ -120,7 +120,7 @@ DType = Annotated[
     flag(
         COMPUTE,
         "DTYPE",
-        "Activations: auto, float32, bfloat16 or float16. auto = bfloat16 where the device is fast at it.",
+        "Activations: auto, float32, bfloat16 or float16. auto = bfloat16 where the kernels are fast at it.",
     ),
 ]
 Threads = Annotated[int, flag(COMPUTE, "THREADS", "CPU threads of the kernels; 0 = one per core.", min=0)]

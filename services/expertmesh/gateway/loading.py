@@ -82,7 +82,7 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
     model = ModelConfig.from_dict(checkpoint.config)
     tokenizer = Tokenizer.open(config.model)
     backend = open_backend(config.backend, config.device)
-    dtype = choose_dtype(config.dtype, backend.device)
+    dtype = choose_dtype(config.dtype, backend.activation_dtype)
     return LoadedModel(
         config=model,
         name=config.model.resolve().name,

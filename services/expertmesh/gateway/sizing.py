@@ -6,7 +6,6 @@ import torch
 
 from expertmesh.errors import ConfigError
 from expertmesh.gateway.memory import free_memory_bytes
-from expertmesh.kernels.int4pack import has_fast_bfloat16
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.kv_cache import bytes_per_token
 
@@ -23,13 +22,10 @@ class CachePlan:
     max_model_len: int
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype called ``name``; "auto" is bfloat16 where ``device`` is fast at it, else float32.
-
-    ConfigError for another name.
-    """
+def choose_dtype(name: str, default: torch.dtype) -> torch.dtype:
+    """Return the dtype called ``name``; "auto" is ``default``. ConfigError for another name."""
     if name == "auto":
-        return torch.bfloat16 if device.type != "cpu" or has_fast_bfloat16() else torch.float32
+        return default
     if name not in DTYPES:
         raise ConfigError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]

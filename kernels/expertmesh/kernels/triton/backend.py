@@ -111,6 +111,10 @@ class TritonBackend:
     """Runs on a GPU from sm_75 up, or its AMD counterparts."""
 
     name = "triton"
+    isa = ""
+    # In how many parts K is split depends on the number of rows.
+    is_deterministic = False
+    activation_dtype = torch.bfloat16
 
     def __init__(self, device: torch.device, facts: Device) -> None:
         self.device = device
