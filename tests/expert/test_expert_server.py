@@ -94,6 +94,8 @@ def test_a_port_in_use_ends_the_start_and_leaves_no_thread(make_mixtral):
         (dict(experts=(0, 99)), r"cannot host experts \[0, 99\]"),
         (dict(backend="magic"), "backend 'magic'.*on device 'cpu'"),
         (dict(device="abacus"), "device 'abacus'"),
+        (dict(isa="sse2"), "instruction set 'sse2' is unknown"),
+        (dict(backend="reference", isa="avx2"), "backend reference has no choice of instruction sets"),
     ],
 )
 def test_what_cannot_be_served_is_named(make_mixtral, options, words):

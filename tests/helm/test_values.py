@@ -51,6 +51,7 @@ WRONG_VALUES = [
     'experts.defaults.gpu.resource="gpu"',
     'experts.defaults.backend="cuda"',
     'experts.defaults.device="gpu"',
+    'experts.defaults.isa="sse2"',
     "podSecurityContext.runAsNonRoot=false",
     "podSecurityContext.runAsUser=0",
     'discovery.kind="consul"',

@@ -84,6 +84,7 @@ lifecycle:
 - {name: EXPERTMESH_QUANTIZE, value: {{ .root.Values.model.quantize }}}
 - {name: EXPERTMESH_DEVICE, value: {{ include "expertmesh.device" .role | quote }}}
 - {name: EXPERTMESH_BACKEND, value: {{ .role.backend }}}
+- {name: EXPERTMESH_ISA, value: {{ .role.isa }}}
 - {name: EXPERTMESH_THREADS, value: {{ .role.threads | quote }}}
 - {name: EXPERTMESH_DRAIN_SECONDS, value: {{ include "expertmesh.drainSeconds" .role | quote }}}
 - {name: EXPERTMESH_LOG_LEVEL, value: {{ .role.logLevel }}}

@@ -22,6 +22,7 @@ def expert(
     metrics_listen: options.MetricsListen = None,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
+    isa: options.Isa = "auto",
     threads: options.Threads = 0,
     max_queue_rows: Annotated[
         int,
@@ -51,6 +52,7 @@ def expert(
         metrics_listen=metrics_listen,
         backend=backend,
         device=device,
+        isa=isa,
         max_queue_rows=max_queue_rows,
         drain_seconds=drain_seconds,
         chaos_delay_seconds=chaos_delay,

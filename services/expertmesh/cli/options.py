@@ -115,6 +115,15 @@ Backend = Annotated[
     ),
 ]
 Device = Annotated[str, flag(COMPUTE, "DEVICE", "Device of the kernels.")]
+Isa = Annotated[
+    str,
+    flag(
+        COMPUTE,
+        "ISA",
+        "Instruction set of the CPU kernels: auto, avx2, avx512, avx512-bf16 or amx. auto = the best one here. "
+        "Two of them may differ in a result's last bits.",
+    ),
+]
 DType = Annotated[
     str,
     flag(

@@ -52,6 +52,7 @@ def up(
     max_body_mib: options.MaxBodyMiB = 4.0,
     backend: options.Backend = "auto",
     device: options.Device = "cpu",
+    isa: options.Isa = "auto",
     dtype: options.DType = "auto",
     threads: Annotated[
         int,
@@ -96,6 +97,7 @@ def up(
         "quantize": quantize,
         "backend": backend,
         "device": device,
+        "isa": isa,
         "drain-seconds": drain_seconds,
         "log-level": log_level,
         "trace-endpoint": trace_endpoint or None,

@@ -40,11 +40,11 @@ class ExpertServerConfig:
     """What to serve and where.
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
-    one. ``max_batch_rows`` bounds a launch and a call, ``max_queue_rows`` what may wait; calls of a lone gateway that
-    should take at most ``max_inline_seconds`` run in the event loop. ``drain_seconds`` is what calls in flight get
-    after SIGTERM. Plain weights are rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late.
-    ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere. Spans of calls that are traced go where
-    ``trace`` says.
+    one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
+    ``max_queue_rows`` what may wait; calls of a lone gateway that should take at most ``max_inline_seconds`` run in the
+    event loop. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are rounded to
+    ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP,
+    None for nowhere. Spans of calls that are traced go where ``trace`` says.
     """
 
     model: Path
@@ -52,6 +52,7 @@ class ExpertServerConfig:
     experts: tuple[int, ...] | None = None
     backend: str = "auto"
     device: str = "cpu"
+    isa: str = "auto"
     max_batch_rows: int = 2048
     max_inline_seconds: float = MAX_INLINE_SECONDS
     max_queue_rows: int = 16384
@@ -109,7 +110,7 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
-    backend = open_backend(config.backend, config.device)
+    backend = open_backend(config.backend, config.device, config.isa)
     experts = range(model.num_experts) if config.experts is None else config.experts
     try:
         store = ExpertStore.load(checkpoint, model, experts, backend, on_layer)

@@ -31,10 +31,10 @@ class GatewayConfig:
     """What to serve, where, and within which bounds.
 
     Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
-    in this process. ``dtype`` is that of activations. ``max_model_len`` None serves the longest sequence that the model
-    and the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
-    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them.
-    Spans go where ``trace`` says.
+    in this process. ``isa`` is the instruction set of the CPU kernels, ``dtype`` the type of activations.
+    ``max_model_len`` None serves the longest sequence that the model and the KV cache allow; ``kv_cache_bytes`` None
+    takes a share of the memory that is free after loading. ``http_listen`` None serves gRPC only. With ``api_keys`` a
+    caller must present one of them. Spans go where ``trace`` says.
     """
 
     model: Path
@@ -43,6 +43,7 @@ class GatewayConfig:
     discovery: Discovery | None = None
     backend: str = "auto"
     device: str = "cpu"
+    isa: str = "auto"
     dtype: str = "auto"
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
@@ -81,7 +82,7 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
     tokenizer = Tokenizer.open(config.model)
-    backend = open_backend(config.backend, config.device)
+    backend = open_backend(config.backend, config.device, config.isa)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
     return LoadedModel(
         config=model,
