@@ -45,6 +45,8 @@ async def serve_layer(layer: GroupedFFN, experts: Sequence[int], num_experts: in
         device="cpu",
         weight_bytes=layer.num_bytes,
         version="0",
+        isa="",
+        deterministic=False,
     )
     async with running(ExpertServerConfig(Path(), "127.0.0.1:0"), store, info) as server:
         print(server.address, flush=True)

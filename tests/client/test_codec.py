@@ -138,5 +138,5 @@ def test_load_and_info_are_read_field_by_field():
     )
     assert decode_update(update) == LoadUpdate(load, rates)
     assert decode_update(load_pb2.WatchLoadResponse(load=message)) == LoadUpdate(load, None)
-    info = ModelInfo("m", "A", "f", "awq", 2, 64, 8, 2, 512, 128, "0.1")
+    info = ModelInfo("m", "A", "f", "awq", 2, 64, 8, 2, 512, 128, "0.1", "avx2", True)
     assert decode_info(pb.GetModelInfoResponse(**vars(info))) == info

@@ -84,7 +84,8 @@ def run_direct(store, call):
 
 def make_info(store):
     sizes = (NUM_EXPERTS, NUM_LAYERS, HIDDEN)
-    return ServerInfo(FINGERPRINT, store.experts, *sizes, "float32", "torch", "cpu", store.weight_bytes, "0.0.1")
+    kernels = "torch", "cpu", store.weight_bytes
+    return ServerInfo(FINGERPRINT, store.experts, *sizes, "float32", *kernels, "0.0.1", "", False)
 
 
 def make_config(**options):

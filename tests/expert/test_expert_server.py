@@ -12,6 +12,7 @@ from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError, ConfigError
 from expertmesh.expert.server import ExpertServerConfig, load, serve
+from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.server import RpcServer
@@ -70,9 +71,17 @@ def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
     assert info == loaded
     assert (info.experts, info.fingerprint) == ((0, 2), fingerprint(Checkpoint.open(model)))
     assert (info.backend, info.device, info.weight_bytes) == ("reference", "cpu", store.weight_bytes)
+    assert (info.isa, info.deterministic) == ("", False)
     assert progress == [(done + 1, info.num_layers) for done in range(info.num_layers)]
     torch.testing.assert_close(result.partial, run_dense(checkpoint, call))
     assert threading.active_count() <= before + 1, "asyncio's own pool may keep the thread that loaded"
+
+
+@pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
+def test_the_server_tells_the_instruction_set_it_was_given(make_mixtral):
+    config = ExpertServerConfig(model=make_mixtral().directory, backend="cpu", isa="avx2")
+    _, info = load(config, lambda done, total: None)
+    assert (info.backend, info.isa, info.deterministic) == ("cpu", "avx2", True)
 
 
 def test_a_port_in_use_ends_the_start_and_leaves_no_thread(make_mixtral):

@@ -10,7 +10,7 @@ from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo
 
-INFO = ServerInfo("f00d", (1, 2), 8, 3, 16, "awq", "cpu", "cpu", 12345, "1.2.3")
+INFO = ServerInfo("f00d", (1, 2), 8, 3, 16, "awq", "cpu", "cpu", 12345, "1.2.3", "avx2", True)
 
 
 def scrape_after(store, calls, queue_rows=lambda: 0):
@@ -62,4 +62,4 @@ def test_the_server_describes_itself(mesh):
     samples = scrape_after(mesh.make_store(), [], queue_rows=lambda: 7)
     assert samples["expertmesh_server_queue_rows"] == 7
     assert samples["expertmesh_server_weight_bytes"] == 12345
-    assert samples["expertmesh_server_info", "cpu", "cpu", "1,2", "f00d", "1.2.3", "awq"] == 1
+    assert samples["expertmesh_server_info", "cpu", "cpu", "1,2", "f00d", "avx2", "1.2.3", "awq"] == 1

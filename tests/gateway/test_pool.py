@@ -18,7 +18,7 @@ from expertmesh.wire.calls import ExpertCall, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, encode_info
 
-INFO = ServerInfo("model", (0,), 1, 1, 8, "none", "reference", "cpu", 0, "0")
+INFO = ServerInfo("model", (0,), 1, 1, 8, "none", "reference", "cpu", 0, "0", "", False)
 
 
 class FailingExperts(expert_pb2_grpc.ExpertServiceServicer):

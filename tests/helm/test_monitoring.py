@@ -37,10 +37,10 @@ def exported() -> list[Samples]:
     blocks = BlockPool(8, 16)
     scheduler = Scheduler(SchedulerConfig(), blocks)
     state = GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None)
-    model = ModelInfo("tiny", "MixtralForCausalLM", "f00d", "awq", 2, 16, 8, 2, 32, 128, "1")
+    model = ModelInfo("tiny", "MixtralForCausalLM", "f00d", "awq", 2, 16, 8, 2, 32, 128, "1", "avx2", True)
     gateway = Metrics(CollectorRegistry(), state, model, MetricsConfig(by_layer=True))
     registry = CollectorRegistry()
-    ExpertMetrics(registry, ServerInfo("f00d", (0,), 8, 2, 16, "awq", "cpu", "cpu", 1, "1"), lambda: 0)
+    ExpertMetrics(registry, ServerInfo("f00d", (0,), 8, 2, 16, "awq", "cpu", "cpu", 1, "1", "avx2", True), lambda: 0)
     return [Samples(gateway.render().decode()), Samples(generate_latest(registry).decode())]
 
 

@@ -10,6 +10,7 @@ from integration_mesh import Mesh, run_mesh
 
 from expertmesh.client import Sampling
 from expertmesh.errors import InvalidRequestError
+from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
@@ -23,11 +24,11 @@ def directory(make_mixtral):
     return make_mixtral(vocab_size=32000, max_position_embeddings=64).directory
 
 
-def with_mesh(directory, use):
+def with_mesh(directory, use, **config):
     """Run ``use(mesh)`` against a mesh of local experts."""
 
     async def run():
-        async with run_mesh(directory, hosts=None) as mesh:
+        async with run_mesh(directory, hosts=None, **config) as mesh:
             return await use(mesh)
 
     return asyncio.run(run())
@@ -119,6 +120,16 @@ def test_tokenize_detokenize_and_model_info(directory):
     info = with_mesh(directory, use)
     assert (info.architecture, info.num_experts, info.max_model_len) == ("MixtralForCausalLM", 8, 64)
     assert len(info.fingerprint) == 16
+    assert (info.isa, info.deterministic) == ("", False)
+
+
+@pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
+def test_model_info_tells_the_instruction_set_that_was_asked_for(directory):
+    async def use(mesh: Mesh):
+        return await mesh.client.model_info()
+
+    info = with_mesh(directory, use, backend="cpu", isa="avx2")
+    assert (info.isa, info.deterministic) == ("avx2", True)
 
 
 def test_health_and_reflection_name_the_services(directory):

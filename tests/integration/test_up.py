@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from expertmesh.cli.layout import free_port
-from expertmesh.client import AsyncClient, Sampling
+from expertmesh.client import AsyncClient, Client, Sampling
+from expertmesh.kernels.native.library import load_default
 
 COMMAND = (sys.executable, "-m", "expertmesh.cli.main", "up")
 
@@ -134,6 +135,16 @@ def test_http_is_served_and_keys_are_shown_nowhere(directory, tmp_path):
         command_lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in mesh.children()]
         assert len(command_lines) == 2
         assert not any("sesame" in line for line in (*command_lines, *mesh.lines))
+
+
+@pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
+def test_every_process_gets_the_instruction_set(directory):
+    with (
+        up("--model", str(directory), "--expert-servers", "1", "--isa", "avx2") as mesh,
+        Client(mesh.endpoint) as client,
+    ):
+        assert len(mesh.children("--isa avx2 ")) == 2
+        assert client.model_info().isa == "avx2"
 
 
 def test_children_do_not_outlive_a_killed_supervisor(directory):

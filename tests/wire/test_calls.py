@@ -90,7 +90,9 @@ def test_an_empty_answer_is_a_failure():
 
 
 def test_the_description_of_a_server_arrives_as_it_was_sent():
-    info = ServerInfo("ab12", (0, 3), 8, 32, 4096, "awq 4-bit g128", "cpu", "cpu", 123456789012, "0.1.0")
+    info = ServerInfo(
+        "ab12", (0, 3), 8, 32, 4096, "awq 4-bit g128", "cpu", "cpu", 123456789012, "0.1.0", "avx512", True
+    )
     assert decode_info(encode_info(info)) == info
     assert set(info.__dataclass_fields__) == set(expert_pb2.GetInfoResponse.DESCRIPTOR.fields_by_name)
 

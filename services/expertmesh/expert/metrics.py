@@ -76,5 +76,6 @@ def _labels(info: ServerInfo) -> dict[str, str]:
         "experts": ",".join(map(str, info.experts)),
         "weight_format": info.weight_format,
         "backend": info.backend,
+        "isa": info.isa,
         "device": info.device,
     }

@@ -127,6 +127,8 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
         device=str(store.device),
         weight_bytes=store.weight_bytes,
         version=version("expertmesh"),
+        isa=backend.isa,
+        deterministic=backend.is_deterministic,
     )
     return store, info
 

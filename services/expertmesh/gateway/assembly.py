@@ -93,4 +93,6 @@ def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:
         vocab_size=config.vocab_size,
         max_model_len=plan.max_model_len,
         version=version("expertmesh"),
+        isa=model.backend.isa,
+        deterministic=model.backend.is_deterministic,
     )

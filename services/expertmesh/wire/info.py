@@ -19,6 +19,8 @@ class ServerInfo:
     device: str
     weight_bytes: int
     version: str
+    isa: str
+    deterministic: bool
 
 
 def encode_info(info: ServerInfo) -> expert_pb2.GetInfoResponse:
@@ -39,4 +41,6 @@ def decode_info(message: expert_pb2.GetInfoResponse) -> ServerInfo:
         device=message.device,
         weight_bytes=message.weight_bytes,
         version=message.version,
+        isa=message.isa,
+        deterministic=message.deterministic,
     )

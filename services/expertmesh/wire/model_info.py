@@ -18,3 +18,5 @@ class ModelInfo:
     vocab_size: int
     max_model_len: int
     version: str
+    isa: str
+    deterministic: bool

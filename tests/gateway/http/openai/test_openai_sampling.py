@@ -8,7 +8,7 @@ from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.wire.model_info import ModelInfo
 
 DEFAULTS = SamplingParams(temperature=0.7, top_k=40)
-MODEL = ModelInfo("served", "MixtralForCausalLM", "f", "bfloat16", 2, 8, 8, 2, 32, 64, "0")
+MODEL = ModelInfo("served", "MixtralForCausalLM", "f", "bfloat16", 2, 8, 8, 2, 32, 64, "0", "avx2", True)
 
 
 def request(**fields):
