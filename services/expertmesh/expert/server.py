@@ -21,7 +21,7 @@ from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
-from expertmesh.model.backends import open_backend
+from expertmesh.model.backends import log_backend, open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
@@ -111,6 +111,7 @@ def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, Se
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
     backend = open_backend(config.backend, config.device, config.isa)
+    log_backend(backend)
     experts = range(model.num_experts) if config.experts is None else config.experts
     try:
         store = ExpertStore.load(checkpoint, model, experts, backend, on_layer)

@@ -15,7 +15,7 @@ from expertmesh.gateway.metrics.exposition import MetricsConfig
 from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.gateway.sizing import choose_dtype
 from expertmesh.kernels.backend import Backend
-from expertmesh.model.backends import open_backend
+from expertmesh.model.backends import log_backend, open_backend
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
@@ -83,6 +83,7 @@ def load(config: GatewayConfig, report: Report) -> LoadedModel:
     model = ModelConfig.from_dict(checkpoint.config)
     tokenizer = Tokenizer.open(config.model)
     backend = open_backend(config.backend, config.device, config.isa)
+    log_backend(backend)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
     return LoadedModel(
         config=model,
