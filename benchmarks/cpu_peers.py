@@ -76,9 +76,9 @@ def run(engine: Engine, cases: list[str]) -> Iterator[tuple[str, dict[str, float
 
 def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rates) -> None:
     """Measure engines and put what they reach into ``rates``; those that are not installed are named and left out."""
-    from peers.checkpoint import write_checkpoints
+    from peers.checkpoint import MIXTRAL, write_checkpoints
 
-    write_checkpoints(directory / "bf16", directory / "awq")
+    write_checkpoints(directory / "bf16", directory / "awq", MIXTRAL)
     for engine in chosen:
         if not engine.is_installed:
             needs = " and ".join(engine.needs)

@@ -176,11 +176,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Make the checkpoint, measure and report."""
-    from peers.checkpoint import write_checkpoints
+    from peers.checkpoint import MIXTRAL, write_checkpoints
 
     arguments = parse()
     with checkpoint_directory(arguments.directory) as directory:
-        write_checkpoints(directory / "bf16", directory / "awq")
+        write_checkpoints(directory / "bf16", directory / "awq", MIXTRAL)
         setting = Setting(directory, arguments.llama_server, arguments.requests)
         rows: list[Row] = []
         for case in arguments.cases:
