@@ -14,7 +14,10 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One figure; ``peer_value`` is that of ``peer`` in the same run, ``limit_value`` what the hardware allows."""
+    """One figure; ``peer_value`` is that of ``peer`` in the same run, ``limit_value`` what the hardware allows.
+
+    ``note`` says what a reader would miss, as a figure that could not be had.
+    """
 
     case: str
     metric: str
@@ -23,6 +26,7 @@ class Row:
     peer: str | None = None
     peer_value: float | None = None
     limit_value: float | None = None
+    note: str | None = None
 
 
 def parse_arguments(description: str | None) -> argparse.ArgumentParser:
@@ -37,10 +41,13 @@ def show(title: str, rows: list[Row], json_file: Path | None) -> None:
     if json_file:
         write_json(rows, json_file)
     table = Table("case", "metric", "value", "peer", "peer's", "ratio", title=title, title_justify="left")
+    if any(row.note for row in rows):
+        table.add_column("note")
     for row in rows:
         ratio = f"{row.value / row.peer_value:.2f}" if row.peer_value else ""
         peer_value = f"{row.peer_value:.4g}" if row.peer_value is not None else ""
-        table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}", row.peer or "", peer_value, ratio)
+        cells = (row.case, row.metric, f"{row.value:.4g} {row.unit}", row.peer or "", peer_value, ratio)
+        table.add_row(*cells, *filter(None, [row.note]))
     table.caption = describe_machine()
     Console().print(table)
 
