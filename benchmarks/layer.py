@@ -10,13 +10,12 @@ slowest replica counts: its kernels, the rest of its call (transport, codec, que
 import argparse
 import statistics
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 import uvloop
 from report import Row, parse_arguments, show
-from servers import connected_pool, serve_layer, server_process
+from servers import connected_pool, serve_layer, server_processes
 
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.load import ExpertLoadCounter
@@ -119,10 +118,8 @@ def main() -> None:
         layer = CpuBackend().experts([random_expert(expert) for expert in arguments.serve])
         uvloop.run(serve_layer(layer, arguments.serve, NUM_EXPERTS, HIDDEN))
         return
-    with ExitStack() as stack:
-        servers = [server_process(__file__, "--serve", *experts) for experts in PLACEMENT]
-        endpoints = frozenset(stack.enter_context(server) for server in servers)
-        rows = uvloop.run(measure(endpoints))
+    with server_processes(__file__, *(("--serve", *experts) for experts in PLACEMENT)) as endpoints:
+        rows = uvloop.run(measure(frozenset(endpoints)))
     show("one Mixtral-sized expert layer, four expert servers", rows, arguments.json)
 
 

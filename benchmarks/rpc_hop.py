@@ -17,7 +17,7 @@ import grpc.aio
 import torch
 import uvloop
 from report import Row, parse_arguments, show
-from servers import connected_pool, serve_layer, server_process
+from servers import connected_pool, serve_layer, server_processes
 
 from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.gateway.load import ExpertLoadCounter
@@ -123,10 +123,7 @@ def main() -> None:
         if arguments.serve == "echo":
             uvloop.run(serve_echo())
         uvloop.run(serve_layer(ReturnRows(), range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
-    with (
-        server_process(__file__, "--serve", "experts") as experts,
-        server_process(__file__, "--serve", "echo") as echo,
-    ):
+    with server_processes(__file__, ("--serve", "experts"), ("--serve", "echo")) as (experts, echo):
         rows = uvloop.run(measure(experts, echo))
     show("dispatch to combine, without kernels", rows, arguments.json)
 

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import torch
@@ -20,15 +20,29 @@ FINGERPRINT = "benchmark"
 
 
 @contextmanager
-def server_process(script: str, *arguments: object) -> Iterator[str]:
-    """Run ``script`` with arguments that make it a server; yields the address that it prints."""
-    command = [sys.executable, script, *map(str, arguments)]
+def server_processes(script: str, *servers: Sequence[object]) -> Iterator[list[str]]:
+    """Run ``script`` once for each list of arguments, which make it a server; yields the addresses that they print."""
+    with ExitStack() as stack:
+        # All are started before the first is waited for.
+        processes = [stack.enter_context(_running([sys.executable, script, *map(str, args)])) for args in servers]
+        yield [_read_address(process) for process in processes]
+
+
+@contextmanager
+def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            yield process
         finally:
             process.kill()
+
+
+def _read_address(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    if not address:
+        raise RuntimeError(f"{process.args!r} ended without an address; its output above says why")
+    return address
 
 
 async def serve_layer(layer: GroupedFFN, experts: Sequence[int], num_experts: int, hidden_size: int) -> None:
