@@ -1,6 +1,6 @@
 """What rounding takes from a model, plain and with calibration: the shipped one on its held-out conversations.
 
-Usage: python benchmarks/calibration.py [--json FILE]
+Usage: python benchmarks/calibration.py [--small] [--json FILE]
 
 Each checkpoint is written as `expertmesh quantize` does, calibrated on text drawn from the training conversations, and
 read with float32 activations. The error is that of all logits relative to those of the bfloat16 checkpoint (root mean
@@ -16,6 +16,7 @@ import random
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,13 +39,26 @@ from expertmesh.text.tokenizer import Tokenizer
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-mixtral"
 MODEL = EXAMPLE / "bf16"
-RECIPES = (Recipe("awq", 4, 64), Recipe("gptq", 3, 64))
 OUTLIERS, OUTLIER_FACTOR = (3, 40, 101), 16
 READ_BY = ("q_proj", "k_proj", "v_proj", "gate", "w1", "w3")
-# Of the order of 20 tokens each: more than calibration takes.
-NUM_CONVERSATIONS = 1000
-SEEDS = (1, 2, 3)
-MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: formats, calibration texts by their seeds, their tokens, held-out conversations.
+
+    A text is of ``num_conversations``, of the order of 20 tokens each: more than calibration takes.
+    """
+
+    recipes: tuple[Recipe, ...]
+    seeds: tuple[int, ...]
+    max_tokens: int
+    num_conversations: int
+    num_held_out: int
+
+
+FULL = Sizes((Recipe("awq", 4, 64), Recipe("gptq", 3, 64)), (1, 2, 3), 2048, 1000, 400)
+SMALL = Sizes((Recipe("awq", 4, 64),), (1,), 128, 100, 20)
 
 
 @dataclass(frozen=True)
@@ -55,10 +69,10 @@ class Conversations:
     is_answer: torch.Tensor
 
 
-def read_held_out(tokenizer: Tokenizer) -> Conversations:
-    """Read the conversations that training never saw, with the answers to their last questions."""
+def read_held_out(tokenizer: Tokenizer, count: int) -> Conversations:
+    """Read the first ``count`` conversations that training never saw, with the answers to their last questions."""
     sequences, is_answer = [], []
-    for line in (EXAMPLE / "heldout.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (EXAMPLE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
         conversation = json.loads(line)
         prompt = encode_chat(tokenizer, [Message(**message) for message in conversation["messages"]])
         answer = [*tokenizer.encode(conversation["answer"]), tokenizer.eos_id]
@@ -67,14 +81,19 @@ def read_held_out(tokenizer: Tokenizer) -> Conversations:
     return Conversations(tuple(sequences), torch.tensor(is_answer))
 
 
-def write_text(path: Path, seed: int) -> None:
-    """Write training conversations in the [INST] form."""
+def write_texts(directory: Path, sizes: Sizes) -> list[CalibrationConfig]:
+    """Write training conversations in the [INST] form, a text per seed."""
     sys.path.insert(0, str(EXAMPLE))
     import corpus
 
-    rng = random.Random(seed)
-    turns = (turn for _ in range(NUM_CONVERSATIONS) for turn in corpus.training(rng).turns)
-    path.write_text("\n".join(f"[INST] {question} [/INST] {answer}" for question, answer in turns), encoding="utf-8")
+    configs = []
+    for seed in sizes.seeds:
+        rng = random.Random(seed)
+        turns = (turn for _ in range(sizes.num_conversations) for turn in corpus.training(rng).turns)
+        path = directory / f"{seed}.txt"
+        path.write_text("\n".join(f"[INST] {asked} [/INST] {answer}" for asked, answer in turns), encoding="utf-8")
+        configs.append(CalibrationConfig(path, sizes.max_tokens, "cpu"))
+    return configs
 
 
 def read_logits(directory: Path, conversations: Conversations) -> torch.Tensor:
@@ -115,11 +134,10 @@ def write_with_outliers(directory: Path) -> Path:
     return out
 
 
-def write_rounded(model: Path, out: Path, recipe: Recipe, text: Path | None) -> Path:
-    """Quantize a model as the command does, calibrated on ``text`` or not at all; returns where."""
-    checkpoint, rescales = Checkpoint.open(model), None
-    if text is not None:
-        rescales = calibrate_once(checkpoint, out, recipe, CalibrationConfig(text, MAX_TOKENS, "cpu"), silent)
+def write_rounded(model: Path, out: Path, recipe: Recipe, config: CalibrationConfig | None) -> Path:
+    """Quantize a model as the command does, calibrated on a text or not at all; returns where."""
+    checkpoint = Checkpoint.open(model)
+    rescales = calibrate_once(checkpoint, out, recipe, config, silent) if config else None
     quantize(checkpoint, out, recipe, silent, rescales)
     return out
 
@@ -128,16 +146,15 @@ def silent(done: int, total: int) -> None:
     """Show no progress."""
 
 
-def compare(case: str, model: Path, recipe: Recipe, conversations: Conversations, directory: Path) -> list[Row]:
+def compare(
+    case: str, model: Path, recipe: Recipe, conversations: Conversations, texts: list[CalibrationConfig], out: Path
+) -> list[Row]:
     """Measure plain rounding and that calibrated on some texts."""
-    out = directory / f"{model.name}-{recipe.method}"
     expected = read_logits(model, conversations)
     plain = read_logits(write_rounded(model, out / "plain", recipe, None), conversations)
-    calibrated = []
-    for seed in SEEDS:
-        text = directory / f"{seed}.txt"
-        write_text(text, seed)
-        calibrated.append(read_logits(write_rounded(model, out / str(seed), recipe, text), conversations))
+    calibrated = [
+        read_logits(write_rounded(model, out / text.text.stem, recipe, text), conversations) for text in texts
+    ]
     case = f"{case}, {recipe.method} {recipe.bits}-bit g{recipe.group_size}"
     error = statistics.mean(relative_error(logits, expected) for logits in calibrated)
     perplexities = statistics.mean(perplexity(logits, conversations) for logits in calibrated)
@@ -147,21 +164,23 @@ def compare(case: str, model: Path, recipe: Recipe, conversations: Conversations
     ]
 
 
-def measure(directory: Path) -> list[Row]:
+def measure(directory: Path, sizes: Sizes) -> list[Row]:
     """Compare on the model as it is and with outliers."""
-    conversations = read_held_out(Tokenizer.open(MODEL))
+    conversations = read_held_out(Tokenizer.open(MODEL), sizes.num_held_out)
+    texts = write_texts(directory, sizes)
     rows = [Row("bfloat16", "perplexity", perplexity(read_logits(MODEL, conversations), conversations), "")]
     for case, model in (("as shipped", MODEL), ("with outliers", write_with_outliers(directory))):
-        for recipe in RECIPES:
-            rows += compare(case, model, recipe, conversations, directory)
+        for recipe in sizes.recipes:
+            rows += compare(case, model, recipe, conversations, texts, directory / f"{model.name}-{recipe.method}")
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print what each format loses."""
-    arguments = parse_arguments(__doc__).parse_args()
+    arguments = parse_arguments(__doc__).parse_args(argv)
+    torch.set_num_threads(1)  # the model is so small that more would only wait for one another
     with TemporaryDirectory() as directory:
-        rows = measure(Path(directory))
+        rows = measure(Path(directory), SMALL if arguments.small else FULL)
     show("Rounded plainly and with calibration", rows, arguments.json)
 
 

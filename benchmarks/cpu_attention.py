@@ -1,6 +1,6 @@
 """Attention of decode steps on a CPU: the C kernel, which reads the cache where it lies, beside torch on gathered keys.
 
-Usage: python benchmarks/cpu_attention.py [--contexts 128 2048] [--sequences 1 16] [--threads 1] [--json FILE]
+Usage: python benchmarks/cpu_attention.py [--contexts 128 2048] [--sequences 1 16] [--threads 1] [--small] [--json FILE]
 
 One layer of Mixtral's attention (32 query heads, 8 key-value heads of 128) in float32 and bfloat16, blocks of 16 tokens
 in random order. Sides take turns, and walk through layers that together exceed the caches, as the layers of a model do;
@@ -8,7 +8,8 @@ the best time of each counts, because other work on the machine only ever adds.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from cpu_kernels import measure_seconds
@@ -20,10 +21,21 @@ from expertmesh.kernels.paged_attention import PagedContexts
 from expertmesh.rpc.memory import keep_freed_memory
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 32, 8, 128, 16
-# All layers together.
-NUM_BYTES = 2**28
-PATIENCE = 10
 TYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is timed where no flag says otherwise, the bytes of all layers together, and patience."""
+
+    contexts: tuple[int, ...]
+    sequences: tuple[int, ...]
+    num_bytes: int
+    patience: int
+
+
+FULL = Sizes((128, 2048), (1, 16), 2**28, 10)
+SMALL = Sizes((40,), (1, 2), 2**20, 1)
 
 
 def make_contexts(num_sequences: int, length: int) -> PagedContexts:
@@ -41,17 +53,17 @@ def walk(backend: Backend, cache: torch.Tensor, contexts: PagedContexts) -> Call
     return lambda query: backend.attend_paged(query, *next(layers), contexts)
 
 
-def measure(num_sequences: int, length: int, dtype: torch.dtype) -> list[Row]:
+def measure(num_sequences: int, length: int, dtype: torch.dtype, sizes: Sizes) -> list[Row]:
     """Time both sides at one size."""
     contexts = make_contexts(num_sequences, length)
     layer_bytes = 2 * num_sequences * length * NUM_KV_HEADS * HEAD_DIM * dtype.itemsize
     num_slots = int(contexts.slots.max()) + 1
-    shape = (max(2, NUM_BYTES // layer_bytes), 2, num_slots, NUM_KV_HEADS, HEAD_DIM)
+    shape = (max(2, sizes.num_bytes // layer_bytes), 2, num_slots, NUM_KV_HEADS, HEAD_DIM)
     cache = torch.randn(shape, dtype=dtype)
     query = torch.randn(num_sequences, NUM_HEADS, HEAD_DIM).to(dtype)
     sides = {"native": CpuBackend(), "torch": CpuBackend(is_native=False)}
     seconds = measure_seconds(
-        {name: walk(backend, cache, contexts) for name, backend in sides.items()}, query, PATIENCE
+        {name: walk(backend, cache, contexts) for name, backend in sides.items()}, query, sizes.patience
     )
     case = f"{str(dtype).removeprefix('torch.')}, {num_sequences} x {length}"
     return [
@@ -60,17 +72,18 @@ def measure(num_sequences: int, length: int, dtype: torch.dtype) -> list[Row]:
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every size and report."""
     parser = parse_arguments(__doc__)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[128, 2048])
-    parser.add_argument("--sequences", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--contexts", type=int, nargs="+")
+    parser.add_argument("--sequences", type=int, nargs="+")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     keep_freed_memory()  # as servers do: torch's side gathers into large buffers
     torch.set_num_threads(arguments.threads)
-    cases = itertools.product(TYPES, arguments.contexts, arguments.sequences)
-    rows = [row for dtype, length, count in cases for row in measure(count, length, dtype)]
+    sizes = SMALL if arguments.small else FULL
+    cases = itertools.product(TYPES, arguments.contexts or sizes.contexts, arguments.sequences or sizes.sequences)
+    rows = [row for dtype, length, count in cases for row in measure(count, length, dtype, sizes)]
     show(f"attention of one layer, {arguments.threads} threads", rows, arguments.json)
 
 

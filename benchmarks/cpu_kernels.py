@@ -1,6 +1,6 @@
 """Matrices on a CPU: the C kernels beside torch's int4pack op, bfloat16 and float32 matrices.
 
-Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8 16] [--threads 2] [--json FILE]
+Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8 16] [--threads 2] [--small] [--json FILE]
 
 Beside codes of up to 4 bits, "cpu-a8" are the C kernels that round activations to 8 bits.
 
@@ -12,7 +12,8 @@ reading the packed matrix at the speed at which this machine sums a large float3
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from report import Row, parse_arguments, show
@@ -23,7 +24,7 @@ from expertmesh.kernels.native.matrix import STORED_BITS_BESIDE_INT8
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
-NUM_OUT, NUM_IN, GROUP_SIZE = 14336, 4096, 128
+GROUP_SIZE = 128
 NUM_COPIES = 4
 # What torch has for a width.
 PEERS = {4: "int4pack", 16: "bfloat16"}
@@ -31,12 +32,25 @@ SECONDS_PER_CASE = 0.3
 MIN_TURNS, MAX_TURNS = 3, 100
 
 
-def random_weight(bits: int) -> QuantizedWeight:
-    """Draw codes, scales and zeros of Mixtral's size."""
+@dataclass(frozen=True)
+class Sizes:
+    """A matrix, and how many rows are multiplied by it where no flag says otherwise."""
+
+    num_out: int
+    num_in: int
+    rows: tuple[int, ...]
+
+
+MIXTRAL = Sizes(14336, 4096, (1, 2, 4, 8, 16, 32, 64, 128, 512))
+SMALL = Sizes(512, 256, (1, 8))
+
+
+def random_weight(bits: int, sizes: Sizes) -> QuantizedWeight:
+    """Draw codes, scales and zeros of a matrix."""
     generator = torch.Generator().manual_seed(bits)
-    shape = (NUM_OUT, NUM_IN // GROUP_SIZE)
+    shape = (sizes.num_out, sizes.num_in // GROUP_SIZE)
     return QuantizedWeight(
-        codes=torch.randint(0, 2**bits, (NUM_OUT, NUM_IN), dtype=torch.uint8, generator=generator),
+        codes=torch.randint(0, 2**bits, (sizes.num_out, sizes.num_in), dtype=torch.uint8, generator=generator),
         scales=torch.rand(shape, generator=generator).mul_(0.01).half(),
         zeros=torch.randint(0, 2**bits, shape, dtype=torch.uint8, generator=generator),
         bits=bits,
@@ -72,9 +86,9 @@ def measure_bandwidth() -> float:
     return vector.nbytes / min(measure_seconds({"sum": torch.sum}, vector).values())
 
 
-def measure_bits(bits: int, cases: list[int], float32: Linear, bandwidth: float) -> list[Row]:
+def measure_bits(bits: int, sizes: Sizes, cases: Sequence[int], float32: Linear, bandwidth: float) -> list[Row]:
     """Time a width at each number of rows."""
-    weight = random_weight(4 if bits == 16 else bits)
+    weight = random_weight(4 if bits == 16 else bits, sizes)
     held: Weight = DenseWeight(dequantize(weight, torch.bfloat16)) if bits == 16 else weight
     num_bytes = CpuBackend().linear(held).num_bytes
     sides: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -87,36 +101,38 @@ def measure_bits(bits: int, cases: list[int], float32: Linear, bandwidth: float)
         sides[PEERS[bits]] = rotate(CpuBackend(is_native=False), held)
     rows = []
     for num_rows in cases:
-        seconds = measure_seconds(sides, torch.randn(num_rows, NUM_IN).bfloat16())
-        rows += describe(f"{bits} bits, {num_rows} rows", num_rows, seconds, num_bytes, bandwidth)
+        seconds = measure_seconds(sides, torch.randn(num_rows, sizes.num_in).bfloat16())
+        num_products = num_rows * sizes.num_out * sizes.num_in
+        rows += describe(f"{bits} bits, {num_rows} rows", num_products, seconds, num_bytes, bandwidth)
     return rows
 
 
-def describe(case: str, num_rows: int, seconds: dict[str, float], num_bytes: int, bandwidth: float) -> list[Row]:
+def describe(case: str, num_products: int, seconds: dict[str, float], num_bytes: int, bandwidth: float) -> list[Row]:
     """Times beside each peer, and the rates that follow from them."""
     own = seconds.pop("native")
     limit = num_bytes / bandwidth * 1e3
     return [
         *(Row(case, "time", own * 1e3, "ms", peer, value * 1e3, limit) for peer, value in sorted(seconds.items())),
         Row(case, "weights read", num_bytes / own / 1e9, "GB/s", limit_value=bandwidth / 1e9),
-        Row(case, "arithmetic", 2 * num_rows * NUM_OUT * NUM_IN / own / 1e9, "GFLOP/s"),
+        Row(case, "arithmetic", 2 * num_products / own / 1e9, "GFLOP/s"),
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every width and report."""
     parser = parse_arguments(__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 512])
+    parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 4, 8, 16])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    sizes = SMALL if arguments.small else MIXTRAL
     torch.set_num_threads(arguments.threads)
-    float32 = CpuBackend().linear(DenseWeight(dequantize(random_weight(4))))
+    float32 = CpuBackend().linear(DenseWeight(dequantize(random_weight(4, sizes))))
     bandwidth = measure_bandwidth()
     rows = [Row("memory", "bandwidth", bandwidth / 1e9, "GB/s")]
     for bits in arguments.bits:
-        rows += measure_bits(bits, arguments.rows, float32, bandwidth)
-    show(f"{NUM_OUT} x {NUM_IN}, groups of {GROUP_SIZE}, {arguments.threads} threads", rows, arguments.json)
+        rows += measure_bits(bits, sizes, arguments.rows or sizes.rows, float32, bandwidth)
+    show(f"{sizes.num_out} x {sizes.num_in}, groups of {GROUP_SIZE}, {arguments.threads} threads", rows, arguments.json)
 
 
 if __name__ == "__main__":

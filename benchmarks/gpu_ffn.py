@@ -1,6 +1,6 @@
 """One Mixtral MoE layer on a GPU: our kernels, what torch offers, and what the hardware allows.
 
-Usage: python benchmarks/gpu_ffn.py [--json FILE]
+Usage: python benchmarks/gpu_ffn.py [--small] [--json FILE]
 
 Eight experts (hidden 4096, FFN 14336, random weights), two per token drawn at random, bfloat16 rows. Peers: for 4 bits
 torch's ``_weight_int4pack_mm`` (tinygemm) per expert, for every format ``grouped_mm`` in bfloat16. Each is timed twice:
@@ -53,6 +53,7 @@ class Sizes:
 
 
 MIXTRAL = Sizes(Shape(4096, 14336, 8, 2), (1, 4, 16, 64, 256, 1024, 4096), copy_bytes=1 << 30, product_size=8192)
+SMALL = Sizes(Shape(256, 512, 8, 2), (1, 16), copy_bytes=1 << 20, product_size=256)
 
 
 @dataclass(frozen=True)
@@ -198,16 +199,16 @@ def compare(case: str, own: Times, peers: Mapping[str, Times], limit: float) -> 
             yield Row(case, f"replay_p50_seconds of {peer}", times.replay, "s", limit_value=limit)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
-    arguments = parse_arguments(__doc__).parse_args()
+    arguments = parse_arguments(__doc__).parse_args(argv)
     if not torch.cuda.is_available():
         sys.exit("gpu_ffn.py needs a CUDA device, and torch finds none here.")
     device = torch.device("cuda")
     torch.manual_seed(0)
     sides = Sides(create_backend("triton", device), PEERS, CudaClock())
-    title = f"one Mixtral MoE layer on {torch.cuda.get_device_name(device)}"
-    show(title, list(measure(MIXTRAL, sides)), arguments.json)
+    rows = list(measure(SMALL if arguments.small else MIXTRAL, sides))
+    show(f"one MoE layer on {torch.cuda.get_device_name(device)}", rows, arguments.json)
 
 
 if __name__ == "__main__":

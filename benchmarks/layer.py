@@ -1,6 +1,6 @@
 """Where the time of one Mixtral-sized expert layer goes: kernels, transport, Python.
 
-Usage: python benchmarks/layer.py [--json FILE]
+Usage: python benchmarks/layer.py [--small] [--json FILE]
 
 Eight experts (hidden 4096, FFN 14336, random 4-bit weights in groups of 128) live in four expert servers, two each,
 one CPU thread per server. The gateway's dispatcher sends rows whose two experts are drawn at random. Of each step the
@@ -10,6 +10,7 @@ slowest replica counts: its kernels, the rest of its call (transport, codec, que
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,22 @@ from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
 from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.memory import keep_freed_memory
 
-HIDDEN, FFN, GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 4096, 14336, 128, 8, 2
-PLACEMENT = ((0, 1), (2, 3), (4, 5), (6, 7))
-CASES = {1: 60, 8: 30, 32: 12, 128: 6}  # rows, repetitions
+GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 128, 8, 2
 WARMUP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A layer, the experts of each server, and repetitions by number of rows."""
+
+    hidden: int
+    ffn: int
+    placement: tuple[tuple[int, ...], ...]
+    cases: dict[int, int]
+
+
+MIXTRAL = Sizes(4096, 14336, ((0, 1), (2, 3), (4, 5), (6, 7)), {1: 60, 8: 30, 32: 12, 128: 6})
+SMALL = Sizes(256, 512, ((0, 1, 2, 3), (4, 5, 6, 7)), {1: 3, 8: 3})
 
 
 @dataclass(frozen=True)
@@ -53,24 +66,25 @@ def random_weight(num_out: int, num_in: int, generator: torch.Generator) -> Quan
     )
 
 
-def random_expert(seed: int) -> ExpertWeights:
+def random_expert(seed: int, sizes: Sizes) -> ExpertWeights:
     """Draw one expert."""
     generator = torch.Generator().manual_seed(seed)
     return ExpertWeights(
-        w_gate=random_weight(FFN, HIDDEN, generator),
-        w_up=random_weight(FFN, HIDDEN, generator),
-        w_down=random_weight(HIDDEN, FFN, generator),
+        w_gate=random_weight(sizes.ffn, sizes.hidden, generator),
+        w_up=random_weight(sizes.ffn, sizes.hidden, generator),
+        w_down=random_weight(sizes.hidden, sizes.ffn, generator),
     )
 
 
-async def measure(endpoints: frozenset[str]) -> list[Row]:
+async def measure(endpoints: frozenset[str], sizes: Sizes) -> list[Row]:
     """Time steps of each size."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     async with connected_pool(endpoints, NUM_EXPERTS) as pool:
         remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
-        for num_rows, repetitions in CASES.items():
-            steps = [await time_step(pool, remote, num_rows, generator) for _ in range(repetitions + WARMUP_STEPS)]
+        for num_rows, repetitions in sizes.cases.items():
+            draws = (random_call(num_rows, sizes.hidden, generator) for _ in range(repetitions + WARMUP_STEPS))
+            steps = [await time_step(pool, remote, call) for call in draws]
             rows += summarize(f"{num_rows} rows", steps[WARMUP_STEPS:])
     return rows
 
@@ -87,12 +101,16 @@ def summarize(case: str, steps: list[StepTimes]) -> list[Row]:
     return [median, *(Row(case, metric, share, "") for metric, share in shares.items())]
 
 
-async def time_step(pool: ReplicaPool, remote: RemoteExperts, num_rows: int, generator: torch.Generator) -> StepTimes:
-    """Run one step on random rows and choices."""
-    hidden = torch.randn(num_rows, HIDDEN, generator=generator).to(torch.bfloat16)
+def random_call(num_rows: int, hidden_size: int, generator: torch.Generator) -> LayerCall:
+    """Draw rows and their choices."""
+    hidden = torch.randn(num_rows, hidden_size, generator=generator).to(torch.bfloat16)
     topk_ids = torch.rand(num_rows, NUM_EXPERTS, generator=generator).topk(NUM_CHOSEN).indices
     topk_weights = torch.rand(num_rows, NUM_CHOSEN, generator=generator).softmax(-1)
-    call = LayerCall(0, hidden, topk_ids, topk_weights)
+    return LayerCall(0, hidden, topk_ids, topk_weights)
+
+
+async def time_step(pool: ReplicaPool, remote: RemoteExperts, call: LayerCall) -> StepTimes:
+    """Run one step."""
     for replica in pool.replicas:
         replica.stats.recent.clear()
     started = time.perf_counter()
@@ -107,20 +125,23 @@ async def time_step(pool: ReplicaPool, remote: RemoteExperts, num_rows: int, gen
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--serve", nargs="+", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    sizes = SMALL if arguments.small else MIXTRAL
     keep_freed_memory()
     torch.set_num_threads(1)
     if arguments.serve:
-        layer = CpuBackend().experts([random_expert(expert) for expert in arguments.serve])
-        uvloop.run(serve_layer(layer, arguments.serve, NUM_EXPERTS, HIDDEN))
+        layer = CpuBackend().experts([random_expert(expert, sizes) for expert in arguments.serve])
+        uvloop.run(serve_layer(layer, arguments.serve, NUM_EXPERTS, sizes.hidden))
         return
-    with server_processes(__file__, *(("--serve", *experts) for experts in PLACEMENT)) as endpoints:
-        rows = uvloop.run(measure(frozenset(endpoints)))
-    show("one Mixtral-sized expert layer, four expert servers", rows, arguments.json)
+    flags = ("--small", "--serve") if arguments.small else ("--serve",)
+    with server_processes(__file__, *((*flags, *experts) for experts in sizes.placement)) as endpoints:
+        rows = uvloop.run(measure(frozenset(endpoints), sizes))
+    title = f"an expert layer of {sizes.hidden} x {sizes.ffn}, {len(sizes.placement)} expert servers"
+    show(title, rows, arguments.json)
 
 
 if __name__ == "__main__":

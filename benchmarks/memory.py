@@ -1,6 +1,6 @@
 """What an expert server keeps in memory beside the codes of its experts, and how fast it loads them.
 
-Usage: python benchmarks/memory.py [--json FILE]
+Usage: python benchmarks/memory.py [--small] [--json FILE]
 
 Writes one expert of Mixtral's width (4096, 14336) for a few layers as AWQ 4-bit in groups of 128, loads it as an expert
 server does, and asks the kernel: resident bytes once loaded, and the most there ever were. Taken off is what a process
@@ -13,47 +13,65 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from layer import FFN, GROUP_SIZE, HIDDEN, random_weight
+from layer import GROUP_SIZE, random_weight
 from report import Row, parse_arguments, show
 from safetensors.torch import save_file
 
-NUM_LAYERS = 4
-CONFIG = {
-    "architectures": ["MixtralForCausalLM"],
-    "vocab_size": 32000,
-    "hidden_size": HIDDEN,
-    "intermediate_size": FFN,
-    "num_hidden_layers": NUM_LAYERS,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_local_experts": 1,
-    "num_experts_per_tok": 1,
-    "max_position_embeddings": 32768,
-    "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": GROUP_SIZE, "version": "gemm"},
-}
 IMPORT_ONLY = "import grpc, torch"
 
 
-def write_checkpoint(directory: Path) -> int:
+@dataclass(frozen=True)
+class Sizes:
+    """How large an expert is, and how many layers have one."""
+
+    hidden: int
+    ffn: int
+    num_layers: int
+
+    def config(self) -> dict[str, object]:
+        """Return what config.json says."""
+        return {
+            "architectures": ["MixtralForCausalLM"],
+            "vocab_size": 32000,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.ffn,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "num_local_experts": 1,
+            "num_experts_per_tok": 1,
+            "max_position_embeddings": 32768,
+            "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": GROUP_SIZE, "version": "gemm"},
+        }
+
+
+MIXTRAL = Sizes(4096, 14336, num_layers=4)
+SMALL = Sizes(256, 512, num_layers=2)
+
+
+def write_checkpoint(directory: Path, sizes: Sizes) -> int:
     """Write the expert, a file per layer; returns the bytes of its tensors."""
     from expertmesh.kernels import awq
 
     generator = torch.Generator().manual_seed(0)
     weight_map, num_bytes = {}, 0
-    for layer in range(NUM_LAYERS):
+    for layer in range(sizes.num_layers):
         prefix = f"model.layers.{layer}.block_sparse_moe.experts.0"
         tensors = {}
-        for matrix, num_out, num_in in (("w1", FFN, HIDDEN), ("w3", FFN, HIDDEN), ("w2", HIDDEN, FFN)):
-            parts = awq.pack(random_weight(num_out, num_in, generator)).as_dict()
+        inner, outer = (sizes.ffn, sizes.hidden), (sizes.hidden, sizes.ffn)
+        for matrix, shape in (("w1", inner), ("w3", inner), ("w2", outer)):
+            parts = awq.pack(random_weight(*shape, generator)).as_dict()
             tensors |= {f"{prefix}.{matrix}.{part}": tensor for part, tensor in parts.items()}
         file = f"layer-{layer}.safetensors"
         save_file(tensors, directory / file)
         weight_map |= dict.fromkeys(tensors, file)
         num_bytes += sum(tensor.nbytes for tensor in tensors.values())
-    (directory / "config.json").write_text(json.dumps(CONFIG))
+    (directory / "config.json").write_text(json.dumps(sizes.config()))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return num_bytes
 
@@ -85,13 +103,13 @@ def ask(*arguments: str) -> tuple[int, int, float]:
     return int(resident), int(most), float(seconds)
 
 
-def measure() -> list[Row]:
+def measure(sizes: Sizes) -> list[Row]:
     """Compare a loaded server with an idle process."""
     idle, _, _ = ask("--idle")
     with tempfile.TemporaryDirectory() as directory:
-        packed = write_checkpoint(Path(directory))
+        packed = write_checkpoint(Path(directory), sizes)
         resident, most, seconds = ask("--load", directory)
-    case = f"{NUM_LAYERS} layers of one expert"
+    case = f"{sizes.num_layers} layers of one expert"
     return [
         Row(case, "resident_bytes", resident - idle, "B", "in the files", packed),
         Row(case, "most_bytes_while_loading", most - idle, "B", "in the files", packed),
@@ -99,19 +117,20 @@ def measure() -> list[Row]:
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--idle", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.idle:
         exec(IMPORT_ONLY)
         print_memory()
     elif arguments.load:
         load_and_report(arguments.load)
     else:
-        show("memory of an expert server, without what importing torch and grpc takes", measure(), arguments.json)
+        rows = measure(SMALL if arguments.small else MIXTRAL)
+        show("memory of an expert server, without what importing torch and grpc takes", rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def parse_arguments(description: str | None) -> argparse.ArgumentParser:
     """Make a parser with the flags that every benchmark takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--small", action="store_true", help="a case of a few seconds, to see that it runs")
     return parser
 
 

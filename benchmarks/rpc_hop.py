@@ -1,6 +1,6 @@
 """What one dispatch and combine costs beside the kernels, against a bare gRPC echo.
 
-Usage: python benchmarks/rpc_hop.py [--json FILE]
+Usage: python benchmarks/rpc_hop.py [--small] [--json FILE]
 
 The gateway's dispatcher sends rows of Mixtral's width (4096, bfloat16) to a real expert server in another process,
 whose experts return their rows: no kernel time, everything else. The peer is a grpc.aio bidirectional stream to another
@@ -27,7 +27,9 @@ from expertmesh.rpc.memory import keep_freed_memory
 
 HIDDEN = 4096
 NUM_EXPERTS = 2
-CASES = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}  # rows, repetitions
+Cases = dict[str, tuple[int, int]]  # rows, repetitions
+CASES: Cases = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}
+SMALL: Cases = {"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}
 ECHO = "/benchmark.Echo/Echo"
 
 Call = Callable[[], Awaitable[None]]
@@ -59,13 +61,13 @@ async def serve_echo() -> None:
     await server.wait_for_termination()
 
 
-async def measure(experts: str, echo: str) -> list[Row]:
+async def measure(experts: str, echo: str, cases: Cases) -> list[Row]:
     """Time both ways for each size, in turns."""
     rows = []
     async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
         remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         stream = channel.stream_stream(ECHO)()
-        for case, (num_rows, repetitions) in CASES.items():
+        for case, (num_rows, repetitions) in cases.items():
             hop_times, echo_times = await in_turns(make_hop(remote, num_rows), make_echo(stream, num_rows), repetitions)
             for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
                 value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
@@ -112,11 +114,11 @@ def percentile(times: list[float], percent: int) -> float:
     return statistics.quantiles(times, n=100)[percent - 1]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--serve", choices=("experts", "echo"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     keep_freed_memory()
     torch.set_num_threads(1)
     if arguments.serve:
@@ -124,7 +126,7 @@ def main() -> None:
             uvloop.run(serve_echo())
         uvloop.run(serve_layer(ReturnRows(), range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
     with server_processes(__file__, ("--serve", "experts"), ("--serve", "echo")) as (experts, echo):
-        rows = uvloop.run(measure(experts, echo))
+        rows = uvloop.run(measure(experts, echo, SMALL if arguments.small else CASES))
     show("dispatch to combine, without kernels", rows, arguments.json)
 
 

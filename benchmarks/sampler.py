@@ -1,6 +1,6 @@
 """What choosing tokens costs: 32,000 logits a row, every kind of sampling.
 
-Usage: python benchmarks/sampler.py [--vocab 32000] [--json FILE]
+Usage: python benchmarks/sampler.py [--vocab 32000] [--small] [--json FILE]
 
 Times are those that one thread computes, the best of many, because other work on the machine only ever adds. Logits are
 normal with a standard deviation of 4, where as in a trained model few tokens have most of the probability, and in the
@@ -8,7 +8,8 @@ normal with a standard deviation of 4, where as in a trained model few tokens ha
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from report import Row, parse_arguments, show
@@ -18,7 +19,6 @@ from expertmesh.model.sampler import SamplingRow, sample
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.memory import keep_freed_memory
 
-NUM_ROWS = (1, 16, 64)
 CASES = {
     "greedy": SamplingParams(),
     "greedy, logprobs 5": SamplingParams(logprobs=5),
@@ -33,7 +33,19 @@ CASES = {
 }
 SPREADS = {"": 4.0, ", flat": 1.0}
 PROMPT = range(1000)
-SECONDS_PER_CASE = 0.5
+MIN_CALLS = 3
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows are sampled in a call, and how long calls of a case are repeated."""
+
+    num_rows: tuple[int, ...]
+    seconds: float
+
+
+FULL = Sizes((1, 16, 64), 0.5)
+SMALL = Sizes((1, 4), 0.0)
 
 
 def make_call(params: SamplingParams, num_rows: int, spread: float, vocab_size: int) -> Callable[[], object]:
@@ -43,41 +55,42 @@ def make_call(params: SamplingParams, num_rows: int, spread: float, vocab_size: 
     return lambda: sample(logits, rows)
 
 
-def best_seconds(call: Callable[[], object]) -> float:
+def best_seconds(call: Callable[[], object], seconds: float) -> float:
     """Repeat a call for a while; the best of the times that this thread was computing."""
     times = []
     call()
-    stop = time.perf_counter() + SECONDS_PER_CASE
-    while time.perf_counter() < stop or len(times) < 3:
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop or len(times) < MIN_CALLS:
         started = time.thread_time()
         call()
         times.append(time.thread_time() - started)
     return min(times)
 
 
-def measure(vocab_size: int) -> list[Row]:
+def measure(vocab_size: int, sizes: Sizes) -> list[Row]:
     """Time every case."""
     return [
         Row(
             f"{name}{label}, {num_rows} rows",
             "cpu_seconds_per_row",
-            best_seconds(make_call(params, num_rows, spread, vocab_size)) / num_rows,
+            best_seconds(make_call(params, num_rows, spread, vocab_size), sizes.seconds) / num_rows,
             "s",
         )
         for label, spread in SPREADS.items()
         for name, params in CASES.items()
-        for num_rows in NUM_ROWS
+        for num_rows in sizes.num_rows
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--vocab", type=int, default=32000)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     keep_freed_memory()
     torch.set_num_threads(1)
-    show(f"sampling from {arguments.vocab} logits", measure(arguments.vocab), arguments.json)
+    rows = measure(arguments.vocab, SMALL if arguments.small else FULL)
+    show(f"sampling from {arguments.vocab} logits", rows, arguments.json)
 
 
 if __name__ == "__main__":

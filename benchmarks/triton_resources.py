@@ -1,12 +1,13 @@
 """What the Triton kernels take of a GPU, read from machine code compiled here: no GPU is needed.
 
-Usage: python benchmarks/triton_resources.py [--json FILE]
+Usage: python benchmarks/triton_resources.py [--small] [--json FILE]
 
 The programs of one Mixtral layer (hidden 4096, FFN 14336), for every storage format and tile size and for four targets:
 registers per thread, bytes of spilled registers per thread, shared memory per program (limit: what the target has).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from report import Row, parse_arguments, show
@@ -26,12 +27,26 @@ from expertmesh.kernels.triton.layout import PackedMatrices
 HIDDEN, FFN = 4096, 14336
 
 
-def compile_all(target: str) -> Iterator[tuple[str, Resources]]:
+@dataclass(frozen=True)
+class Programs:
+    """Which programs are compiled; of the tile sizes the first ``num_tiles``, or all."""
+
+    targets: Sequence[str]
+    formats: Sequence[str]
+    num_tiles: int | None = None
+
+
+ALL = Programs(tuple(TARGETS), tuple(FORMATS))
+SMALL = Programs(("sm_90",), ("4 bits g128",), num_tiles=1)
+
+
+def compile_all(target: str, programs: Programs) -> Iterator[tuple[str, Resources]]:
     """Compile the programs of a layer for one target; yields the name of each and what it takes."""
     dtype = torch.float16 if target in NO_TENSOR_CORES else torch.bfloat16
-    for name, form in FORMATS.items():
+    for name in programs.formats:
+        form = FORMATS[name]
         gate_up, down = form.lay_out(2 * FFN, HIDDEN), form.lay_out(HIDDEN, FFN)
-        for tiles in list_tiles(form, target):
+        for tiles in list_tiles(form, target)[: programs.num_tiles]:
             case = f"{target}, {name}, {tiles.block_rows} x {tiles.block_outputs}"
             yield f"{case}, gate and up", compile_grouped_linear(gate_up, dtype, tiles, swiglu=True, target=target)
             yield f"{case}, down", compile_grouped_linear(down, dtype, tiles, swiglu=False, target=target)
@@ -48,11 +63,15 @@ def to_rows(target: str, case: str, resources: Resources) -> list[Row]:
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Compile and report."""
-    arguments = parse_arguments(__doc__).parse_args()
+    arguments = parse_arguments(__doc__).parse_args(argv)
+    programs = SMALL if arguments.small else ALL
     rows = [
-        row for target in TARGETS for case, resources in compile_all(target) for row in to_rows(target, case, resources)
+        row
+        for target in programs.targets
+        for case, resources in compile_all(target, programs)
+        for row in to_rows(target, case, resources)
     ]
     show("what Triton's kernels take of a GPU", rows, arguments.json)
 
