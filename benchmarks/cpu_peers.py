@@ -1,7 +1,7 @@
 """Tokens per second on CPUs: expertmesh, llama.cpp and transformers on the same random Mixtral of real width.
 
 Usage: python benchmarks/cpu_peers.py [--directory DIR] [--only ENGINE]... [--case NAME]...
-    [--llama-python PATH] [--json FILE]
+    [--llama-python PATH] [--small] [--json FILE]
 
 Two layers of Mixtral-8x7B with random weights: AWQ 4-bit for expertmesh, Q4_0 for llama.cpp, bfloat16 for transformers.
 Engines run one after the other, each in a process of its own and on all cores: expertmesh as ``expertmesh up`` starts
@@ -16,12 +16,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers.cases import CASES
+from peers.cases import CASES, SMALL_CASES
+from peers.checkpoint import MIXTRAL, SMALL, write_checkpoints
 from report import Row, parse_arguments, show
 
 OURS = "expertmesh"
@@ -50,9 +51,9 @@ class Engine:
         return subprocess.run([self.python, "-c", script]).returncode == 0
 
 
-def engines(directory: Path, llama_python: str) -> list[Engine]:
+def engines(directory: Path, threads: int, llama_python: str) -> list[Engine]:
     """List the engines, in the order in which they run."""
-    bf16, awq, gguf, threads = directory / "bf16", directory / "awq", directory / "q4_0.gguf", os.cpu_count()
+    bf16, awq, gguf = directory / "bf16", directory / "awq", directory / "q4_0.gguf"
     return [
         Engine("llama", "peers.llama", ("llama_cpp", "gguf"), (bf16, gguf, threads), llama_python),
         Engine("transformers", "peers.transformers_bf16", ("transformers",), (bf16, threads)),
@@ -76,9 +77,6 @@ def run(engine: Engine, cases: list[str]) -> Iterator[tuple[str, dict[str, float
 
 def measure(directory: Path, chosen: list[Engine], cases: list[str], rates: Rates) -> None:
     """Measure engines and put what they reach into ``rates``; those that are not installed are named and left out."""
-    from peers.checkpoint import MIXTRAL, write_checkpoints
-
-    write_checkpoints(directory / "bf16", directory / "awq", MIXTRAL)
     for engine in chosen:
         if not engine.is_installed:
             needs = " and ".join(engine.needs)
@@ -129,19 +127,23 @@ def checkpoint_directory(given: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make checkpoints, measure and report."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--directory", type=Path, help="where checkpoints and rates are kept for the next run")
     parser.add_argument("--only", action="append", choices=ENGINES, help="measure this engine; may be repeated")
     parser.add_argument("--case", action="append", choices=ALL_CASES, help="measure this case; may be repeated")
     parser.add_argument("--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python and gguf")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    # A small model gains nothing from more threads, and those that spin while they wait take the cores from others.
+    shape, threads = (SMALL, 1) if arguments.small else (MIXTRAL, os.cpu_count() or 1)
     with checkpoint_directory(arguments.directory) as directory:
+        write_checkpoints(directory / "bf16", directory / "awq", shape)
         rates = kept_rates(directory) if arguments.only or arguments.case else {}
-        chosen = [e for e in engines(directory, arguments.llama_python) if e.name in (arguments.only or ENGINES)]
-        measure(directory, chosen, arguments.case or ALL_CASES, rates)
-    show("two layers of Mixtral-8x7B on CPUs", rows_of(rates), arguments.json)
+        listed = engines(directory, threads, arguments.llama_python)
+        chosen = [engine for engine in listed if engine.name in (arguments.only or ENGINES)]
+        measure(directory, chosen, arguments.case or (SMALL_CASES if arguments.small else ALL_CASES), rates)
+    show(f"{shape.num_layers} layers of a Mixtral of width {shape.hidden} on CPUs", rows_of(rates), arguments.json)
 
 
 if __name__ == "__main__":

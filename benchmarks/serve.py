@@ -1,6 +1,7 @@
 """Latency and throughput under load, of expertmesh and of any server of the OpenAI HTTP API.
 
-Usage: python benchmarks/serve.py (--clients N | --rate R) [--url NAME=URL]... [--expertmesh DIR [--up-flags FLAGS]]
+Usage: python benchmarks/serve.py (--clients N | --rate R | --small) [--url NAME=URL]...
+    [--expertmesh DIR [--up-flags FLAGS]]
     [--llama-server PROGRAM --gguf FILE [--llama-flags FLAGS]] [--requests N] [--prompt-tokens LENGTHS]
     [--output-tokens LENGTHS] [--shared-prefix N] [--words TOKENIZER] [--slo-ttft S] [--slo-tpot S] [--seed N]
     [--json FILE] [--plot FILE]
@@ -11,6 +12,8 @@ started here are stopped again before the next one starts. Answers are streamed 
 
 LENGTHS is N, LOW:HIGH (uniform) or lognormal:MEDIAN:SIGMA. Prompts are token ids, so that every server counts the same;
 for a server that takes none, --words makes them of words that are one token each in a tokenizer.model.
+
+--small puts two clients with short requests on the demo model, where nothing else is said.
 """
 
 import argparse
@@ -29,6 +32,9 @@ from serving.pacing import Run, run
 from serving.plot import plot
 from serving.servers import FULL_LENGTH, Expertmesh, LlamaServer, started
 from serving.words import single_token_words
+
+DEMO = Path(__file__).parents[1] / "examples" / "tiny-mixtral" / "awq"
+SMALL = {"requests": 4, "warmup": 1, "prompt_tokens": "8", "output_tokens": "8", "token_ids": "10:400"}
 
 
 def targets(arguments: argparse.Namespace, load: Load) -> Iterator[AbstractContextManager[Target]]:
@@ -76,6 +82,18 @@ def id_range(text: str) -> TokenIds:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the flags."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.small:
+        clients, model = (None if arguments.rate else 2), (None if has_server(arguments) else DEMO)
+        parser.set_defaults(**SMALL, clients=clients, expertmesh=model)
+        arguments = parser.parse_args(argv)
+    check(parser, arguments)
+    return arguments
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Name the flags."""
     parser = parse_arguments(__doc__)
     parser.add_argument("--url", action="append", default=[], type=named_url, metavar="NAME=URL", help="a server")
     parser.add_argument("--api-key", help="of the servers given by URL")
@@ -86,7 +104,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gguf", type=Path, help="the model of --llama-server")
     parser.add_argument("--llama-flags", default="", help="further flags of llama-server, in one string")
     parser.add_argument("--llama-slots", type=int, default=32, help="batch of llama-server under --rate")
-    pacing = parser.add_mutually_exclusive_group(required=True)
+    pacing = parser.add_mutually_exclusive_group()
     pacing.add_argument("--clients", type=int, help="closed loop with so many clients")
     pacing.add_argument("--rate", type=float, help="Poisson arrivals, requests per second")
     parser.add_argument("--requests", type=int, default=64, help="how many are measured")
@@ -100,17 +118,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--slo-tpot", type=float, default=0.5, help="seconds per token that it may take")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="write a PNG (needs the extra bench)")
-    arguments = parser.parse_args(argv)
-    check(parser, arguments)
-    return arguments
+    return parser
+
+
+def has_server(arguments: argparse.Namespace) -> bool:
+    """Whether there is anyone to ask."""
+    return bool(arguments.url or arguments.expertmesh or arguments.llama_server)
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse flags that leave nothing to do."""
-    if not (arguments.url or arguments.expertmesh or arguments.llama_server):
+    if not has_server(arguments):
         parser.error("give a server: --url, --expertmesh or --llama-server")
     if arguments.llama_server and not arguments.gguf:
         parser.error("--llama-server needs --gguf")
+    if arguments.clients is None and arguments.rate is None:
+        parser.error("give a rhythm: --clients or --rate")
     numbers = (arguments.requests, arguments.clients, arguments.rate)
     if any(number is not None and number <= 0 for number in numbers):
         parser.error("--requests, --clients and --rate are positive numbers")

@@ -1,6 +1,7 @@
 """What serving is meant to reach, each goal as a case: expertmesh under load, beside itself or llama.cpp's server.
 
-Usage: python benchmarks/serve_cases.py CASE... [--directory DIR] [--llama-server PROGRAM] [--requests N] [--json FILE]
+Usage: python benchmarks/serve_cases.py CASE... [--directory DIR] [--llama-server PROGRAM] [--requests N] [--small]
+    [--json FILE]
 
 clients      16 clients at a time: tokens per second beside llama.cpp's server (peers/build_llama_server.sh)
 clients-a8   the same with --backend cpu-a8
@@ -17,11 +18,12 @@ Needed are the extras dev and bench, and gguf for the file of llama.cpp.
 import argparse
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpu_peers import checkpoint_directory
+from peers.checkpoint import MIXTRAL, SMALL, write_checkpoints
 from report import Row, parse_arguments, show, write_json
 from serve import print_errors
 from serving.client import Target
@@ -45,11 +47,12 @@ ONLY_ALLOWED = {"logit_bias": {str(token_id): 100 for token_id in ALLOWED_IDS}}
 
 @dataclass(frozen=True)
 class Setting:
-    """Where things are, and how many requests to send if not as many as a case likes."""
+    """Where things are, and how many requests to send if not as many as a case likes; ``is_small``: one per client."""
 
     directory: Path
     llama_server: Path | None
     num_requests: int | None
+    is_small: bool
 
     @property
     def model(self) -> Path:
@@ -59,7 +62,8 @@ class Setting:
     def load(self, num_requests: int, prompt: int, output: int, clients: int = CLIENTS, prefix: int = 0) -> Load:
         """Make a closed loop of equal requests."""
         lengths = Uniform(prompt, prompt), Uniform(output, output)
-        return Load(self.num_requests or num_requests, *lengths, shared_prefix=prefix, num_clients=clients)
+        num_requests = self.num_requests or (clients if self.is_small else num_requests)
+        return Load(num_requests, *lengths, shared_prefix=prefix, num_clients=clients)
 
 
 def clients(setting: Setting) -> list[Row]:
@@ -164,28 +168,27 @@ CASES: dict[str, Callable[[Setting], list[Row]]] = {
 }
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the flags."""
     parser = parse_arguments(__doc__)
     parser.add_argument("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--directory", type=Path, help="where checkpoints are kept for the next run")
     parser.add_argument("--llama-server", type=Path, metavar="PROGRAM", help="see peers/build_llama_server.sh")
     parser.add_argument("--requests", type=int, help="how many are measured, instead of each case's own number")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the checkpoint, measure and report."""
-    from peers.checkpoint import MIXTRAL, write_checkpoints
-
-    arguments = parse()
+    arguments = parse(argv)
+    shape = SMALL if arguments.small else MIXTRAL
     with checkpoint_directory(arguments.directory) as directory:
-        write_checkpoints(directory / "bf16", directory / "awq", MIXTRAL)
-        setting = Setting(directory, arguments.llama_server, arguments.requests)
+        write_checkpoints(directory / "bf16", directory / "awq", shape)
+        setting = Setting(directory, arguments.llama_server, arguments.requests, arguments.small)
         rows: list[Row] = []
         for case in arguments.cases:
             measured = CASES[case](setting)
-            show("two layers of Mixtral-8x7B under load", measured, None)
+            show(f"{shape.num_layers} layers of a Mixtral of width {shape.hidden} under load", measured, None)
             rows += measured
     if arguments.json:
         write_json(rows, arguments.json)

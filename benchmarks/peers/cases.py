@@ -43,6 +43,8 @@ CASES = (
     Case("decode batch 32", batch=32, prompt_tokens=32, new_tokens=32),
     Case("prefill 512", batch=1, prompt_tokens=512, new_tokens=0),
 )
+# Enough to see that an engine runs.
+SMALL_CASES = ["decode batch 8", "prefill 512"]
 
 
 class Session(Protocol):
