@@ -41,6 +41,18 @@ def test_awq_is_the_plain_checkpoint_rounded(directories, name):
     assert torch.equal(dequantize(packed.weight(name, MATRICES[name])), dequantize(expected))
 
 
+def test_llama_gets_the_plain_checkpoint(directories, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    from peers.gguf_file import write_gguf
+
+    write_gguf(directories[0], tmp_path / "q4_0.gguf")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "q4_0.gguf").tensors}
+    name = "model.layers.0.block_sparse_moe.gate"
+    gate = torch.from_numpy(tensors["blk.0.ffn_gate_inp.weight"].data.copy())
+    assert torch.equal(gate, Checkpoint.open(directories[0]).tensor(name, (2, 128)).float())
+    assert tensors["blk.0.ffn_gate_exps.weight"].shape.tolist() == [128, 256, 2]
+
+
 def test_what_is_there_is_kept(directories):
     file = directories[1] / "layer-0.safetensors"
     before = file.stat()
