@@ -1,7 +1,8 @@
 """llama.cpp with a Q4_0 file, through the low-level API of llama-cpp-python. Knows no torch and no other engine.
 
 Usage: python -m peers.llama BF16_CHECKPOINT GGUF THREADS CASE...; writes the file if it is missing, then prints a
-line of JSON: the name of the engine, and tokens per second by case.
+line of JSON: the name of the engine, and tokens per second by case. docs/benchmarks.md says how to build
+llama-cpp-python 0.3.36 for processors with AMX, on which it crashes otherwise.
 """
 
 import json
@@ -110,13 +111,19 @@ def open_session(model: Any, threads: int, case: Case) -> Iterator[LlamaSession]
         llama_cpp.llama_free(context)
 
 
+def name_of(system_info: str) -> str:
+    """Name the engine by what ``llama_print_system_info`` says that it was built with."""
+    return f"llama.cpp Q4_0, AMX {'on' if 'AMX_INT8 = 1' in system_info else 'off'}"
+
+
 def main() -> None:
     """Convert, load, measure, print."""
     bf16, path, threads, cases = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     write_gguf(bf16, path)
     with open_model(path) as model:
         rates = measure(partial(rate_of, open_session=partial(open_session, model, threads)), cases)
-    print(json.dumps(["llama.cpp Q4_0", rates]), flush=True)
+    name = name_of(llama_cpp.llama_print_system_info().decode())
+    print(json.dumps([name, rates]), flush=True)
 
 
 if __name__ == "__main__":
