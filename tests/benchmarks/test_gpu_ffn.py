@@ -1,5 +1,6 @@
 """All of ``gpu_ffn.py`` but what asks a CUDA device: the reference backend on a CPU, and a clock that is made up."""
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -93,6 +94,14 @@ def test_a_peer_that_computes_something_else_is_refused():
     sides = gpu_ffn.Sides(create_backend("reference", CPU), {16: halved}, CountingClock())
     with pytest.raises(SystemExit, match="differs by 1 at 1 tokens"):
         list(gpu_ffn.measure(TINY, sides))
+
+
+@pytest.mark.gpu
+def test_the_small_case_runs_on_a_device(tmp_path):
+    file = tmp_path / "rows.json"
+    gpu_ffn.main(["--small", "--json", str(file)])
+    cases = {row["case"] for row in json.loads(file.read_text())}
+    assert cases >= {f"{name}, {num_tokens} tokens" for name in gpu_ffn.FORMATS for num_tokens in gpu_ffn.SMALL.tokens}
 
 
 @pytest.mark.gpu
