@@ -134,11 +134,12 @@ def test_native_kernels_take_every_width_and_group(bits, group_size):
 @both_ways
 @pytest.mark.parametrize(("dtype", "max_error"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("window", [3, 100])
-def test_paged_attention_is_close_to_the_reference(cpu, dtype, max_error, window):
+@pytest.mark.parametrize("num_new", [(1, 1, 1), (10, 1, 5)])
+def test_paged_attention_is_close_to_the_reference(cpu, dtype, max_error, window, num_new):
     generator = torch.Generator().manual_seed(0)
-    query = torch.randn(3, 6, 24, generator=generator)  # [S, H, d]
+    query = torch.randn(sum(num_new), 6, 24, generator=generator)  # [T, H, d]
     keys, values = torch.randn(2, 32, 2, 24, generator=generator).unbind()  # [P, K, d]
-    contexts = PagedContexts(torch.randperm(30, generator=generator).view(3, 10), (10, 1, 7), window)
+    contexts = PagedContexts(torch.randperm(30, generator=generator).view(3, 10), num_new, (10, 1, 7), window)
     found = cpu.attend_paged(query.to(dtype), keys.to(dtype), values.to(dtype), contexts)
     assert found.dtype == dtype
     assert relative_error(found, REFERENCE.attend_paged(query, keys, values, contexts)) < max_error

@@ -1,11 +1,11 @@
-"""Attention as the decoder runs it: by spans, and on the C kernels beside torch."""
+"""Attention as the decoder runs it, on the C kernels beside torch."""
 
 import pytest
 import torch
 from checkpoints import DENSE_MODEL
 
 from expertmesh.kernels.cpu import CpuBackend
-from expertmesh.model.attention import DecodeSpan, PrefillSpan, plan_spans
+from expertmesh.model.attention import plan_contexts
 from expertmesh.model.batch import StepBatch
 
 
@@ -14,21 +14,18 @@ def make_batch(query_lens: tuple[int, ...], context_lens: tuple[int, ...], block
     return StepBatch(rows, rows, rows, query_lens, context_lens, torch.tensor(block_tables), rows)
 
 
-def test_sequences_with_one_new_token_share_a_span_and_see_no_block_that_is_not_needed():
-    batch = make_batch((1, 3, 1), (5, 9, 2), [[7, 2, 0], [4, 9, 1], [5, 0, 0]])
-    prefill, decode = plan_spans(batch, block_size=4)
-    assert isinstance(prefill, PrefillSpan) and isinstance(decode, DecodeSpan)
-    assert prefill.rows == slice(1, 4)
-    assert prefill.slots.tolist() == [16, 17, 18, 19, 36, 37, 38, 39, 4]
-    assert decode.rows.tolist() == [0, 4]
-    assert decode.contexts.slots.tolist() == [[28, 29, 30, 31, 8], [20, 21, 22, 23, 0]]
-    assert decode.contexts.lengths == (5, 2)
+def test_a_step_says_what_each_sequence_sees_and_no_block_that_is_not_needed():
+    batch = make_batch((1, 3, 1), (5, 9, 2), [[7, 2, 0, 0], [4, 9, 1, 0], [5, 0, 0, 0]])
+    contexts = plan_contexts(batch, block_size=4)
+    assert contexts.slots[0, :5].tolist() == [28, 29, 30, 31, 8]
+    assert contexts.slots[1].tolist() == [16, 17, 18, 19, 36, 37, 38, 39, 4]
+    assert contexts.slots[2, :2].tolist() == [20, 21]
+    assert contexts.sequences.tolist() == [[0, 1, 5], [1, 3, 9], [4, 1, 2]]
+    assert contexts.window == 9
 
 
-def test_a_step_that_only_decodes_copies_no_rows():
-    (span,) = plan_spans(make_batch((1, 1), (3, 4), [[1], [2]]), block_size=4, window=2)
-    assert span.rows == slice(None)
-    assert span.contexts.bounds.tolist() == [[1, 3], [2, 4]]
+def test_a_window_is_kept():
+    assert plan_contexts(make_batch((1, 1), (3, 4), [[1], [2]]), block_size=4, window=2).window == 2
 
 
 @pytest.mark.parametrize("sizes", [[30], [13, 17], [1] * 30, [10, 1, 1, 18]])

@@ -4,6 +4,7 @@ Alphabet: M rows, N output features, K input features, G groups, B outputs of a 
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch.nn.functional import linear
@@ -12,11 +13,11 @@ from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
 from expertmesh.kernels.ffn import Expert, GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
-from expertmesh.kernels.native.isa import AUTO, choose_variants, usable_variants
+from expertmesh.kernels.native.isa import AUTO
 from expertmesh.kernels.native.library import load_default
-from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix
+from expertmesh.kernels.native.matrix import NativeMatrix, can_pack
 from expertmesh.kernels.native.paged_attention import attend_paged as attend_paged_natively
-from expertmesh.kernels.native.swiglu import NativeSwiGLU
+from expertmesh.kernels.native.swiglu import NativeSwiGLU, silu_gate
 from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
@@ -29,24 +30,12 @@ MAX_ROWS_SLOW_BFLOAT16 = 4
 # The int4pack op costs the same for every row, dequantizing costs once: on two AVX2 cores 14336 x 4096 takes
 # 190 ms against 458 at 128 rows, 405 against 573 at 256, 767 against 605 at 512.
 MIN_ROWS_TO_DEQUANTIZE = 384
-# Instruction sets with products of bfloat16.
-FAST_BFLOAT16 = frozenset({"avx512-bf16", "amx"})
+# Whose kernels multiply bfloat16 at twice the rate of float32.
+BFLOAT16_ISAS = ("avx512-bf16", "amx")
 
 
-class Float32Linear:
-    """A float32 matrix [N, K], multiplied as it is."""
-
-    def __init__(self, data: torch.Tensor) -> None:
-        self._data = data
-        self.num_bytes = data.nbytes
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply in float32, return the dtype of ``x``."""
-        return linear(x.float(), self._data).to(x.dtype)
-
-
-class HalfLinear:
-    """A bfloat16 or float16 matrix [N, K]; multiplied in bfloat16 where that is fast, else cast block by block."""
+class DenseLinear:
+    """A matrix [N, K] on torch's operations: bfloat16 where that is fast, else float32, cast block by block."""
 
     def __init__(self, data: torch.Tensor) -> None:
         self._data = data
@@ -58,6 +47,8 @@ class HalfLinear:
         if self._is_bfloat16 and (has_fast_bfloat16() or x.shape[0] <= MAX_ROWS_SLOW_BFLOAT16):
             return linear(x.to(torch.bfloat16), self._data).to(x.dtype)
         wide = x.float()
+        if self._data.dtype == torch.float32:
+            return linear(wide, self._data).to(x.dtype)
         blocks = [linear(wide, block.float()) for block in torch.split(self._data, BLOCK_OUTPUTS)]
         return torch.cat(blocks, dim=-1).to(x.dtype)
 
@@ -77,7 +68,7 @@ class Int4Linear:
 
 
 class NativeLinear:
-    """Codes of any width, or a bfloat16 or float16 matrix, in the layout of the C kernels."""
+    """Codes of any width, or a matrix of floats, in the layout of the C kernels."""
 
     def __init__(self, matrix: NativeMatrix) -> None:
         self._matrix = matrix
@@ -91,47 +82,57 @@ class NativeLinear:
 class CpuBackend:
     """Runs on the CPU: on the C kernels if ``is_native`` and they can be built, else on torch's.
 
-    The C kernels round activations to ``activation_bits``, 16 or 8, before codes of up to 4 bits, and use instructions
-    of ``isa``; ValueError where this machine has none such.
+    The C kernels round activations to ``activation_bits``, 16 or 8, before codes of up to 4 bits. They are those of the
+    instruction set ``isa``, "auto" for the best of this machine; ValueError when it has none of that name.
     """
 
     def __init__(self, is_native: bool = True, activation_bits: int = 16, isa: str = AUTO) -> None:
         self.name = "cpu" if activation_bits == 16 else "cpu-a8"
         self.device = torch.device("cpu")
         self._activation_bits = activation_bits
-        variants = choose_variants(isa, usable_variants())
-        self._library = load_default() if is_native else None
-        self.isa = variants[0].isa if variants and self._library is not None else ""
-        # Without the C kernels: how torch adds up a product depends on the number of rows.
-        self.is_deterministic = self._library is not None
-        is_fast = self.isa in FAST_BFLOAT16 if self._library is not None else has_fast_bfloat16()
-        self.activation_dtype = torch.bfloat16 if is_fast else torch.float32
+        self._library = load_default(isa) if is_native else None
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of the C kernels, empty without them."""
+        return "" if self._library is None else self._library.isa
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a row's result is the same bits in any company: so it is on the C kernels, not on torch's."""
+        return self._library is not None
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """bfloat16 where that is multiplied faster than float32."""
+        is_fast = has_fast_bfloat16() if self._library is None else self._library.isa in BFLOAT16_ISAS
+        return torch.bfloat16 if is_fast else torch.float32
 
     def linear(self, weight: Weight) -> Linear:
         """Keep weights as they are stored where a kernel takes them; other codes become a bfloat16 matrix."""
-        if isinstance(weight, QuantizedWeight):
-            packed = self._packed(weight)
-            if packed is not None:
-                return complete(packed, weight, self.device)
+        if isinstance(weight, QuantizedWeight) and not (self._is_native(weight) or _fits_int4pack(weight)):
             weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
-        return complete(self._dense(weight), weight, self.device)
+        return complete(self._matrix(weight), weight, self.device)
 
-    def _packed(self, weight: QuantizedWeight) -> Linear | None:
-        if self._library is not None and weight.bits in STORED_BITS:
+    def _is_native(self, weight: Weight) -> bool:
+        return self._library is not None and can_pack(weight)
+
+    def _matrix(self, weight: Weight) -> Linear:
+        if self._library is not None and can_pack(weight):
             return NativeLinear(NativeMatrix.pack(self._library, weight, self._activation_bits))
-        return Int4Linear(PackedInt4.pack(weight)) if _fits_int4pack(weight) else None
-
-    def _dense(self, weight: DenseWeight) -> Linear:
-        if weight.data.dtype == torch.float32:
-            return Float32Linear(weight.data)
-        if self._library is not None and not has_fast_bfloat16():
-            return NativeLinear(NativeMatrix.pack_half(self._library, weight))
-        return HalfLinear(weight.data)
+        return DenseLinear(weight.data) if isinstance(weight, DenseWeight) else Int4Linear(PackedInt4.pack(weight))
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
         """Take over the experts of a layer."""
         # A loop would hold the weights of one expert while the next are read.
         return GroupedSwiGLU(list(map(self._expert, experts)))
+
+    def _expert(self, weights: ExpertWeights) -> Expert:
+        """Run an expert in one call where a kernel takes it, else matrix by matrix."""
+        if self._library is None:
+            return SwiGLU.build(weights, self.linear)
+        packed = NativeSwiGLU.pack(self._library, weights, self._activation_bits)
+        return packed or SwiGLU.build(weights, self.linear, partial(silu_gate, self._library))
 
     def attend_paged(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
@@ -140,11 +141,6 @@ class CpuBackend:
         if self._library is None:
             return attend_paged(query, keys, values, contexts)
         return attend_paged_natively(self._library, query, keys, values, contexts)
-
-    def _expert(self, weights: ExpertWeights) -> Expert:
-        """Run an expert in one call where a kernel takes it, else matrix by matrix."""
-        packed = None if self._library is None else NativeSwiGLU.pack(self._library, weights, self._activation_bits)
-        return packed or SwiGLU.build(weights, self.linear)
 
 
 def _fits_int4pack(weight: QuantizedWeight) -> bool:

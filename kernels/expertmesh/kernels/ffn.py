@@ -27,20 +27,32 @@ class Expert(Protocol):
         ...
 
 
+Activate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def silu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Return silu(gate) * up."""
+    return silu(gate) * up
+
+
 @dataclass(frozen=True)
 class SwiGLU:
     """y = w_down(silu(gate) * up); gate and up come from one matrix where their storage allows."""
 
     gate_up: tuple[Linear, ...]
     down: Linear
+    activate: Activate = silu_gate
 
     @classmethod
-    def build(cls, weights: ExpertWeights, linear: Callable[[Weight], Linear]) -> "SwiGLU":
-        """Hand the matrices of an expert to a backend's ``linear``."""
+    def build(
+        cls, weights: ExpertWeights, linear: Callable[[Weight], Linear], activate: Activate = silu_gate
+    ) -> "SwiGLU":
+        """Hand the matrices of an expert to a backend's ``linear``; ``activate`` joins gate and up."""
         weights = fold_down_order(weights)
         parts = (weights.w_gate, weights.w_up)
         joined = stack_outputs(parts)
-        return cls(tuple(linear(weight) for weight in ((joined,) if joined else parts)), linear(weights.w_down))
+        gate_up = tuple(linear(weight) for weight in ((joined,) if joined else parts))
+        return cls(gate_up, linear(weights.w_down), activate)
 
     @property
     def num_bytes(self) -> int:
@@ -53,7 +65,7 @@ class SwiGLU:
             gate, up = self.gate_up[0](x).chunk(2, dim=-1)  # [R, F]
         else:
             gate, up = (linear(x) for linear in self.gate_up)
-        return self.down(silu(gate) * up)
+        return self.down(self.activate(gate, up))
 
 
 class GroupedSwiGLU:

@@ -1,10 +1,12 @@
-"""Attention of one new token per sequence over a paged KV cache, in torch. Knows slots, not who owns them.
+"""Attention of the new tokens of a step over a paged KV cache, in torch. Knows slots, not who owns them.
 
-Alphabet: S sequences, C positions of the longest context, P slots, H query heads, K key-value heads, d head width.
+Alphabet: T new tokens of all sequences, S sequences, C positions of the longest context, Q new tokens of one sequence,
+P slots, H query heads, K key-value heads, d head width.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -12,20 +14,28 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class PagedContexts:
-    """What each sequence sees: the last ``window`` of its ``lengths`` [S] positions, all at least 1.
+    """What each new token sees: the last ``window`` positions of its sequence up to its own.
 
-    ``slots`` [S, C] int64 are where positions lie in the cache; those beyond a length count for nothing.
+    A sequence has ``lengths`` [S] positions, of which the last ``num_new`` [S] are new, both at least 1; new tokens lie
+    sequence by sequence. ``slots`` [S, C] int64 are where positions lie in the cache; those beyond a length count for
+    nothing.
     """
 
     slots: torch.Tensor
+    num_new: tuple[int, ...]
     lengths: tuple[int, ...]
     window: int
 
     @cached_property
-    def bounds(self) -> torch.Tensor:
-        """The first position that each sequence sees and its length, [S, 2] int64."""
-        bounds = [(max(0, length - self.window), length) for length in self.lengths]
-        return torch.tensor(bounds, dtype=torch.int64, device=self.slots.device).view(-1, 2)
+    def first_rows(self) -> tuple[int, ...]:
+        """The first row of each sequence among the new tokens."""
+        return tuple(accumulate(self.num_new, initial=0))[:-1]
+
+    @cached_property
+    def sequences(self) -> torch.Tensor:
+        """First row, number of new tokens and number of positions of each sequence, [S, 3] int64 on the CPU."""
+        columns = list(zip(self.first_rows, self.num_new, self.lengths, strict=True))
+        return torch.tensor(columns, dtype=torch.int64).view(-1, 3)
 
     @cached_property
     def slot_range(self) -> tuple[int, int]:
@@ -34,29 +44,64 @@ class PagedContexts:
         return int(lowest), int(highest)
 
     @cached_property
-    def mask(self) -> torch.Tensor | None:
-        """What is seen, [S, 1, 1, C]; None where that is everything."""
-        longest = self.slots.shape[1]
-        if longest == min(self.lengths) and longest <= self.window:
-            return None
-        positions = torch.arange(longest, device=self.slots.device)  # [C]
-        first, length = self.bounds[:, :1], self.bounds[:, 1:]  # [S, 1]
-        is_seen: torch.Tensor = (positions >= first) & (positions < length)  # [S, C]
-        return is_seen[:, None, None]
+    def spans(self) -> tuple["Span", ...]:
+        """The sequences, those with one new token together, every other by itself."""
+        singles = [i for i, count in enumerate(self.num_new) if count == 1]
+        spans = [self._prefill_span(i) for i, count in enumerate(self.num_new) if count > 1]
+        return (*spans, self._decode_span(singles)) if singles else tuple(spans)
+
+    def _prefill_span(self, index: int) -> "Span":
+        num_new, length = self.num_new[index], self.lengths[index]
+        first = max(0, length - num_new + 1 - self.window)
+        rows = torch.arange(num_new, device=self.slots.device) + self.first_rows[index]
+        if length == num_new and length <= self.window:
+            return Span(rows[None], self.slots[index : index + 1, :length], None)
+        query = torch.arange(length - num_new, length, device=self.slots.device).unsqueeze(1)  # [Q, 1]
+        key = torch.arange(first, length, device=self.slots.device)  # [C]
+        is_seen = (key <= query) & (key > query - self.window)  # [Q, C]
+        return Span(rows[None], self.slots[index : index + 1, first:length], is_seen[None, None])
+
+    def _decode_span(self, singles: list[int]) -> "Span":
+        device = self.slots.device
+        rows = torch.tensor([self.first_rows[i] for i in singles], device=device)
+        lengths = torch.tensor([self.lengths[i] for i in singles], device=device).unsqueeze(1)  # [S, 1]
+        longest = max(self.lengths[i] for i in singles)
+        slots = self.slots[singles, :longest]
+        if all(self.lengths[i] == longest <= self.window for i in singles):
+            return Span(rows[:, None], slots, None)
+        positions = torch.arange(slots.shape[1], device=device)  # [C]
+        is_seen = (positions < lengths) & (positions >= lengths - self.window)  # [S, C]
+        return Span(rows[:, None], slots, is_seen[:, None, None])
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens that attend together: ``rows`` [S, Q], the ``slots`` [S, C] and which of them are seen.
+
+    ``mask`` is [S, 1, Q, C], True for what is seen; None where every token sees all positions up to its own.
+    """
+
+    rows: torch.Tensor
+    slots: torch.Tensor
+    mask: torch.Tensor | None
 
 
 def attend_paged(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
 ) -> torch.Tensor:
-    """Attend from the newest token of each sequence: gather what it sees, and let torch compute.
+    """Attend from the new tokens of a step: gather what they see, and let torch compute.
 
-    ``query`` [S, H, d]; ``keys`` and ``values`` [P, K, d], where K divides H. Returns [S, H, d].
+    ``query`` [T, H, d]; ``keys`` and ``values`` [P, K, d], where K divides H. Returns [T, H, d].
     """
-    attended = scaled_dot_product_attention(
-        query.unsqueeze(2),  # [S, H, 1, d]
-        keys[contexts.slots].transpose(1, 2),  # [S, K, C, d]
-        values[contexts.slots].transpose(1, 2),
-        attn_mask=contexts.mask,
-        enable_gqa=True,
-    )
-    return attended.squeeze(2)
+    attended = torch.empty_like(query)
+    for span in contexts.spans:
+        found = scaled_dot_product_attention(
+            query[span.rows].transpose(1, 2),  # [S, H, Q, d]
+            keys[span.slots].transpose(1, 2),  # [S, K, C, d]
+            values[span.slots].transpose(1, 2),
+            attn_mask=span.mask,
+            is_causal=span.mask is None and span.rows.shape[1] > 1,
+            enable_gqa=True,
+        )
+        attended[span.rows] = found.transpose(1, 2)
+    return attended

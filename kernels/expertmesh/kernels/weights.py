@@ -73,23 +73,27 @@ class ExpertWeights:
 
 def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
     """Join matrices over the same input along their outputs, or return None where their storage differs."""
-    dense = [weight for weight in weights if isinstance(weight, DenseWeight)]
-    if len(dense) == len(weights) and len({weight.data.dtype for weight in dense}) == 1:
-        return DenseWeight(torch.cat([weight.data for weight in dense]), _stack_biases(dense))
-    quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
-    if len(quantized) < len(weights) or not all(is_stored_alike(weight, quantized[0]) for weight in quantized):
+    if not all(is_stored_alike(weight, weights[0]) for weight in weights):
         return None
+    bias, first = _stack_biases(weights), weights[0]
+    if isinstance(first, DenseWeight):
+        return DenseWeight(torch.cat([weight.data for weight in weights if isinstance(weight, DenseWeight)]), bias)
+    quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
     return replace(
-        quantized[0],
+        first,
         codes=torch.cat([weight.codes for weight in quantized]),
         scales=torch.cat([weight.scales for weight in quantized]),
         zeros=torch.cat([weight.zeros for weight in quantized]),
-        bias=_stack_biases(quantized),
+        bias=bias,
     )
 
 
-def is_stored_alike(one: QuantizedWeight, other: QuantizedWeight) -> bool:
-    """Tell whether codes, scales and input features of two matrices have the same form and order."""
+def is_stored_alike(one: Weight, other: Weight) -> bool:
+    """Tell whether values, or codes, scales and input features, of two matrices have the same form and order."""
+    if isinstance(one, DenseWeight):
+        return isinstance(other, DenseWeight) and one.data.dtype == other.data.dtype
+    if isinstance(other, DenseWeight):
+        return False
     if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
         return False
     if one.perm is None or other.perm is None:

@@ -12,7 +12,7 @@ from torch.nn.functional import embedding, linear
 from expertmesh.calibration.samples import Sequences
 from expertmesh.calibration.weights import PlainWeights
 from expertmesh.kernels.backend import Backend, Linear
-from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
+from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.gate import choose_experts, choose_only_expert
@@ -54,8 +54,8 @@ class ForwardPass:
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
         cos, sin = rotary.at(batch.positions, torch.float32)
         block_size = max(batch.query_lens)
-        spans = plan_spans(batch, block_size, config.sliding_window)
-        self._plan = AttentionPlan(batch.slot_mapping, spans, cos, sin)
+        contexts = plan_contexts(batch, block_size, config.sliding_window)
+        self._plan = AttentionPlan(batch.slot_mapping, contexts, cos, sin)
         # Layers come one after the other, so that one layer's cache serves them all.
         one_layer = replace(config, num_layers=1)
         self._cache = KVCache(one_layer, len(sequences), block_size, torch.float32, backend.device)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, Linear
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.weights import DenseWeight, Weight, stack_outputs
-from expertmesh.model.attention import Attention, AttentionPlan, plan_spans
+from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.config import ModelConfig
@@ -39,12 +39,12 @@ class WeightSource(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer without its experts; ``gate`` is [E, D], None where a dense model has a single expert."""
+    """One decoder layer without its experts; ``gate`` [E, D] is None where a dense model has a single expert."""
 
     input_norm: RMSNorm
     attention: Attention
     expert_norm: RMSNorm
-    gate: torch.Tensor | None
+    gate: Linear | None
 
 
 class Decoder:
@@ -104,8 +104,8 @@ class Decoder:
     def _embed(self, batch: StepBatch, cache: KVCache) -> tuple[torch.Tensor, AttentionPlan]:
         hidden = embedding(batch.token_ids, self._embedding)
         cos, sin = self._rotary.at(batch.positions, hidden.dtype)
-        spans = plan_spans(batch, cache.block_size, self.config.sliding_window)
-        return hidden, AttentionPlan(batch.slot_mapping, spans, cos, sin)
+        contexts = plan_contexts(batch, cache.block_size, self.config.sliding_window)
+        return hidden, AttentionPlan(batch.slot_mapping, contexts, cos, sin)
 
     @torch.inference_mode()
     def _attend_and_choose(
@@ -116,7 +116,7 @@ class Decoder:
         rows = layer.expert_norm(hidden)
         if layer.gate is None:
             return hidden, LayerCall(index, rows, *choose_only_expert(rows))
-        logits = linear(rows, layer.gate)  # [T, E]
+        logits = layer.gate(rows)  # [T, E]
         return hidden, LayerCall(index, rows, *choose_experts(logits, self.config.num_experts_per_token))
 
     @torch.inference_mode()
@@ -137,13 +137,12 @@ class _Loader:
         self._dtype = dtype
 
     def layer(self, index: int) -> Layer:
-        config, prefix = self._config, f"model.layers.{index}"
-        gate_shape = (config.num_experts, config.hidden_size)
+        prefix = f"model.layers.{index}"
         return Layer(
             input_norm=self.norm(f"{prefix}.input_layernorm"),
             attention=self._attention(f"{prefix}.self_attn"),
             expert_norm=self.norm(f"{prefix}.post_attention_layernorm"),
-            gate=None if config.is_dense else self.dense(f"{prefix}.block_sparse_moe.gate", gate_shape),
+            gate=None if self._config.is_dense else self._gate(f"{prefix}.block_sparse_moe.gate"),
         )
 
     def dense(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -154,6 +153,11 @@ class _Loader:
 
     def weight(self, name: str, num_out: int, num_in: int) -> Weight:
         return self._source.weight(name, (num_out, num_in))
+
+    def _gate(self, name: str) -> Linear:
+        shape = (self._config.num_experts, self._config.hidden_size)
+        # In the dtype of the activations, as transformers has it: values of the file that it cannot hold are rounded.
+        return self._backend.linear(DenseWeight(self.dense(name, shape)))
 
     def _attention(self, prefix: str) -> Attention:
         config = self._config

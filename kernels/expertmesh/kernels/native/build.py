@@ -6,21 +6,20 @@ maps it. Its name is a hash of all that it was made from.
 
 import hashlib
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-NAMES = ("dot.c", "int16dot.c", "int8dot.c", "half.c", "swiglu.c", "attention.c")
+from expertmesh.kernels.native.isa import Variant
+
+NAMES = ("matrix.c", "dot.c", "int16dot.c", "int8dot.c", "dense.c", "swiglu.c", "attention.c")
 SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("common.h", "dot.h"))
-COMPILE_FLAGS = ("-O3", "-fopenmp", "-fPIC", "-c")
-FLAGS_OF_THIS_MACHINE = ("-march=native",)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("common.h", "tiles.h", "matrix.h", "dot.h"))
+COMPILE_FLAGS = ("-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-c")
 # No -fopenmp here: its symbols then come from the OpenMP runtime that torch has loaded, whose threads are warm.
 LINK_FLAGS = ("-shared",)
-NEEDED_FEATURES = frozenset({"__AVX2__", "__FMA__", "__F16C__"})
 COMPILE_TIMEOUT_SECONDS = 120
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -29,27 +28,23 @@ class BuildError(Exception):
     """The kernels cannot be built or loaded on this machine."""
 
 
-def build(compiler: str, directory: Path) -> Path:
-    """Return the file of the library for this machine, compiling it unless an intact one is in ``directory``.
+def build(compiler: str, directory: Path, variant: Variant) -> Path:
+    """Return the file of the library for ``variant``, compiling it unless an intact one is in ``directory``.
 
-    BuildError when the compiler is missing or fails, or the machine lacks AVX2, FMA or F16C.
+    BuildError when the compiler is missing or fails.
     """
-    macros = _run(compiler, *FLAGS_OF_THIS_MACHINE, "-dM", "-E", "-x", "c", os.devnull)
-    missing = NEEDED_FEATURES - set(re.findall(r"__\w+__", macros))
-    if missing:
-        raise BuildError(f"{compiler} finds no {', '.join(sorted(missing))} on this machine")
-    # The macros hold the compiler's version and the instructions of this processor.
-    library = _prepare(directory) / f"kernels-{digest_inputs(macros)}.so"
+    library = _prepare(directory) / file_name(variant, _run(compiler, "--version"))
     if not is_intact(library):
-        compile_library(compiler, FLAGS_OF_THIS_MACHINE, library)
+        compile_library(compiler, variant.flags, library)
     return library
 
 
-def digest_inputs(target: str) -> str:
-    """Hash what a library for ``target`` is made from: sources, flags and the words that describe the target."""
+def file_name(variant: Variant, compiler_version: str = "") -> str:
+    """Name the library of ``variant`` after what it is made from: sources, flags and, where it matters, a compiler."""
     sources = (source.read_bytes() for source in (*SOURCES, *HEADERS))
-    parts = (*sources, " ".join((*COMPILE_FLAGS, *LINK_FLAGS)).encode(), target.encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    words = (*COMPILE_FLAGS, *LINK_FLAGS, *variant.flags, compiler_version)
+    digest = hashlib.sha256(b"\0".join((*sources, " ".join(words).encode()))).hexdigest()[:32]
+    return f"kernels-{variant.name}-{digest}.so"
 
 
 def is_intact(library: Path) -> bool:

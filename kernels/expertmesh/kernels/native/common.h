@@ -17,9 +17,11 @@ typedef __m512 floats;
 #define same_ints(v) _mm512_set1_epi32(v)
 #define same_words(v) _mm512_set1_epi16(v)
 #define and_ints(a, b) _mm512_and_si512(a, b)
+#define or_ints(a, b) _mm512_or_si512(a, b)
 #define shift_words(v, count) _mm512_srli_epi16(v, count)
 #define add_ints(a, b) _mm512_add_epi32(a, b)
 #define subtract_ints(a, b) _mm512_sub_epi32(a, b)
+#define subtract_words(a, b) _mm512_sub_epi16(a, b)
 #define multiply_ints(a, b) _mm512_mullo_epi32(a, b)
 #define ints_of_bytes(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
 #define ints_of_words(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p)))
@@ -58,9 +60,11 @@ typedef __m256 floats;
 #define same_ints(v) _mm256_set1_epi32(v)
 #define same_words(v) _mm256_set1_epi16(v)
 #define and_ints(a, b) _mm256_and_si256(a, b)
+#define or_ints(a, b) _mm256_or_si256(a, b)
 #define shift_words(v, count) _mm256_srli_epi16(v, count)
 #define add_ints(a, b) _mm256_add_epi32(a, b)
 #define subtract_ints(a, b) _mm256_sub_epi32(a, b)
+#define subtract_words(a, b) _mm256_sub_epi16(a, b)
 #define multiply_ints(a, b) _mm256_mullo_epi32(a, b)
 #define ints_of_bytes(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
 #define ints_of_words(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p)))
@@ -95,16 +99,25 @@ typedef __m256 floats;
 #define HALVES 2
 #define TILE (HALVES * LANES) /* outputs that a kernel computes at once */
 #define MAX_FEATURES 128      /* of a block: more would overflow the int32 sums of 8-bit codes */
-#define PACKED_KERNEL_ROWS 4  /* with 4 x 2 sums, registers are left for unpacking */
-#define MAX_KERNEL_ROWS 6     /* 6 x 2 sums, two of weights and one of a row fill the 16 registers */
-#define MAX_PANEL_ROWS 96     /* rows whose sums stay in the nearest cache */
-#define MAX_PASSES (MAX_PANEL_ROWS / PACKED_KERNEL_ROWS)
+#define MAX_PANEL_ROWS 96     /* rows whose sums stay in the nearest cache; a multiple of ROW_UNIT */
+#define ROW_UNIT 16           /* rows of a panel, and of AMX's tiles, are multiples of this where there are enough */
 #define CACHE_LINE 64
 #define PREFETCH_BYTES 2048   /* ahead of what is read once: a row takes 1.8 ms instead of 2.2 on one Zen 3 core */
 #define LOG2_E 1.44269504f
 #define MIN_WORK_PER_THREAD (1 << 17)
 
 enum { FLOAT32, FLOAT16, BFLOAT16 };
+
+/* Rows that a kernel takes at most: with two sums a row, registers are left for two vectors of weights and a value, and,
+   in those that unpack codes, for that. FOR_PASSES(do, x) is do(x, 1) do(x, 2) ... for all numbers of them. */
+#if LANES == 16
+#define MAX_PASS_ROWS 12
+#define FOR_PASSES(do, x) do(x, 1) do(x, 2) do(x, 3) do(x, 4) do(x, 5) do(x, 6) FOR_MORE_PASSES(do, x)
+#define FOR_MORE_PASSES(do, x) do(x, 7) do(x, 8) do(x, 9) do(x, 10) do(x, 11) do(x, 12)
+#else
+#define MAX_PASS_ROWS 6
+#define FOR_PASSES(do, x) do(x, 1) do(x, 2) do(x, 3) do(x, 4) do(x, 5) do(x, 6)
+#endif
 
 /* Rows [M, K] of floats, `stride` values apart. */
 typedef struct {
@@ -181,48 +194,6 @@ static inline uint16_t bfloat16_of(float value) {
 static inline void write_float(void *data, int type, int64_t at, float value) {
     if (type == FLOAT32) ((float *)data)[at] = value;
     else ((uint16_t *)data)[at] = type == FLOAT16 ? float16_of(value) : bfloat16_of(value);
-}
-
-/* Rows of a panel that begins with row `first` of `num_rows`. */
-static inline int64_t panel_rows(int64_t num_rows, int64_t first) {
-    const int64_t left = num_rows - first;
-    return left < MAX_PANEL_ROWS ? left : MAX_PANEL_ROWS;
-}
-
-/* Rows of a panel that go through a kernel together: `num_rows` from `row` on. */
-typedef struct {
-    int64_t row, num_rows;
-} pass_t;
-
-/* Cut the rows of a panel into passes of nearly equal size, once for all blocks: five divisions in each of these took a
-   tenth of a row's time. Returns their number. */
-static inline int64_t plan_passes(int64_t num_rows, int64_t max_rows, pass_t passes[MAX_PASSES]) {
-    const int64_t num_passes = divide_up(num_rows, max_rows);
-    for (int64_t pass = 0; pass < num_passes; pass++) {
-        const int64_t row = num_rows * pass / num_passes, end = num_rows * (pass + 1) / num_passes;
-        passes[pass] = (pass_t){.row = row, .num_rows = end - row};
-    }
-    return num_passes;
-}
-
-static inline void write_row(const floats sums[HALVES], int64_t count, int type, void *data, int64_t at) {
-    float values[TILE];
-    for (int half = 0; half < HALVES; half++) store_floats(values + half * LANES, sums[half]);
-    if (type == FLOAT32) {
-        memcpy((float *)data + at, values, count * sizeof(float));
-        return;
-    }
-    uint16_t halves[TILE];
-    for (int i = 0; i < TILE; i++) halves[i] = type == FLOAT16 ? float16_of(values[i]) : bfloat16_of(values[i]);
-    memcpy((uint16_t *)data + at, halves, count * sizeof(uint16_t));
-}
-
-/* Round the sums [rows][HALVES] of a tile to the type of `y`, and write those that exist from row `first` on. */
-static inline void write_outputs(const floats *sums, int64_t num_rows, int64_t num_out, int64_t tile, const rows_t *y,
-                                 int64_t first) {
-    const int64_t left = num_out - tile * TILE, count = left < TILE ? left : TILE;
-    for (int64_t row = 0; row < num_rows; row++)
-        write_row(sums + row * HALVES, count, y->type, y->data, (first + row) * y->stride + tile * TILE);
 }
 
 #endif

@@ -1,14 +1,13 @@
-/* Layout of packed matrices, and the loops around the kernels that multiply them; see dot.h. */
+/* Layout of packed, quantized matrices, and the loops around the kernels that multiply a tile; see dot.h. */
 
 #include "dot.h"
 
 static inline const precision_t *precision_of(const matrix_t *matrix) {
-    return matrix->activation_bits == 8 ? &int8dot : &int16dot;
+    return matrix->kind == INT8DOT ? &int8dot : &int16dot;
 }
 
-layout_t layout_of(const matrix_t *matrix) {
-    const precision_t *precision = precision_of(matrix);
-    const int64_t chunk = chunk_features(matrix->bits), part = precision->part_size;
+static layout_t layout_of(const matrix_t *matrix) {
+    const int64_t chunk = chunk_features(matrix->bits), part = precision_of(matrix)->part_size;
     const int64_t unit = part ? part : chunk;
     layout_t layout;
     layout.num_tiles = divide_up(matrix->num_out, TILE);
@@ -18,7 +17,6 @@ layout_t layout_of(const matrix_t *matrix) {
     layout.block_size = divide_up(divide_up(matrix->group_size, layout.blocks_per_group), unit) * unit;
     layout.block_words = layout.block_size / chunk * TILE;
     layout.parts = part ? layout.block_size / part : 1;
-    layout.row_bytes = layout.block_size * precision->value_bytes;
     return layout;
 }
 
@@ -30,119 +28,110 @@ static int64_t block_start(const matrix_t *matrix, const layout_t *layout, int64
     return block / layout->blocks_per_group * matrix->group_size + (left < 0 ? 0 : offset);
 }
 
-/* ---- packing ---- */
-
-static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t tile, const uint8_t *codes) {
+static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t tile, const void *codes) {
     const int64_t num_chunks = layout->block_size / chunk_features(matrix->bits);
-    uint32_t *words = matrix->codes + tile * layout->num_blocks * layout->block_words;
+    uint32_t *words = weights_of(matrix, layout, tile);
     for (int64_t block = 0; block < layout->num_blocks; block++, words += layout->block_words)
         for (int lane = 0; lane < TILE; lane++) {
             uint8_t padded[MAX_BLOCK] = {0};
             int64_t num_features, start = block_start(matrix, layout, block, &num_features);
             if (tile * TILE + lane < matrix->num_out)
-                memcpy(padded, codes + (tile * TILE + lane) * matrix->num_in + start, num_features);
+                memcpy(padded, (const uint8_t *)codes + (tile * TILE + lane) * matrix->num_in + start, num_features);
             precision_of(matrix)->pack(padded, matrix->bits, num_chunks, words + lane);
         }
 }
 
-int64_t dot_tile_outputs(void) { return TILE; }
-
-/* Bytes of the packed codes. */
-int64_t dot_codes_bytes(const matrix_t *matrix) {
-    const layout_t layout = layout_of(matrix);
-    return layout.num_tiles * layout.num_blocks * layout.block_words * (int64_t)sizeof(uint32_t);
-}
-
-/* Fill the codes of `matrix` from [N, K] bytes. */
-void dot_pack(const matrix_t *matrix, const uint8_t *codes, int num_threads) {
-    const layout_t layout = layout_of(matrix);
-#pragma omp parallel for num_threads(num_threads)
-    for (int64_t tile = 0; tile < layout.num_tiles; tile++) pack_tile(matrix, &layout, tile, codes);
-}
-
 /* ---- rows ---- */
 
-int64_t dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows) {
-    const layout_t layout = layout_of(matrix);
-    return layout.num_blocks * num_rows * (layout.row_bytes + (layout.parts + 1) * (int64_t)sizeof(float));
+static void choose_form(const matrix_t *matrix, const rows_t *x, input_t *input) {
+    const precision_t *precision = precision_of(matrix);
+    input->form = HAS_TILES && x->num_rows >= precision->min_tiled_rows ? FOR_TILES : FOR_VECTORS;
+    input->row_bytes = precision->row_bytes(input->layout.block_size, input->form);
 }
 
-input_t dot_input(const matrix_t *matrix, int64_t num_rows, void *scratch) {
-    const layout_t layout = layout_of(matrix);
-    const int64_t count = layout.num_blocks * num_rows;
-    float *scales = scratch;
-    char *sums = (char *)(scales + count * layout.parts);
-    return (input_t){.num_rows = num_rows, .scales = scales, .sums = sums, .values = sums + count * sizeof(float)};
-}
-
-void dot_quantize(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block,
-                  const input_t *input) {
+static void prepare(const matrix_t *matrix, const rows_t *x, int64_t block, const input_t *input) {
+    const layout_t *layout = &input->layout;
     int64_t num_features, start = block_start(matrix, layout, block, &num_features);
     for (int64_t row = 0; row < x->num_rows; row++) {
         const int64_t at = block * x->num_rows + row;
         float padded[MAX_BLOCK] = {0};
         read_floats(x->data, x->type, row * x->stride + start, num_features, padded);
-        precision_of(matrix)->quantize(padded, layout->block_size,
-                                       input->values + at * layout->row_bytes,
+        precision_of(matrix)->quantize(padded, layout->block_size, input->form, values_of(input, block, row),
                                        input->scales + at * layout->parts, input->sums + at * sizeof(float));
     }
 }
 
 /* ---- multiplying ---- */
 
-void dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
-                       int64_t first, int64_t num_rows, floats *sums) {
+/* Rows of a panel, pass by pass: each block's codes as they are, or unpacked to 16 bits first. */
+static void multiply_vectors(const matrix_t *matrix, const input_t *input, int64_t tile, int64_t first,
+                             int64_t num_rows, floats *sums) {
     const precision_t *precision = precision_of(matrix);
+    const layout_t *layout = &input->layout;
     uint32_t panel[MAX_BLOCK / 2 * TILE] __attribute__((aligned(64)));
-    for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
-    if (num_rows <= MAX_RUN_ROWS) {
-        precision->runner_of(matrix->bits, num_rows)(&(run_t){matrix, layout, input, tile, first, sums});
-        return;
-    }
     const int is_direct = num_rows <= precision->max_direct_rows;
     const int bits = is_direct ? matrix->bits : 16;
     const int64_t num_packed_chunks = layout->block_size / chunk_features(matrix->bits);
-    pass_t passes[MAX_PASSES];
-    const int64_t num_passes = plan_passes(num_rows, is_direct ? PACKED_KERNEL_ROWS : MAX_KERNEL_ROWS, passes);
-    kernel_t kernels[MAX_PASSES];
+    pass_t passes[MAX_PANEL_ROWS];
+    const int64_t num_passes =
+        plan_passes(num_rows, is_direct ? precision->max_direct_passes : precision->max_panel_passes, passes);
+    kernel_t kernels[MAX_PANEL_ROWS];
     for (int64_t pass = 0; pass < num_passes; pass++) kernels[pass] = precision->kernel_of(bits, passes[pass].num_rows);
-    block_t block = {.block_size = layout->block_size, .num_chunks = layout->block_size / chunk_features(bits)};
-    const uint32_t *codes = codes_of(matrix, layout, tile);
+    block_t block = {.row_bytes = input->row_bytes, .num_chunks = layout->block_size / chunk_features(bits)};
+    const uint32_t *codes = weights_of(matrix, layout, tile);
     group_t group = first_group(layout, tile);
     for (int64_t index = 0; index < layout->num_blocks; index++, codes += layout->block_words) {
-        block.codes = codes;
-        if (!is_direct) {
-            precision->unpack(codes, num_packed_chunks, matrix->bits, panel);
-            block.codes = panel;
-        }
         enter_group(matrix, group, &block);
+        block.codes = is_direct ? codes : panel;
+        if (!is_direct) precision->unpack(codes, num_packed_chunks, matrix->bits, block.zeros, panel);
         group = next_group(group, layout);
         for (int64_t pass = 0; pass < num_passes; pass++) {
             const int64_t row = passes[pass].row;
-            enter_rows(input, layout, index, first + row, &block);
+            enter_rows(input, index, first + row, &block);
             block.sums = sums + row * HALVES;
             kernels[pass](&block);
         }
     }
 }
 
-/* Write x [M, K] times the matrix to y [M, N]; both of any float type. */
-void dot_multiply(const matrix_t *matrix, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
-    const layout_t layout = layout_of(matrix);
-    const input_t input = dot_input(matrix, x->num_rows, scratch);
-    const int team = useful_threads(num_threads, x->num_rows * matrix->num_in * matrix->num_out);
-#pragma omp parallel num_threads(team)
-    {
-#pragma omp for
-        for (int64_t block = 0; block < layout.num_blocks; block++) dot_quantize(matrix, &layout, x, block, &input);
-        for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
-            const int64_t num_rows = panel_rows(x->num_rows, first);
-#pragma omp for schedule(dynamic, tiles_at_once(layout.num_tiles, team)) nowait
-            for (int64_t tile = 0; tile < layout.num_tiles; tile++) {
-                floats sums[MAX_PANEL_ROWS * HALVES];
-                dot_multiply_tile(matrix, &layout, &input, tile, first, num_rows, sums);
-                write_outputs(sums, num_rows, matrix->num_out, tile, y, first);
-            }
-        }
+#if HAS_TILES
+/* Rows of a panel, all at once, in AMX's tiles. */
+static void multiply_tiles(const matrix_t *matrix, const input_t *input, int64_t tile, int64_t first,
+                           int64_t num_rows, floats *sums) {
+    const precision_t *precision = precision_of(matrix);
+    const layout_t *layout = &input->layout;
+    uint32_t panel[MAX_BLOCK_BYTES / 4 * TILE] __attribute__((aligned(64)));
+    const int64_t num_chunks = layout->block_size / chunk_features(matrix->bits);
+    block_t block = {.codes = panel, .row_bytes = input->row_bytes, .sums = sums};
+    const uint32_t *codes = weights_of(matrix, layout, tile);
+    group_t group = first_group(layout, tile);
+    tiles_begin((int)precision->tile_bytes);
+    for (int64_t index = 0; index < layout->num_blocks; index++, codes += layout->block_words) {
+        precision->unpack_bytes(codes, num_chunks, matrix->bits, panel);
+        enter_group(matrix, group, &block);
+        enter_rows(input, index, first, &block);
+        precision->add_tiles(&block, num_rows);
+        group = next_group(group, layout);
     }
+    tiles_end();
 }
+#endif
+
+static void multiply_tile(const matrix_t *matrix, const input_t *input, int64_t tile, int64_t first, int64_t num_rows,
+                          floats *sums) {
+    for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
+#if HAS_TILES
+    if (input->form == FOR_TILES) {
+        multiply_tiles(matrix, input, tile, first, num_rows, sums);
+        return;
+    }
+#endif
+    if (num_rows <= MAX_RUN_ROWS)
+        precision_of(matrix)->runner_of(matrix->bits, num_rows)(&(run_t){matrix, input, tile, first, sums});
+    else multiply_vectors(matrix, input, tile, first, num_rows, sums);
+}
+
+#define KIND \
+    {.layout_of = layout_of, .pack_tile = pack_tile, .choose_form = choose_form, .prepare = prepare, \
+     .multiply_tile = multiply_tile}
+const kind_t int16dot_kind = KIND, int8dot_kind = KIND;

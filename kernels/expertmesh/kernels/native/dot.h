@@ -3,9 +3,8 @@
 
    y[m, n] = sum over k of x[m, k] * (code[n, k] - zero[n, k / G]) * scale[n, k / G]
 
-   A group is cut into equal blocks of at most 128 features, whose sums are exact in integers. Blocks are added up in
-   float32, in ascending order, whatever the number of rows or threads: the result of a row depends on nothing but that
-   row.
+   A group is cut into equal blocks of at most 128 features, whose sums are exact in integers: so it does not matter which
+   instructions form them. Blocks are added up in float32, in ascending order.
 
    Packed codes are [tile][block][chunk][half][lane] words of 32 bits, one chunk of the codes of one output each. A tile
    has 2 halves of LANES outputs. */
@@ -13,38 +12,20 @@
 #ifndef EXPERTMESH_DOT_H
 #define EXPERTMESH_DOT_H
 
-#include "common.h"
+#include "matrix.h"
+#include "tiles.h"
 
 #define MAX_RUN_ROWS 2 /* rows that go through a whole tile in one call */
-#define MAX_BLOCK 144 /* features of a block with padding up to whole chunks and parts */
+#define MAX_BLOCK 144  /* features of a block with padding up to whole chunks and parts */
+#define MAX_BLOCK_BYTES 192 /* and up to whole rows of AMX's tiles */
 
-/* A packed matrix [N, K]; `bits` is 2, 3, 4 or 8, `activation_bits` 16, or 8 for codes of 2 and 4 bits. Scales and
-   zeros are [tile][group][TILE]. */
-typedef struct {
-    int64_t num_out, num_in, group_size;
-    int32_t bits, scale_type, activation_bits;
-    uint32_t *codes;
-    void *scales;
-    uint8_t *zeros;
-} matrix_t;
-
-/* Quantized rows: values [block][M][block size], scales [block][M][parts], and sums [block][M] of 4 bytes each. */
-typedef struct {
-    int64_t num_rows;
-    char *values;
-    float *scales;
-    char *sums;
-} input_t;
-
-/* Sizes that follow from N, K, the group size and the bits; `row_bytes` are those of a row's values in a block. */
-typedef struct {
-    int64_t num_tiles, num_groups, blocks_per_group, num_blocks, block_size, block_words, parts, row_bytes;
-} layout_t;
+/* Forms of prepared rows: as vectors take them, or as AMX's tiles do. */
+enum { FOR_VECTORS, FOR_TILES };
 
 /* What a kernel works on: codes of one block and tile, quantized rows, and the sums [rows][HALVES] that it adds to. */
 typedef struct {
     const uint32_t *codes;
-    int64_t num_chunks, block_size;
+    int64_t num_chunks, row_bytes;
     const char *values;
     const float *row_scales;
     const char *row_sums;
@@ -59,7 +40,6 @@ typedef void (*kernel_t)(const block_t *);
 /* A few rows, from row `first` of `input` on, and all blocks of a tile; `sums` is [rows][HALVES]. */
 typedef struct {
     const matrix_t *matrix;
-    const layout_t *layout;
     const input_t *input;
     int64_t tile, first;
     floats *sums;
@@ -71,42 +51,33 @@ typedef void (*runner_t)(const run_t *);
 
 /* The integers that rows are rounded to. */
 typedef struct {
-    int64_t value_bytes;
-    int64_t part_size;       /* features of a block that share a scale; 0: all */
-    int64_t max_direct_rows; /* beyond, codes are first unpacked to a panel of 16-bit codes */
+    int64_t part_size;         /* features of a block that share a scale; 0: all */
+    int64_t tile_bytes;        /* features of a product of AMX's tiles */
+    int64_t min_tiled_rows;    /* from so many on, AMX's tiles are faster */
+    int64_t max_direct_rows;   /* beyond, codes are first unpacked to a panel */
+    int64_t max_direct_passes, max_panel_passes; /* rows of a kernel for packed codes, and for a panel */
+    /* Bytes of a row's values in a block. */
+    int64_t (*row_bytes)(int64_t block_size, int form);
     /* Pack the codes of one output in one block, first feature first, into words that lie TILE apart. */
     void (*pack)(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *words);
     /* Quantize `block_size` values to `values`, `scales` and one `sum`. */
-    void (*quantize)(const float *x, int64_t block_size, char *values, float *scales, char *sum);
-    void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, uint32_t *panel);
+    void (*quantize)(const float *x, int64_t block_size, int form, char *values, float *scales, char *sum);
+    /* Unpack to 16 bits and subtract the zeros, once for all rows of a panel. */
+    void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, const ints zeros[HALVES], uint32_t *panel);
     kernel_t (*kernel_of)(int bits, int64_t num_rows);
     runner_t (*runner_of)(int bits, int64_t num_rows); /* of packed codes, up to MAX_RUN_ROWS rows */
+#if HAS_TILES
+    /* Unpack to bytes, a row of a tile for every four features, zeros beyond the block. */
+    void (*unpack_bytes)(const uint32_t *codes, int64_t num_chunks, int bits, uint32_t *panel);
+    /* Add one block of such bytes to the sums of rows that are prepared for tiles. */
+    void (*add_tiles)(const block_t *block, int64_t num_rows);
+#endif
 } precision_t;
 
 extern const precision_t int16dot, int8dot;
 
 /* Features whose codes share a word. Each half holds as many as fit, so that a code of 3 bits takes 3.2. */
 static inline int64_t chunk_features(int bits) { return 16 / bits * 2; }
-
-layout_t layout_of(const matrix_t *matrix);
-
-/* Bytes of scratch memory that quantized rows take. */
-int64_t dot_scratch_bytes(const matrix_t *matrix, int64_t num_rows);
-
-/* Rows that are to be quantized into `scratch`. */
-input_t dot_input(const matrix_t *matrix, int64_t num_rows, void *scratch);
-
-/* Quantize one block of all rows of x [M, K]. */
-void dot_quantize(const matrix_t *matrix, const layout_t *layout, const rows_t *x, int64_t block, const input_t *input);
-
-/* Multiply rows `first` to `first` + `num_rows` (at most MAX_PANEL_ROWS) by one tile; `sums` is [rows][HALVES]. */
-void dot_multiply_tile(const matrix_t *matrix, const layout_t *layout, const input_t *input, int64_t tile,
-                       int64_t first, int64_t num_rows, floats *sums);
-
-/* Codes of one tile, from its first block on. */
-static inline const uint32_t *codes_of(const matrix_t *matrix, const layout_t *layout, int64_t tile) {
-    return matrix->codes + tile * layout->num_blocks * layout->block_words;
-}
 
 /* Where the scales and zeros of a block lie, and for how many blocks they still hold. */
 typedef struct {
@@ -127,16 +98,15 @@ static inline group_t next_group(group_t group, const layout_t *layout) {
 static ALWAYS_INLINE void enter_group(const matrix_t *matrix, group_t group, block_t *block) {
     for (int half = 0; half < HALVES; half++) {
         block->zeros[half] = ints_of_bytes(matrix->zeros + group.at + half * LANES);
-        block->scales[half] = load_as_floats(matrix->scales, matrix->scale_type, group.at + half * LANES);
+        block->scales[half] = load_as_floats(matrix->scales, matrix->type, group.at + half * LANES);
     }
 }
 
 /* Point a block, the `index`th of its tile, at its rows from row `first` on. */
-static ALWAYS_INLINE void enter_rows(const input_t *input, const layout_t *layout, int64_t index, int64_t first,
-                                     block_t *block) {
+static ALWAYS_INLINE void enter_rows(const input_t *input, int64_t index, int64_t first, block_t *block) {
     const int64_t at = index * input->num_rows + first;
-    block->values = input->values + at * layout->row_bytes;
-    block->row_scales = input->scales + at * layout->parts;
+    block->values = values_of(input, index, first);
+    block->row_scales = input->scales + at * input->layout.parts;
     block->row_sums = input->sums + at * sizeof(float);
 }
 
@@ -160,17 +130,17 @@ static ALWAYS_INLINE ints load_codes(const uint32_t *codes, const int num_rows) 
 
 /* Add all blocks of a tile, with a kernel that is inlined: so it keeps what it needs in registers. */
 static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_block) {
-    const layout_t *layout = run->layout;
+    const layout_t *layout = &run->input->layout;
     block_t block = {
-        .codes = codes_of(run->matrix, layout, run->tile),
+        .codes = weights_of(run->matrix, layout, run->tile),
         .num_chunks = layout->block_size / chunk_features(bits),
-        .block_size = layout->block_size,
+        .row_bytes = run->input->row_bytes,
         .sums = run->sums,
     };
     group_t group = first_group(layout, run->tile);
     for (int64_t index = 0; index < layout->num_blocks; index++) {
         enter_group(run->matrix, group, &block);
-        enter_rows(run->input, layout, index, run->first, &block);
+        enter_rows(run->input, index, run->first, &block);
         add_block(&block);
         block.codes += layout->block_words;
         group = next_group(group, layout);
@@ -180,8 +150,9 @@ static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_bl
 /* An `add_block` for each number of rows, and the names of those for codes of so many bits. */
 #define KERNEL(bits, rows) \
     static ALWAYS_INLINE void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
-#define KERNELS(bits) KERNEL(bits, 1) KERNEL(bits, 2) KERNEL(bits, 3) KERNEL(bits, 4)
-#define NAMES(bits) {add_block_##bits##_1, add_block_##bits##_2, add_block_##bits##_3, add_block_##bits##_4}
+#define KERNELS(bits) FOR_PASSES(KERNEL, bits)
+#define NAME(bits, rows) [rows] = add_block_##bits##_##rows,
+#define NAMES(bits) {FOR_PASSES(NAME, bits)}
 
 /* The same for whole runs of blocks. */
 #define RUNNER(bits, rows) \

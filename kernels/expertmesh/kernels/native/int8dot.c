@@ -24,8 +24,14 @@ static void pack(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *w
     if (bits == 4) pack_chunks(codes, 4, num_chunks, words);
 }
 
+static int64_t row_bytes(int64_t block_size, int form) {
+    (void)form; /* AMX's tiles take bytes as they lie */
+    return block_size;
+}
+
 /* The sum is that of the rounded values, as a float. */
-static void quantize(const float *x, int64_t block_size, char *values, float *scales, char *sum) {
+static void quantize(const float *x, int64_t block_size, int form, char *values, float *scales, char *sum) {
+    (void)form;
     float sum_of_parts = 0.0f;
     for (int64_t part = 0; part < block_size / PART; part++) {
         int32_t total;
@@ -40,16 +46,22 @@ static ALWAYS_INLINE ints unpack_quads(ints words, int bits, int j) {
     return and_ints(j ? shift_words(words, bits * j) : words, mask);
 }
 
+/* Subtract the zeros from the products of a row's block, scale what is left and add it to the sum. */
+static ALWAYS_INLINE floats add_shifted(floats sum, floats products, floats zeros, floats scales, float row_sum) {
+    const floats shift = multiply_floats(zeros, same_floats(row_sum));
+    return multiply_add_floats(subtract_floats(products, shift), scales, sum);
+}
+
 static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const int num_rows) {
     const int per_byte = 8 / bits;
-    floats sums[PACKED_KERNEL_ROWS][HALVES];
-#pragma GCC unroll 8
+    floats sums[MAX_PASS_ROWS][HALVES];
+#pragma GCC unroll 16
     for (int row = 0; row < num_rows; row++) sums[row][0] = sums[row][1] = zero_floats();
     const uint32_t *codes = block->codes;
-    const int64_t num_parts = block->block_size / PART;
+    const int64_t num_parts = block->row_bytes / PART;
     for (int64_t part = 0; part < num_parts; part++) {
-        ints quads[PACKED_KERNEL_ROWS][HALVES];
-#pragma GCC unroll 8
+        ints quads[MAX_PASS_ROWS][HALVES];
+#pragma GCC unroll 16
         for (int row = 0; row < num_rows; row++) quads[row][0] = quads[row][1] = zero_ints();
         const char *values = block->values + part * PART;
 #pragma GCC unroll 8
@@ -59,17 +71,17 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
 #pragma GCC unroll 8
             for (int j = 0; j < per_byte; j++, values += 4) {
                 const ints unpacked[HALVES] = {unpack_quads(first, bits, j), unpack_quads(second, bits, j)};
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int row = 0; row < num_rows; row++) {
                     int32_t quad;
-                    memcpy(&quad, values + row * block->block_size, sizeof quad);
+                    memcpy(&quad, values + row * block->row_bytes, sizeof quad);
                     quads[row][0] = add_quad_products(quads[row][0], unpacked[0], same_ints(quad));
                     quads[row][1] = add_quad_products(quads[row][1], unpacked[1], same_ints(quad));
                     needed_now(quads[row]);
                 }
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int row = 0; row < num_rows; row++) {
             const floats scale = same_floats(block->row_scales[row * num_parts + part]);
 #pragma GCC unroll 8
@@ -83,21 +95,19 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
     floats *sum = block->sums;
     const floats zeros[HALVES] = {floats_of_ints(block->zeros[0]), floats_of_ints(block->zeros[1])};
     const floats scales[HALVES] = {block->scales[0], block->scales[1]};
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int row = 0; row < num_rows; row++)
 #pragma GCC unroll 8
-        for (int half = 0; half < HALVES; half++, sum++) {
-            const floats shift = multiply_floats(zeros[half], same_floats(row_sums[row]));
-            *sum = multiply_add_floats(subtract_floats(sums[row][half], shift), scales[half], *sum);
-        }
+        for (int half = 0; half < HALVES; half++, sum++)
+            *sum = add_shifted(*sum, sums[row][half], zeros[half], scales[half], row_sums[row]);
 }
 
 KERNELS(2) KERNELS(4)
 RUNNERS(2) RUNNERS(4)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {
-    static const kernel_t packed[][PACKED_KERNEL_ROWS] = {[2] = NAMES(2), [4] = NAMES(4)};
-    return packed[bits][num_rows - 1];
+    static const kernel_t kernels[][MAX_PASS_ROWS + 1] = {[2] = NAMES(2), [4] = NAMES(4)};
+    return kernels[bits][num_rows];
 }
 
 static runner_t runner_of(int bits, int64_t num_rows) {
@@ -105,13 +115,80 @@ static runner_t runner_of(int bits, int64_t num_rows) {
     return runners[bits][num_rows - 1];
 }
 
-/* Codes are never unpacked first: beside two products per instruction, it costs too little. */
+#if HAS_TILES
+static ALWAYS_INLINE void spread_out(const uint32_t *codes, int64_t num_chunks, const int bits, uint32_t *panel) {
+    for (int64_t chunk = 0; chunk < num_chunks; chunk++, codes += TILE) {
+        const ints first = load_ints(codes), second = load_ints(codes + LANES);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8 / bits; j++, panel += TILE) {
+            store_ints(panel, unpack_quads(first, bits, j));
+            store_ints(panel + LANES, unpack_quads(second, bits, j));
+        }
+    }
+}
+
+static void unpack_bytes(const uint32_t *codes, int64_t num_chunks, int bits, uint32_t *panel) {
+    if (bits == 2) spread_out(codes, num_chunks, 2, panel);
+    if (bits == 4) spread_out(codes, num_chunks, 4, panel);
+}
+
+/* Add the products of one part of 16 rows, scaled, to `sums`. */
+static ALWAYS_INLINE void add_part(const block_t *block, const char *values, const float *row_scales, int64_t part,
+                                   floats sums[TILE_ROWS][HALVES]) {
+    const int64_t stride = TILE * sizeof(uint32_t), num_parts = block->row_bytes / PART;
+    const uint32_t *codes = block->codes + part * PART / 4 * TILE;
+    int32_t products[TILE_ROWS][TILE] __attribute__((aligned(64)));
+    tile_zero(C0);
+    tile_zero(C1);
+    tile_load(A0, values + part * PART, block->row_bytes);
+    tile_load(B0, codes, stride);
+    tile_load(B1, codes + LANES, stride);
+    tile_add_signed_bytes(C0, A0, B0);
+    tile_add_signed_bytes(C1, A0, B1);
+    tile_store(C0, products[0], stride);
+    tile_store(C1, products[0] + LANES, stride);
+    for (int row = 0; row < TILE_ROWS; row++) {
+        const floats scale = same_floats(row_scales[row * num_parts + part]);
+        for (int half = 0; half < HALVES; half++) {
+            const floats product = floats_of_ints(load_ints(products[row] + half * LANES));
+            sums[row][half] = multiply_add_floats(product, scale, sums[row][half]);
+        }
+    }
+}
+
+static void add_tiles(const block_t *block, int64_t num_rows) {
+    const int64_t num_parts = block->row_bytes / PART;
+    for (int64_t first = 0; first < num_rows; first += TILE_ROWS) {
+        const int64_t left = num_rows - first, count = left < TILE_ROWS ? left : TILE_ROWS;
+        float row_scales[TILE_ROWS * MAX_BLOCK / PART] = {0};
+        memcpy(row_scales, block->row_scales + first * num_parts, count * num_parts * sizeof(float));
+        floats sums[TILE_ROWS][HALVES] = {0};
+        for (int64_t part = 0; part < num_parts; part++)
+            add_part(block, block->values + first * block->row_bytes, row_scales, part, sums);
+        for (int64_t row = 0; row < count; row++)
+            for (int half = 0; half < HALVES; half++) {
+                floats *sum = block->sums + (first + row) * HALVES + half;
+                *sum = add_shifted(*sum, sums[row][half], floats_of_ints(block->zeros[half]), block->scales[half],
+                                   ((const float *)block->row_sums)[first + row]);
+            }
+    }
+}
+#endif
+
+/* Codes are never unpacked first for vectors: beside two products per instruction, it costs too little. */
 const precision_t int8dot = {
-    .value_bytes = 1,
     .part_size = PART,
+    .tile_bytes = PART,
+    .min_tiled_rows = 10,
     .max_direct_rows = MAX_PANEL_ROWS,
+    .max_direct_passes = LANES == 16 ? 6 : 4, /* with 2 x 2 sums a row, registers are left for unpacking */
+    .row_bytes = row_bytes,
     .pack = pack,
     .quantize = quantize,
     .kernel_of = kernel_of,
     .runner_of = runner_of,
+#if HAS_TILES
+    .unpack_bytes = unpack_bytes,
+    .add_tiles = add_tiles,
+#endif
 };

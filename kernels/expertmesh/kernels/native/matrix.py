@@ -6,18 +6,20 @@ Alphabet: M rows, N output features, K input features, G groups, B outputs of a 
 import ctypes
 from ctypes import byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from expertmesh.kernels.native.library import Library
 from expertmesh.kernels.native.pages import empty_on_huge_pages
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
 # Bits that a code takes in the packed layout, for every width of codes, beside activations of 16 and of 8 bits.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
 STORED_BITS_BESIDE_INT8 = {2: 2, 3: 4, 4: 4}
 INT8_PART = 32  # features of a row that share a scale when they are rounded to 8 bits: PART of int8dot.c
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+# Kinds of matrices: beside rows of 16-bit integers, of 8-bit integers, and dense ones.
+INT16DOT, INT8DOT, DENSE = range(3)
 
 
 class MatrixArguments(ctypes.Structure):
@@ -27,19 +29,13 @@ class MatrixArguments(ctypes.Structure):
         ("num_out", c_int64),
         ("num_in", c_int64),
         ("group_size", c_int64),
+        ("kind", c_int32),
         ("bits", c_int32),
-        ("scale_type", c_int32),
-        ("activation_bits", c_int32),
-        ("codes", c_void_p),
+        ("type", c_int32),
+        ("weights", c_void_p),
         ("scales", c_void_p),
         ("zeros", c_void_p),
     )
-
-
-class HalfMatrixArguments(ctypes.Structure):
-    """``half_matrix_t`` of the C source."""
-
-    _fields_ = (("num_out", c_int64), ("num_in", c_int64), ("type", c_int32), ("weights", c_void_p))
 
 
 class RowsArguments(ctypes.Structure):
@@ -52,48 +48,48 @@ class RowsArguments(ctypes.Structure):
 class NativeMatrix:
     """A matrix [N, K] in the layout of the C kernels, which depends on the CPU: it is made at load and never stored.
 
-    ``tensors`` own the memory that ``arguments`` points to; ``run`` and ``scratch_bytes`` are functions of the library.
+    ``tensors`` own the memory that ``arguments`` points to.
     """
 
+    library: Library
     num_out: int
     num_in: int
-    arguments: ctypes.Structure
+    arguments: MatrixArguments
     tensors: tuple[torch.Tensor, ...]
-    run: Any
-    scratch_bytes: Any
 
     @classmethod
-    def pack(cls, library: ctypes.CDLL, weight: QuantizedWeight, activation_bits: int = 16) -> "NativeMatrix":
-        """Lay out the codes, scales and zeros of ``weight``; its ``perm`` and ``bias`` are left to the caller.
+    def pack(cls, library: Library, weight: Weight, activation_bits: int = 16) -> "NativeMatrix":
+        """Lay out a matrix; its ``perm`` and ``bias`` are left to the caller. ValueError when it cannot be.
 
-        Rows are rounded to ``activation_bits``, 16 or 8; beside codes of more than 4 bits, and in groups that are no
-        multiple of 32, always to 16.
+        Before quantized matrices rows are rounded to ``activation_bits``, 16 or 8; beside codes of more than 4 bits,
+        and in groups that are no multiple of 32, always to 16.
         """
+        if isinstance(weight, DenseWeight):
+            return cls._pack_dense(library, weight.data)
         _check(weight)
-        stored_bits, activation_bits = _stored_bits(weight, activation_bits)
-        num_lanes = library.dot_tile_outputs()
+        stored_bits, kind = _stored_bits(weight, activation_bits)
+        num_lanes = library.matrix_tile_outputs()
         scales = _tile(weight.scales if weight.scales.dtype in TYPES else weight.scales.float(), num_lanes)
         zeros = _tile(weight.zeros, num_lanes)
-        types = (stored_bits, TYPES[scales.dtype], activation_bits)
-        arguments = MatrixArguments(*weight.shape, weight.group_size, *types)
-        packed = empty_on_huge_pages(library.dot_codes_bytes(byref(arguments)))
-        arguments.codes, arguments.scales, arguments.zeros = (t.data_ptr() for t in (packed, scales, zeros))
-        codes = weight.codes.contiguous()
-        library.dot_pack(byref(arguments), codes.data_ptr(), torch.get_num_threads())
-        tensors = (packed, scales, zeros)
-        return cls(*weight.shape, arguments, tensors, library.dot_multiply, library.dot_scratch_bytes)
+        arguments = MatrixArguments(*weight.shape, weight.group_size, kind, stored_bits, TYPES[scales.dtype])
+        arguments.scales, arguments.zeros = scales.data_ptr(), zeros.data_ptr()
+        return cls._fill(library, arguments, weight.codes, (scales, zeros))
 
     @classmethod
-    def pack_half(cls, library: ctypes.CDLL, weight: DenseWeight) -> "NativeMatrix":
-        """Lay out a float16 or bfloat16 matrix; its ``bias`` is left to the caller."""
-        if weight.data.dtype not in (torch.float16, torch.bfloat16):
-            raise ValueError(f"the matrix is {weight.data.dtype}; float16 or bfloat16 would be right")
-        arguments = HalfMatrixArguments(*weight.shape, TYPES[weight.data.dtype])
-        packed = empty_on_huge_pages(library.half_weights_bytes(byref(arguments)))
+    def _pack_dense(cls, library: Library, data: torch.Tensor) -> "NativeMatrix":
+        if data.dtype not in TYPES:
+            raise ValueError(f"the matrix is {data.dtype}; one of {', '.join(map(str, TYPES))} would be right")
+        return cls._fill(library, MatrixArguments(*data.shape, 0, DENSE, 0, TYPES[data.dtype]), data, ())
+
+    @classmethod
+    def _fill(
+        cls, library: Library, arguments: MatrixArguments, source: torch.Tensor, tensors: tuple[torch.Tensor, ...]
+    ) -> "NativeMatrix":
+        packed = empty_on_huge_pages(library.matrix_bytes(byref(arguments)))
         arguments.weights = packed.data_ptr()
-        data = weight.data.contiguous()
-        library.half_pack(byref(arguments), data.data_ptr(), torch.get_num_threads())
-        return cls(*weight.shape, arguments, (packed,), library.half_multiply, library.half_scratch_bytes)
+        source = source.contiguous()
+        library.matrix_pack(byref(arguments), source.data_ptr(), torch.get_num_threads())
+        return cls(library, arguments.num_out, arguments.num_in, arguments, (packed, *tensors))
 
     @property
     def num_bytes(self) -> int:
@@ -111,9 +107,11 @@ class NativeMatrix:
             return self.multiply(x.float()).to(x.dtype)
         x = self.readable(x)
         y = torch.empty(x.shape[0], self.num_out, dtype=x.dtype)  # [M, N]
-        matrix = byref(self.arguments)
-        scratch = torch.empty(self.scratch_bytes(matrix, x.shape[0]), dtype=torch.uint8)
-        self.run(matrix, byref(as_rows(x)), byref(as_rows(y)), scratch.data_ptr(), torch.get_num_threads())
+        matrix, rows = byref(self.arguments), as_rows(x)
+        scratch = torch.empty(self.library.matrix_scratch_bytes(matrix, byref(rows)), dtype=torch.uint8)
+        self.library.matrix_multiply(
+            matrix, byref(rows), byref(as_rows(y)), scratch.data_ptr(), torch.get_num_threads()
+        )
         return y
 
     def readable(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,13 +122,18 @@ class NativeMatrix:
         return x if x.stride(1) == 1 else x.contiguous()
 
 
+def can_pack(weight: Weight) -> bool:
+    """Tell whether the C kernels have a layout for the values or codes of ``weight``."""
+    return weight.data.dtype in TYPES if isinstance(weight, DenseWeight) else weight.bits in STORED_BITS
+
+
 def _stored_bits(weight: QuantizedWeight, activation_bits: int) -> tuple[int, int]:
-    """Return the bits that a code takes, and those of activations beside it."""
+    """Return the bits that a code takes, and the kind of the matrix."""
     if activation_bits not in (8, 16):
         raise ValueError(f"activations cannot have {activation_bits} bits; 8 or 16 would be right")
     if activation_bits == 8 and weight.bits in STORED_BITS_BESIDE_INT8 and weight.group_size % INT8_PART == 0:
-        return STORED_BITS_BESIDE_INT8[weight.bits], 8
-    return STORED_BITS[weight.bits], 16
+        return STORED_BITS_BESIDE_INT8[weight.bits], INT8DOT
+    return STORED_BITS[weight.bits], INT16DOT
 
 
 def _check(weight: QuantizedWeight) -> None:

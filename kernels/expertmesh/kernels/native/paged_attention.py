@@ -1,6 +1,7 @@
 """Attention over a paged KV cache that the C kernels read where it lies. Knows their call; the twin is in torch.
 
-Alphabet: S sequences, C positions of the longest context, P slots, H query heads, K key-value heads, d head width.
+Alphabet: T new tokens, S sequences, C positions of the longest context, P slots, H query heads, K key-value heads, d
+head width.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ from ctypes import byref, c_float, c_int32, c_int64, c_void_p
 
 import torch
 
+from expertmesh.kernels.native.library import Library
 from expertmesh.kernels.native.matrix import TYPES
 from expertmesh.kernels.paged_attention import PagedContexts
 
@@ -21,12 +23,13 @@ class AttentionArguments(ctypes.Structure):
         ("values", c_void_p),
         ("output", c_void_p),
         ("slots", c_void_p),
-        ("bounds", c_void_p),
+        ("sequences", c_void_p),
         ("num_sequences", c_int64),
         ("num_heads", c_int64),
         ("num_kv_heads", c_int64),
         ("head_dim", c_int64),
         ("slots_stride", c_int64),
+        ("window", c_int64),
         ("query_type", c_int32),
         ("cache_type", c_int32),
         ("scale", c_float),
@@ -34,20 +37,21 @@ class AttentionArguments(ctypes.Structure):
 
 
 def attend_paged(
-    library: ctypes.CDLL, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
+    library: Library, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
 ) -> torch.Tensor:
-    """Like the twin in torch, in float32: ``query`` [S, H, d], ``keys`` and ``values`` [P, K, d] of float types.
+    """Like the twin in torch, in float32: ``query`` [T, H, d], ``keys`` and ``values`` [P, K, d] of float types.
 
-    Other sequences, the place of the slots and the number of threads do not change the result of a sequence. ValueError
-    when tensors do not fit each other or are not on the CPU.
+    Other tokens, new or not, the place of the slots and the number of threads do not change the result of a token: a
+    prompt attends as its tokens would one by one. ValueError when tensors do not fit each other or are not on the CPU.
     """
     _check(query, keys, values, contexts)
     query, output = query.contiguous(), torch.empty(query.shape, dtype=query.dtype)
-    tensors = (query, keys, values, output, contexts.slots, contexts.bounds)
+    tensors = (query, keys, values, output, contexts.slots, contexts.sequences)
+    num_sequences, (_, num_heads, head_dim) = len(contexts.lengths), query.shape
     arguments = AttentionArguments(
         *(tensor.data_ptr() for tensor in tensors),
-        *(query.shape[0], query.shape[1], keys.shape[1], query.shape[2], contexts.slots.stride(0)),
-        *(TYPES[query.dtype], TYPES[keys.dtype], query.shape[2] ** -0.5),
+        *(num_sequences, num_heads, keys.shape[1], head_dim, contexts.slots.stride(0), contexts.window),
+        *(TYPES[query.dtype], TYPES[keys.dtype], head_dim**-0.5),
     )
     num_threads = torch.get_num_threads()
     scratch = torch.empty(library.attention_scratch_bytes(byref(arguments), num_threads), dtype=torch.uint8)
@@ -75,16 +79,20 @@ def _check_cache(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) 
         raise ValueError("keys and values have gaps; contiguous ones are right")
 
 
-def _check_contexts(num_sequences: int, num_slots: int, contexts: PagedContexts) -> None:
-    slots, lengths = contexts.slots, contexts.lengths
-    if not len(lengths) == len(slots) == num_sequences:
-        found = f"there are {num_sequences} queries, {len(slots)} rows of slots and {len(lengths)} lengths"
-        raise ValueError(f"{found}; as many of each are right")
+def _check_contexts(num_rows: int, num_slots: int, contexts: PagedContexts) -> None:
+    slots, num_new, lengths = contexts.slots, contexts.num_new, contexts.lengths
+    if not len(lengths) == len(num_new) == len(slots) or sum(num_new) != num_rows:
+        found = f"{len(slots)} rows of slots, {len(lengths)} lengths, {num_new} new tokens and {num_rows} queries"
+        raise ValueError(f"there are {found}; as many sequences of each, and a query for every new token, are right")
     if slots.dtype != torch.int64 or slots.stride(1) != 1 or not slots.is_cpu:
         found = f"slots are {slots.dtype} on {slots.device} with strides {slots.stride()}"
         raise ValueError(f"{found}; int64 on the CPU, rows without gaps, are right")
     if any(not 1 <= length <= slots.shape[1] for length in lengths):
         raise ValueError(f"contexts are {lengths} long; 1 to {slots.shape[1]} are right")
+    if any(not 1 <= count <= length for count, length in zip(num_new, lengths, strict=True)) or contexts.window < 1:
+        raise ValueError(
+            f"of contexts {lengths} long, {num_new} are new and {contexts.window} seen; 1 or more are right"
+        )
     lowest, highest = contexts.slot_range
     if lowest < 0 or highest >= num_slots:
         raise ValueError(f"slots are {lowest} to {highest}; 0 to {num_slots - 1} are right")

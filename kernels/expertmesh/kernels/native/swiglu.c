@@ -1,11 +1,11 @@
-/* A whole SwiGLU expert of quantized matrices. Knows the formula; dot.c multiplies.
+/* A whole SwiGLU expert. Knows the formula; the kinds of matrices multiply.
 
-   y = (silu(x gate) * (x up)) down, with float32 between the products. The result of a row depends on nothing but that
-   row, as it does in dot.c. */
+   y = (silu(x gate) * (x up)) down. Between the products values are float32 before quantized codes, and of the type of x
+   before a dense matrix. The result of a row depends on nothing but that row, as in matrix.c. */
 
-#include "dot.h"
+#include "matrix.h"
 
-/* gate and up [F, D] are stored alike, so that they share the quantized rows; down is [D, F]. */
+/* gate and up [F, D] are stored alike, so that they share the prepared rows; down is [D, F]. */
 typedef struct {
     const matrix_t *gate, *up, *down;
 } expert_t;
@@ -15,56 +15,86 @@ static ALWAYS_INLINE floats silu(floats x) {
     return divide_floats(x, add_floats(one, exp2_floats(multiply_floats(x, same_floats(-LOG2_E)))));
 }
 
-/* Bytes of scratch memory that the expert needs for `num_rows` rows. */
-int64_t swiglu_scratch_bytes(const expert_t *expert, int64_t num_rows) {
-    return dot_scratch_bytes(expert->gate, num_rows) + dot_scratch_bytes(expert->down, num_rows) +
-           num_rows * layout_of(expert->gate).num_tiles * TILE * (int64_t)sizeof(float);
+/* Describe silu(gate) * up [M, tiles * TILE], in `memory`. */
+static rows_t lay_out_inner(const expert_t *expert, const rows_t *x, void *memory) {
+    return (rows_t){
+        .data = memory,
+        .num_rows = x->num_rows,
+        .stride = kind_of(expert->gate)->layout_of(expert->gate).num_tiles * TILE,
+        .type = expert->down->kind == DENSE ? x->type : FLOAT32,
+    };
 }
 
-/* Write silu(gate) * up of one tile of the FFN to `inner` [M, tiles * TILE]. */
-static void activate_tile(const expert_t *expert, const layout_t *layout, const input_t *x, int64_t tile,
-                          const rows_t *inner) {
+static int64_t inner_bytes(const rows_t *inner) { return inner->num_rows * inner->stride * (int64_t)sizeof(float); }
+
+/* Bytes of scratch memory that the expert needs for rows like `x`. */
+int64_t swiglu_scratch_bytes(const expert_t *expert, const rows_t *x) {
+    const rows_t inner = lay_out_inner(expert, x, NULL);
+    return matrix_scratch_bytes(expert->gate, x) + matrix_scratch_bytes(expert->down, &inner) + inner_bytes(&inner);
+}
+
+/* Write silu(gate) * up of one tile of the FFN to `inner`. */
+static void activate_tile(const expert_t *expert, const input_t *x, int64_t tile, const rows_t *inner) {
+    const kind_t *kind = kind_of(expert->gate);
     floats gate[MAX_PANEL_ROWS * HALVES], up[MAX_PANEL_ROWS * HALVES];
-    for (int64_t first = 0; first < x->num_rows; first += MAX_PANEL_ROWS) {
+    for (int64_t first = 0; first < x->num_rows; first += rows_per_panel(x->num_rows)) {
         const int64_t num_rows = panel_rows(x->num_rows, first);
-        dot_multiply_tile(expert->gate, layout, x, tile, first, num_rows, gate);
-        dot_multiply_tile(expert->up, layout, x, tile, first, num_rows, up);
+        kind->multiply_tile(expert->gate, x, tile, first, num_rows, gate);
+        kind->multiply_tile(expert->up, x, tile, first, num_rows, up);
         for (int64_t i = 0; i < num_rows * HALVES; i++) gate[i] = multiply_floats(silu(gate[i]), up[i]);
         write_outputs(gate, num_rows, inner->stride, tile, inner, first);
     }
 }
 
-static void project_tile(const expert_t *expert, const layout_t *layout, const input_t *inner, int64_t tile,
-                         const rows_t *y) {
+static void project_tile(const expert_t *expert, const input_t *inner, int64_t tile, const rows_t *y) {
     floats sums[MAX_PANEL_ROWS * HALVES];
-    for (int64_t first = 0; first < inner->num_rows; first += MAX_PANEL_ROWS) {
+    for (int64_t first = 0; first < inner->num_rows; first += rows_per_panel(inner->num_rows)) {
         const int64_t num_rows = panel_rows(inner->num_rows, first);
-        dot_multiply_tile(expert->down, layout, inner, tile, first, num_rows, sums);
+        kind_of(expert->down)->multiply_tile(expert->down, inner, tile, first, num_rows, sums);
         write_outputs(sums, num_rows, expert->down->num_out, tile, y, first);
     }
 }
 
+static void prepare_rows(const matrix_t *matrix, const rows_t *x, const input_t *input) {
+#pragma omp for
+    for (int64_t block = 0; block < input->layout.num_blocks; block++)
+        kind_of(matrix)->prepare(matrix, x, block, input);
+}
+
 /* Run the expert on x [M, D] and write y [M, D]; both of any float type. */
 void swiglu_run(const expert_t *expert, const rows_t *x, const rows_t *y, void *scratch, int num_threads) {
-    const layout_t wide = layout_of(expert->gate), narrow = layout_of(expert->down);
-    const int64_t num_rows = x->num_rows, stride = wide.num_tiles * TILE;
-    const rows_t inner = {.data = scratch, .num_rows = num_rows, .stride = stride, .type = FLOAT32};
-    char *free_scratch = (char *)scratch + num_rows * stride * (int64_t)sizeof(float);
-    const input_t wide_input = dot_input(expert->gate, num_rows, free_scratch);
-    free_scratch += dot_scratch_bytes(expert->gate, num_rows);
-    const input_t narrow_input = dot_input(expert->down, num_rows, free_scratch);
-    const int team = useful_threads(num_threads, 3 * num_rows * expert->gate->num_in * expert->gate->num_out);
+    const rows_t inner = lay_out_inner(expert, x, scratch);
+    char *free_scratch = (char *)scratch + inner_bytes(&inner);
+    const input_t wide = lay_out_input(expert->gate, x, free_scratch);
+    free_scratch += matrix_scratch_bytes(expert->gate, x);
+    const input_t narrow = lay_out_input(expert->down, &inner, free_scratch);
+    const int64_t num_wide = wide.layout.num_tiles, num_narrow = narrow.layout.num_tiles;
+    const int team = useful_threads(num_threads, 3 * x->num_rows * expert->gate->num_in * expert->gate->num_out);
 #pragma omp parallel num_threads(team)
     {
-#pragma omp for
-        for (int64_t block = 0; block < wide.num_blocks; block++)
-            dot_quantize(expert->gate, &wide, x, block, &wide_input);
-#pragma omp for schedule(dynamic, tiles_at_once(wide.num_tiles, team))
-        for (int64_t tile = 0; tile < wide.num_tiles; tile++) activate_tile(expert, &wide, &wide_input, tile, &inner);
-#pragma omp for
-        for (int64_t block = 0; block < narrow.num_blocks; block++)
-            dot_quantize(expert->down, &narrow, &inner, block, &narrow_input);
-#pragma omp for schedule(dynamic, tiles_at_once(narrow.num_tiles, team)) nowait
-        for (int64_t tile = 0; tile < narrow.num_tiles; tile++) project_tile(expert, &narrow, &narrow_input, tile, y);
+        prepare_rows(expert->gate, x, &wide);
+#pragma omp for schedule(dynamic, tiles_at_once(num_wide, team))
+        for (int64_t tile = 0; tile < num_wide; tile++) activate_tile(expert, &wide, tile, &inner);
+        prepare_rows(expert->down, &inner, &narrow);
+#pragma omp for schedule(dynamic, tiles_at_once(num_narrow, team)) nowait
+        for (int64_t tile = 0; tile < num_narrow; tile++) project_tile(expert, &narrow, tile, y);
     }
+}
+
+static void activate_row(const rows_t *gate, const rows_t *up, const rows_t *y, int64_t num_features, int64_t row) {
+    for (int64_t k = 0; k < num_features; k += LANES) {
+        const int64_t left = num_features - k, count = left < LANES ? left : LANES;
+        float values[2][LANES] = {{0}};
+        read_floats(gate->data, gate->type, row * gate->stride + k, count, values[0]);
+        read_floats(up->data, up->type, row * up->stride + k, count, values[1]);
+        store_floats(values[0], multiply_floats(silu(load_floats(values[0])), load_floats(values[1])));
+        for (int64_t i = 0; i < count; i++) write_float(y->data, y->type, row * y->stride + k + i, values[0][i]);
+    }
+}
+
+/* Write silu(gate) * up to y, all [M, `num_features`], for experts whose matrices are multiplied one by one. torch's
+   silu gives the last elements of a thread's share other bits. */
+void swiglu_activate(const rows_t *gate, const rows_t *up, const rows_t *y, int64_t num_features, int num_threads) {
+#pragma omp parallel for num_threads(useful_threads(num_threads, y->num_rows * num_features))
+    for (int64_t row = 0; row < y->num_rows; row++) activate_row(gate, up, y, num_features, row);
 }

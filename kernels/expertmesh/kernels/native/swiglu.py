@@ -6,12 +6,12 @@ Alphabet: R rows, D hidden width, F FFN width.
 import ctypes
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from expertmesh.kernels.native.matrix import STORED_BITS, NativeMatrix, as_rows
-from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight, fold_down_order, is_stored_alike
+from expertmesh.kernels.native.library import Library
+from expertmesh.kernels.native.matrix import NativeMatrix, as_rows, can_pack
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights, Weight, fold_down_order, is_stored_alike
 
 
 class ExpertArguments(ctypes.Structure):
@@ -22,34 +22,32 @@ class ExpertArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class NativeSwiGLU:
-    """y = w_down(silu(gate) * up), float32 between the matrices; ``perm`` [D] is the order of the input features.
+    """y = w_down(silu(gate) * up); ``perm`` [D] is the order of the input features.
 
-    ``run`` and ``scratch_bytes`` are functions of the library.
+    Between the matrices values are float32, before a dense one of the dtype of the rows.
     """
 
+    library: Library
     gate: NativeMatrix
     up: NativeMatrix
     down: NativeMatrix
     perm: torch.Tensor | None
     arguments: ExpertArguments
-    run: Any
-    scratch_bytes: Any
 
     @classmethod
-    def pack(cls, library: ctypes.CDLL, weights: ExpertWeights, activation_bits: int = 16) -> "NativeSwiGLU | None":
-        """Lay out the matrices of an expert; None where they are not quantized, not alike, or need more than that.
+    def pack(cls, library: Library, weights: ExpertWeights, activation_bits: int = 16) -> "NativeSwiGLU | None":
+        """Lay out the matrices of an expert; None where gate and up are not stored alike, or more is needed.
 
         ``activation_bits`` as in ``NativeMatrix.pack``.
         """
         weights = fold_down_order(weights)
         parts = (weights.w_gate, weights.w_up, weights.w_down)
-        quantized = [part for part in parts if isinstance(part, QuantizedWeight) and _is_plain(part)]
-        if len(quantized) < len(parts) or not is_stored_alike(*quantized[:2]) or quantized[2].perm is not None:
+        is_plain = all(can_pack(part) and part.bias is None for part in parts)
+        if not (is_plain and is_stored_alike(*parts[:2])) or _order(weights.w_down) is not None:
             return None
-        gate, up, down = (NativeMatrix.pack(library, part, activation_bits) for part in quantized)
+        gate, up, down = (NativeMatrix.pack(library, part, activation_bits) for part in parts)
         arguments = ExpertArguments(*(ctypes.addressof(matrix.arguments) for matrix in (gate, up, down)))
-        run, scratch_bytes = library.swiglu_run, library.swiglu_scratch_bytes
-        return cls(gate, up, down, quantized[0].perm, arguments, run, scratch_bytes)
+        return cls(library, gate, up, down, _order(weights.w_gate), arguments)
 
     @property
     def num_bytes(self) -> int:
@@ -61,11 +59,22 @@ class NativeSwiGLU:
         """Run the expert on ``x`` [R, D] of any float type; returns [R, D] float32, exact as ``NativeMatrix`` is."""
         x = self.gate.readable(x if self.perm is None else x.index_select(1, self.perm))
         y = torch.empty(x.shape[0], self.down.num_out)  # [R, D]
-        expert = byref(self.arguments)
-        scratch = torch.empty(self.scratch_bytes(expert, x.shape[0]), dtype=torch.uint8)
-        self.run(expert, byref(as_rows(x)), byref(as_rows(y)), scratch.data_ptr(), torch.get_num_threads())
+        expert, rows = byref(self.arguments), as_rows(x)
+        scratch = torch.empty(self.library.swiglu_scratch_bytes(expert, byref(rows)), dtype=torch.uint8)
+        self.library.swiglu_run(expert, byref(rows), byref(as_rows(y)), scratch.data_ptr(), torch.get_num_threads())
         return y
 
 
-def _is_plain(weight: QuantizedWeight) -> bool:
-    return weight.bits in STORED_BITS and weight.bias is None
+def silu_gate(library: Library, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Return silu(gate) * up, all [R, F] of one float type, for experts whose matrices are multiplied one by one.
+
+    Unlike torch's, the result of a row does not depend on the others.
+    """
+    y = torch.empty(gate.shape, dtype=gate.dtype)
+    rows = (byref(as_rows(values)) for values in (gate, up, y))
+    library.swiglu_activate(*rows, gate.shape[1], torch.get_num_threads())
+    return y
+
+
+def _order(weight: Weight) -> torch.Tensor | None:
+    return None if isinstance(weight, DenseWeight) else weight.perm
