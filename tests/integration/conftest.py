@@ -1,7 +1,14 @@
 import pytest
+from isas import ISAS
 
 
 @pytest.fixture
 def prompts() -> list[list[int]]:
     """Sixteen prompts of ids below 512 and of different lengths."""
     return [[1, *((7 * i + 13 * j) % 500 + 3 for j in range(3 + 2 * i))] for i in range(16)]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    """Each instruction set of this machine; activations are of the type that suits it."""
+    return str(request.param)

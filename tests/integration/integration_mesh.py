@@ -14,9 +14,16 @@ from expertmesh.expert.server import ExpertServerConfig
 from expertmesh.gateway import server as gateway_server
 from expertmesh.gateway.loading import GatewayConfig, load
 from expertmesh.gateway.server import Gateway
+from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
+
+
+def cache_bytes(num_blocks: int, isa: str) -> int:
+    """Bytes of a KV cache of so many blocks for the small random models, with the activations that suit ``isa``."""
+    value_bytes = CpuBackend(isa=isa).activation_dtype.itemsize
+    return num_blocks * 16 * 2 * 2 * 2 * 32 * value_bytes  # tokens x (key, value) x layers x heads x width
 
 
 def silent(done: int, total: int) -> None:
@@ -41,7 +48,7 @@ async def start_expert(
     directory: Path,
     experts: Sequence[int],
     listen: str = "127.0.0.1:0",
-    backend: str = "reference",
+    backend: str = "cpu",
     tracer: Tracer = NullTracer(),
     **config: Any,
 ) -> tuple[AsyncExitStack, str]:
@@ -59,7 +66,8 @@ async def run_mesh(
     hosts: Sequence[Sequence[int]] | None = QUARTERS,
     extra: Sequence[str] = (),
     discovery: Discovery | None = None,
-    backend: str = "reference",
+    backend: str = "cpu",
+    isa: str = "auto",
     tracer: Tracer = NullTracer(),
     expert_tracer: Tracer = NullTracer(),
     **config: Any,
@@ -71,7 +79,8 @@ async def run_mesh(
     """
     async with AsyncExitStack() as stack:
         experts = [
-            await start_expert(directory, hosted, backend=backend, tracer=expert_tracer) for hosted in hosts or ()
+            await start_expert(directory, hosted, backend=backend, isa=isa, tracer=expert_tracer)
+            for hosted in hosts or ()
         ]
         for stop, _ in experts:
             stack.push_async_callback(stop.aclose)
@@ -81,6 +90,7 @@ async def run_mesh(
             listen="127.0.0.1:0",
             discovery=None if hosts is None else discovery or StaticDiscovery(addresses),
             backend=backend,
+            isa=isa,
             **{"drain_seconds": 1.0, **config},
         )
         gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent), tracer))

@@ -117,7 +117,7 @@ def test_tokenize_detokenize_and_model_info(directory):
                 assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             return await stub.GetModelInfo(pb.GetModelInfoRequest())
 
-    info = with_mesh(directory, use)
+    info = with_mesh(directory, use, backend="reference")
     assert (info.architecture, info.num_experts, info.max_model_len) == ("MixtralForCausalLM", 8, 64)
     assert len(info.fingerprint) == 16
     assert (info.isa, info.deterministic) == ("", False)

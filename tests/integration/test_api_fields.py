@@ -95,7 +95,9 @@ def test_logit_bias_forces_a_token_and_penalties_spread_them(directory):
             ask(mesh),
         )
 
-    [forced], [penalised], [only_best], [typical], [typical_again], [greedy] = with_mesh(directory, use)
+    # In bfloat16 several tokens can be as probable as the most probable one.
+    answers = with_mesh(directory, use, dtype="float32")
+    [forced], [penalised], [only_best], [typical], [typical_again], [greedy] = answers
     assert forced.token_ids == penalised.token_ids == (777,) * 12  # 100 outweighs 2 + 12 x 2
     assert only_best.token_ids == greedy.token_ids  # only the most probable is as probable as it
     assert typical.token_ids == typical_again.token_ids  # just one is the most typical

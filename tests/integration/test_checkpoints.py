@@ -39,13 +39,17 @@ TOKENS = torch.randint(0, 128, (NUM_TOKENS,), generator=torch.Generator().manual
 
 
 async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
-    """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model."""
+    """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model.
+
+    They run on the reference, which is as exact as float32, unless ``server_config`` names another backend.
+    """
     checkpoint = Checkpoint.open(directory, server_config.get("round_to_bits"))
     config = ModelConfig.from_dict(checkpoint.config)
     half = (config.num_experts + 1) // 2
     hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
     async with AsyncExitStack() as stack:
-        servers = [await start_expert(directory, tuple(experts), **server_config) for experts in hosts]
+        settings = {"backend": "reference", **server_config}
+        servers = [await start_expert(directory, tuple(experts), **settings) for experts in hosts]
         for stop, _ in servers:
             stack.push_async_callback(stop.aclose)
         pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))

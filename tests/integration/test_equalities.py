@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 import torch
-from integration_mesh import QUARTERS, run_mesh
+from integration_mesh import QUARTERS, cache_bytes, run_mesh
 
 from expertmesh.gateway.scheduler import SchedulerConfig
 
@@ -32,54 +32,57 @@ def generate_together(directory, prompts, num_tokens=48, sampling=(), **mesh_con
 
 
 @pytest.mark.parametrize("group_size", [None, 64], ids=["float32", "awq"])
-def test_local_equals_remote(make_mixtral, prompts, group_size):
+def test_local_equals_remote(make_mixtral, prompts, isa, group_size):
     directory = make_mixtral(group_size=group_size).directory
-    local = generate_each(directory, prompts[:4], hosts=None)
-    remote = generate_each(directory, prompts[:4], hosts=QUARTERS)
+    local = generate_each(directory, prompts[:4], isa=isa, hosts=None)
+    remote = generate_each(directory, prompts[:4], isa=isa, hosts=QUARTERS)
     assert local == remote
     assert all(len(ids) == 48 for ids in local)
 
 
-def test_bfloat16_activations_travel_unchanged(make_mixtral, prompts):
+def test_bfloat16_activations_travel_unchanged(make_mixtral, prompts, isa):
     directory = make_mixtral(dtype=torch.bfloat16).directory
-    local = generate_each(directory, prompts[:2], hosts=None, dtype="bfloat16")
-    assert local == generate_each(directory, prompts[:2], hosts=QUARTERS, dtype="bfloat16")
+    local = generate_each(directory, prompts[:2], isa=isa, hosts=None, dtype="bfloat16")
+    assert local == generate_each(directory, prompts[:2], isa=isa, hosts=QUARTERS, dtype="bfloat16")
 
 
-def test_any_placement_gives_the_same_ids(make_mixtral, prompts):
+def test_any_placement_gives_the_same_ids(make_mixtral, prompts, isa):
     directory = make_mixtral().directory
-    whole = generate_each(directory, prompts[:3], hosts=[range(8)])
-    assert whole == generate_each(directory, prompts[:3], hosts=[[expert] for expert in range(8)])
-    assert whole == generate_each(directory, prompts[:3], hosts=[range(8), range(8), (0, 3, 5)])
+    whole = generate_each(directory, prompts[:3], isa=isa, hosts=[range(8)])
+    assert whole == generate_each(directory, prompts[:3], isa=isa, hosts=[[expert] for expert in range(8)])
+    assert whole == generate_each(directory, prompts[:3], isa=isa, hosts=[range(8), range(8), (0, 3, 5)])
 
 
-def test_batched_equals_single(make_mixtral, prompts):
+def test_batched_equals_single(make_mixtral, prompts, isa):
     directory = make_mixtral().directory
-    assert generate_together(directory, prompts) == generate_each(directory, prompts)
+    assert generate_together(directory, prompts, isa=isa) == generate_each(directory, prompts, isa=isa)
 
 
-def test_preempted_equals_undisturbed(make_mixtral, prompts):
+def test_preempted_equals_undisturbed(make_mixtral, prompts, isa):
     directory = make_mixtral().directory
-    block_bytes = 16 * 2 * 2 * 2 * 32 * 4  # tokens x (key, value) x layers x heads x width x float32
-    tight = generate_together(directory, prompts, hosts=None, kv_cache_bytes=20 * block_bytes, max_model_len=128)
-    assert tight == generate_each(directory, prompts, hosts=None)
+    tight = generate_together(
+        directory, prompts, isa=isa, hosts=None, kv_cache_bytes=cache_bytes(20, isa), max_model_len=128
+    )
+    assert tight == generate_each(directory, prompts, isa=isa, hosts=None)
 
 
-def test_chunked_equals_whole(make_mixtral, prompts):
+def test_chunked_equals_whole(make_mixtral, prompts, isa):
     directory = make_mixtral().directory
-    chunked = generate_together(directory, prompts, hosts=None, scheduler=SchedulerConfig(max_num_batched_tokens=7))
-    assert chunked == generate_each(directory, prompts, hosts=None)
+    chunked = generate_together(
+        directory, prompts, isa=isa, hosts=None, scheduler=SchedulerConfig(max_num_batched_tokens=7)
+    )
+    assert chunked == generate_each(directory, prompts, isa=isa, hosts=None)
 
 
-def test_seeded_sampling_does_not_depend_on_neighbours(make_mixtral, prompts):
+def test_seeded_sampling_does_not_depend_on_neighbours(make_mixtral, prompts, isa):
     directory = make_mixtral().directory
     sampling = {"temperature": 0.9, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.1}.items()
-    together = generate_together(directory, prompts, sampling=sampling)
+    together = generate_together(directory, prompts, isa=isa, sampling=sampling)
 
     async def alone() -> list[int]:
-        async with run_mesh(directory) as mesh:
+        async with run_mesh(directory, isa=isa) as mesh:
             return await mesh.ids(prompts[5], max_tokens=48, ignore_eos=True, seed=5, **dict(sampling))
 
     assert together[5] == asyncio.run(alone())
-    greedy = generate_together(directory, prompts[5:6])
+    greedy = generate_together(directory, prompts[5:6], isa=isa)
     assert together[5] != greedy[0]

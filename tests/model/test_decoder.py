@@ -1,7 +1,16 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
 import torch
 from checkpoints import DENSE_MODEL
+from isas import ISAS
 from oracle import oracle
+
+from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.reference import ReferenceBackend
 
 ODD_CONFIGS = {
     "plain": {},
@@ -13,6 +22,52 @@ ODD_CONFIGS = {
     "odd vocabulary, tied": {"vocab_size": 301, "tie_word_embeddings": True},
     "other rope base": {"rope_theta": 10000.0},
 }
+# Dense matrices of each type, codes beside them, and a dense model with a window.
+CHECKPOINTS = {
+    "float32": {},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "float16": {"dtype": torch.float16},
+    "awq": {"group_size": 64},
+    "window": {**DENSE_MODEL, "sliding_window": 7},
+}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What computes, with activations of which type, and how near two of its results must be."""
+
+    make: Callable[[], Backend]
+    dtype: torch.dtype
+    tolerance: float
+
+    def make_rig(self, make_rig, directory):
+        return make_rig(directory, self.dtype, self.make())
+
+    def assert_same(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+        torch.testing.assert_close(found, expected, atol=self.tolerance, rtol=0)
+
+
+def on_isas(dtype: torch.dtype, activation_bits: int = 16):
+    """The C kernels of every instruction set: the same in every bit."""
+    name = f"{str(dtype).removeprefix('torch.')}, {activation_bits} bits"
+    return [
+        pytest.param(
+            Kernels(partial(CpuBackend, activation_bits=activation_bits, isa=isa.values[0]), dtype, 0.0),
+            marks=isa.marks,
+            id=f"{isa.values[0]}, {name}",
+        )
+        for isa in ISAS
+    ]
+
+
+KERNELS = [
+    *on_isas(torch.float32),
+    *on_isas(torch.bfloat16),
+    *on_isas(torch.float32, activation_bits=8),
+    # torch's products depend on the number of rows.
+    pytest.param(Kernels(partial(CpuBackend, is_native=False), torch.float32, 2e-2), id="without C kernels"),
+    pytest.param(Kernels(partial(ReferenceBackend, torch.device("cpu")), torch.float32, 1e-5), id="reference"),
+]
 
 
 def prompts(vocab_size: int, count: int, length: int) -> list[list[int]]:
@@ -56,15 +111,17 @@ def test_greedy_ids_equal_those_of_transformers_for_128_tokens_on_20_prompts(mak
     assert torch.equal(torch.stack(produced, dim=1), expected)
 
 
-def test_chunked_equals_whole(make_mixtral, make_rig):
-    directory = make_mixtral().directory
-    tokens = prompts(512, 1, 30)[0]
-    whole = make_rig(directory).step({0: tokens})
-    for sizes in ([13, 17], [1] * 30, [10, 1, 1, 18]):
-        rig = make_rig(directory)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_chunked_equals_whole(make_mixtral, make_rig, kernels, checkpoint):
+    directory = make_mixtral(**checkpoint).directory
+    tokens = prompts(512, 1, 90)[0]
+    whole = kernels.make_rig(make_rig, directory).step({0: tokens})
+    for sizes in ([43, 47], [1] * 90, [10, 1, 1, 78], [64, 26]):
+        rig = kernels.make_rig(make_rig, directory)
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         chunked = torch.cat([rig.step({0: tokens[s : s + n]}) for s, n in zip(starts, sizes, strict=True)])
-        torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)
+        kernels.assert_same(chunked, whole)
 
 
 @pytest.mark.parametrize("sizes", [[30], [13, 17], [1] * 30, [10, 1, 1, 18]])
@@ -86,15 +143,17 @@ def test_a_sliding_window_hides_what_is_too_far_back(make_mixtral, make_rig, siz
         assert (logits[-1] - expected[1, 3 + i]).abs().max() <= 1e-4
 
 
-def test_batched_equals_single(make_mixtral, make_rig):
-    directory = make_mixtral().directory
-    long, short, chunk = prompts(512, 3, 40)
-    alone = [make_rig(directory).step({0: tokens}) for tokens in (long, short[:7], chunk[:20])]
-    rig = make_rig(directory)
-    rig.step({0: long[:39], 1: short[:6], 2: chunk[:5]})
-    together = rig.step({0: long[39:], 1: short[6:7], 2: chunk[5:20]})
-    expected = torch.cat([alone[0][39:], alone[1][6:], alone[2][5:]])
-    torch.testing.assert_close(together, expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_batched_equals_single(make_mixtral, make_rig, kernels, checkpoint):
+    directory = make_mixtral(**checkpoint).directory
+    long, short, *chunks = prompts(512, 9, 40)
+    alone = [kernels.make_rig(make_rig, directory).step({0: tokens}) for tokens in (long, short[:7], *chunks)]
+    rig = kernels.make_rig(make_rig, directory)
+    rig.step({0: long[:39], 1: short[:6], **{2 + i: tokens[: 3 + i] for i, tokens in enumerate(chunks)}})
+    together = rig.step({0: long[39:], 1: short[6:7], **{2 + i: tokens[3 + i :] for i, tokens in enumerate(chunks)}})
+    expected = [alone[0][39:], alone[1][6:], *(logits[3 + i :] for i, logits in enumerate(alone[2:]))]
+    kernels.assert_same(together, torch.cat(expected))
 
 
 def test_bfloat16_is_close_to_float32(make_mixtral, make_rig):
