@@ -1,13 +1,14 @@
-"""Matrices on a CPU: the C kernels beside torch's int4pack op, bfloat16 and float32 matrices.
+"""Matrices on a CPU: the C kernels of every instruction set of this machine, beside what torch has.
 
 Usage: python benchmarks/cpu_kernels.py [--rows 1 8 64] [--bits 3 4 8 16] [--threads 2] [--small] [--json FILE]
 
-Beside codes of up to 4 bits, "cpu-a8" are the C kernels that round activations to 8 bits.
+Of codes of up to 4 bits, "cpu-a8" are the C kernels that round activations to 8 bits. Torch's peers are its int4pack op
+beside 4 bits, and its product (oneDNN) beside 16 bits, which are bfloat16, and 32.
 
-One matrix of Mixtral's experts (14336 x 4096, groups of 128; 16 bits are bfloat16), bfloat16 rows. Sides take turns;
-the best time of each counts, because other work on the machine only ever adds. Each side but float32 walks through
-copies of its matrix that together exceed the caches, as the experts of a model do. The limit of a time is that of
-reading the packed matrix at the speed at which this machine sums a large float32 vector.
+One matrix of Mixtral's experts (14336 x 4096, groups of 128), bfloat16 rows, float32 ones beside 32 bits. Sides take
+turns; the best time of each counts, because other work on the machine only ever adds. Each side walks through copies of
+its matrix that together exceed the caches, as the experts of a model do. The limit of a time is that of reading the
+packed matrix at the speed at which this machine sums a large float32 vector.
 """
 
 import itertools
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from report import Row, parse_arguments, show
 
-from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.native.isa import names_of, usable_variants
 from expertmesh.kernels.native.matrix import STORED_BITS_BESIDE_INT8
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
@@ -27,7 +28,8 @@ from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 GROUP_SIZE = 128
 NUM_COPIES = 4
 # What torch has for a width.
-PEERS = {4: "int4pack", 16: "bfloat16"}
+PEERS = {4: "torch int4pack", 16: "torch bfloat16", 32: "torch float32"}
+DENSE = {16: torch.bfloat16, 32: torch.float32}
 SECONDS_PER_CASE = 0.3
 MIN_TURNS, MAX_TURNS = 3, 100
 
@@ -86,34 +88,45 @@ def measure_bandwidth() -> float:
     return vector.nbytes / min(measure_seconds({"sum": torch.sum}, vector).values())
 
 
-def measure_bits(bits: int, sizes: Sizes, cases: Sequence[int], float32: Linear, bandwidth: float) -> list[Row]:
-    """Time a width at each number of rows."""
-    weight = random_weight(4 if bits == 16 else bits, sizes)
-    held: Weight = DenseWeight(dequantize(weight, torch.bfloat16)) if bits == 16 else weight
-    num_bytes = CpuBackend().linear(held).num_bytes
-    sides: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "native": rotate(CpuBackend(), held),
-        "float32": float32,
-    }
+def make_weight(bits: int, sizes: Sizes) -> Weight:
+    """Draw a matrix of codes, or of floats."""
+    if bits not in DENSE:
+        return random_weight(bits, sizes)
+    return DenseWeight(dequantize(random_weight(4, sizes), DENSE[bits]))
+
+
+def make_sides(bits: int, weight: Weight) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Lay the matrix out for every side; the best instruction set comes first."""
+    isas = names_of(usable_variants())[::-1]
+    sides = {isa: rotate(CpuBackend(isa=isa), weight) for isa in isas}
     if bits in STORED_BITS_BESIDE_INT8:
-        sides["cpu-a8"] = rotate(CpuBackend(activation_bits=8), held)
+        sides["cpu-a8"] = rotate(CpuBackend(activation_bits=8), weight)
     if bits in PEERS:
-        sides[PEERS[bits]] = rotate(CpuBackend(is_native=False), held)
+        sides[PEERS[bits]] = rotate(CpuBackend(is_native=False), weight)
+    return sides
+
+
+def measure_bits(bits: int, sizes: Sizes, cases: Sequence[int], bandwidth: float) -> list[Row]:
+    """Time a width at each number of rows."""
+    weight = make_weight(bits, sizes)
+    num_bytes = CpuBackend().linear(weight).num_bytes
+    sides = make_sides(bits, weight)
+    dtype = torch.float32 if bits == 32 else torch.bfloat16
     rows = []
     for num_rows in cases:
-        seconds = measure_seconds(sides, torch.randn(num_rows, sizes.num_in).bfloat16())
+        seconds = measure_seconds(sides, torch.randn(num_rows, sizes.num_in).to(dtype))
         num_products = num_rows * sizes.num_out * sizes.num_in
         rows += describe(f"{bits} bits, {num_rows} rows", num_products, seconds, num_bytes, bandwidth)
     return rows
 
 
 def describe(case: str, num_products: int, seconds: dict[str, float], num_bytes: int, bandwidth: float) -> list[Row]:
-    """Times beside each peer, and the rates that follow from them."""
-    own = seconds.pop("native")
+    """Times of the first side beside each peer, and the rates that follow from them."""
+    (name, own), *peers = seconds.items()
     limit = num_bytes / bandwidth * 1e3
     return [
-        *(Row(case, "time", own * 1e3, "ms", peer, value * 1e3, limit) for peer, value in sorted(seconds.items())),
-        Row(case, "weights read", num_bytes / own / 1e9, "GB/s", limit_value=bandwidth / 1e9),
+        *(Row(case, f"time, {name}", own * 1e3, "ms", peer, value * 1e3, limit) for peer, value in peers),
+        Row(case, "weights read", num_bytes / own / 1e9, "GB/s", "sum of a vector", bandwidth / 1e9),
         Row(case, "arithmetic", 2 * num_products / own / 1e9, "GFLOP/s"),
     ]
 
@@ -127,11 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     sizes = SMALL if arguments.small else MIXTRAL
     torch.set_num_threads(arguments.threads)
-    float32 = CpuBackend().linear(DenseWeight(dequantize(random_weight(4, sizes))))
     bandwidth = measure_bandwidth()
     rows = [Row("memory", "bandwidth", bandwidth / 1e9, "GB/s")]
     for bits in arguments.bits:
-        rows += measure_bits(bits, sizes, arguments.rows or sizes.rows, float32, bandwidth)
+        rows += measure_bits(bits, sizes, arguments.rows or sizes.rows, bandwidth)
     show(f"{sizes.num_out} x {sizes.num_in}, groups of {GROUP_SIZE}, {arguments.threads} threads", rows, arguments.json)
 
 

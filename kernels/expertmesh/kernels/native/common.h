@@ -168,19 +168,20 @@ static inline floats load_as_floats(const void *data, int type, int64_t at) {
     return cast_to_floats(shift_ints_left(ints_of_words((const uint16_t *)data + at), 16));
 }
 
+static inline float as_float(const void *data, int type, int64_t at) {
+    if (type == FLOAT32) return ((const float *)data)[at];
+    const uint16_t half = ((const uint16_t *)data)[at];
+    if (type == FLOAT16) return _cvtsh_ss(half);
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static inline void read_floats(const void *data, int type, int64_t start, int64_t count, float *out) {
-    if (type == FLOAT32) memcpy(out, (const float *)data + start, count * sizeof(float));
-    const uint16_t *halves = (const uint16_t *)data + start;
-    if (type == BFLOAT16)
-        for (int64_t i = 0; i < count; i++) {
-            const uint32_t bits = (uint32_t)halves[i] << 16;
-            memcpy(out + i, &bits, sizeof bits);
-        }
-    if (type == FLOAT16) {
-        int64_t i = 0;
-        for (; i + LANES <= count; i += LANES) store_floats(out + i, floats_of_halves(halves + i));
-        for (; i < count; i++) out[i] = _cvtsh_ss(halves[i]);
-    }
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store_floats(out + i, load_as_floats(data, type, start + i));
+    for (; i < count; i++) out[i] = as_float(data, type, start + i);
 }
 
 static inline uint16_t float16_of(float value) { return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT); }
