@@ -108,15 +108,18 @@ typedef __m256 floats;
 
 enum { FLOAT32, FLOAT16, BFLOAT16 };
 
-/* Rows that a kernel takes at most: with two sums a row, registers are left for two vectors of weights and a value, and,
-   in those that unpack codes, for that. FOR_PASSES(do, x) is do(x, 1) do(x, 2) ... for all numbers of them. */
+/* do(x, 1) do(x, 2) ... for all numbers of rows that a kernel takes. */
+#define FOR_4_ROWS(do, x) do(x, 1) do(x, 2) do(x, 3) do(x, 4)
+#define FOR_6_ROWS(do, x) FOR_4_ROWS(do, x) do(x, 5) do(x, 6)
+#define FOR_12_ROWS(do, x) FOR_6_ROWS(do, x) do(x, 7) do(x, 8) do(x, 9) do(x, 10) do(x, 11) do(x, 12)
+
+/* Rows of a kernel at most: with two sums a row, two vectors of weights and a value fill the 16 or 32 registers. */
 #if LANES == 16
 #define MAX_PASS_ROWS 12
-#define FOR_PASSES(do, x) do(x, 1) do(x, 2) do(x, 3) do(x, 4) do(x, 5) do(x, 6) FOR_MORE_PASSES(do, x)
-#define FOR_MORE_PASSES(do, x) do(x, 7) do(x, 8) do(x, 9) do(x, 10) do(x, 11) do(x, 12)
+#define FOR_PASSES(do, x) FOR_12_ROWS(do, x)
 #else
 #define MAX_PASS_ROWS 6
-#define FOR_PASSES(do, x) do(x, 1) do(x, 2) do(x, 3) do(x, 4) do(x, 5) do(x, 6)
+#define FOR_PASSES(do, x) FOR_6_ROWS(do, x)
 #endif
 
 /* Rows [M, K] of floats, `stride` values apart. */

@@ -74,7 +74,7 @@ static void multiply_vectors(const matrix_t *matrix, const input_t *input, int64
     const int64_t num_packed_chunks = layout->block_size / chunk_features(matrix->bits);
     pass_t passes[MAX_PANEL_ROWS];
     const int64_t num_passes =
-        plan_passes(num_rows, is_direct ? precision->max_direct_passes : precision->max_panel_passes, passes);
+        plan_passes(num_rows, is_direct ? precision->direct_kernel_rows : precision->panel_kernel_rows, passes);
     kernel_t kernels[MAX_PANEL_ROWS];
     for (int64_t pass = 0; pass < num_passes; pass++) kernels[pass] = precision->kernel_of(bits, passes[pass].num_rows);
     block_t block = {.row_bytes = input->row_bytes, .num_chunks = layout->block_size / chunk_features(bits)};

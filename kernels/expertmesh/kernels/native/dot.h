@@ -51,11 +51,11 @@ typedef void (*runner_t)(const run_t *);
 
 /* The integers that rows are rounded to. */
 typedef struct {
-    int64_t part_size;         /* features of a block that share a scale; 0: all */
-    int64_t tile_bytes;        /* features of a product of AMX's tiles */
-    int64_t min_tiled_rows;    /* from so many on, AMX's tiles are faster */
-    int64_t max_direct_rows;   /* beyond, codes are first unpacked to a panel */
-    int64_t max_direct_passes, max_panel_passes; /* rows of a kernel for packed codes, and for a panel */
+    int64_t part_size;       /* features of a block that share a scale; 0: all */
+    int64_t tile_bytes;      /* features of a product of AMX's tiles */
+    int64_t min_tiled_rows;  /* from so many on, AMX's tiles are faster: by arithmetic, it was not measured */
+    int64_t max_direct_rows; /* beyond, codes are first unpacked to a panel */
+    int64_t direct_kernel_rows, panel_kernel_rows; /* rows of a kernel at most: of packed codes, of a panel */
     /* Bytes of a row's values in a block. */
     int64_t (*row_bytes)(int64_t block_size, int form);
     /* Pack the codes of one output in one block, first feature first, into words that lie TILE apart. */
@@ -147,12 +147,10 @@ static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_bl
     }
 }
 
-/* An `add_block` for each number of rows, and the names of those for codes of so many bits. */
+/* An `add_block` for a number of rows, and its place among those for codes of so many bits. */
 #define KERNEL(bits, rows) \
     static ALWAYS_INLINE void add_block_##bits##_##rows(const block_t *block) { add_block(block, bits, rows); }
-#define KERNELS(bits) FOR_PASSES(KERNEL, bits)
 #define NAME(bits, rows) [rows] = add_block_##bits##_##rows,
-#define NAMES(bits) {FOR_PASSES(NAME, bits)}
 
 /* The same for whole runs of blocks. */
 #define RUNNER(bits, rows) \

@@ -10,6 +10,15 @@
 
 #define PART 32
 
+/* Rows of a kernel: each has 2 x 2 sums. */
+#if LANES == 16
+#define MAX_ROWS 6
+#define FOR_ROWS(do, x) FOR_6_ROWS(do, x)
+#else
+#define MAX_ROWS 4
+#define FOR_ROWS(do, x) FOR_4_ROWS(do, x)
+#endif
+
 static ALWAYS_INLINE void pack_chunks(const uint8_t *codes, const int bits, int64_t num_chunks, uint32_t *words) {
     for (int64_t chunk = 0; chunk < num_chunks; chunk++, codes += chunk_features(bits)) {
         uint32_t word = 0;
@@ -54,13 +63,13 @@ static ALWAYS_INLINE floats add_shifted(floats sum, floats products, floats zero
 
 static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const int num_rows) {
     const int per_byte = 8 / bits;
-    floats sums[MAX_PASS_ROWS][HALVES];
+    floats sums[MAX_ROWS][HALVES];
 #pragma GCC unroll 16
     for (int row = 0; row < num_rows; row++) sums[row][0] = sums[row][1] = zero_floats();
     const uint32_t *codes = block->codes;
     const int64_t num_parts = block->row_bytes / PART;
     for (int64_t part = 0; part < num_parts; part++) {
-        ints quads[MAX_PASS_ROWS][HALVES];
+        ints quads[MAX_ROWS][HALVES];
 #pragma GCC unroll 16
         for (int row = 0; row < num_rows; row++) quads[row][0] = quads[row][1] = zero_ints();
         const char *values = block->values + part * PART;
@@ -102,11 +111,11 @@ static ALWAYS_INLINE void add_block(const block_t *block, const int bits, const 
             *sum = add_shifted(*sum, sums[row][half], zeros[half], scales[half], row_sums[row]);
 }
 
-KERNELS(2) KERNELS(4)
+FOR_ROWS(KERNEL, 2) FOR_ROWS(KERNEL, 4)
 RUNNERS(2) RUNNERS(4)
 
 static kernel_t kernel_of(int bits, int64_t num_rows) {
-    static const kernel_t kernels[][MAX_PASS_ROWS + 1] = {[2] = NAMES(2), [4] = NAMES(4)};
+    static const kernel_t kernels[][MAX_ROWS + 1] = {[2] = {FOR_ROWS(NAME, 2)}, [4] = {FOR_ROWS(NAME, 4)}};
     return kernels[bits][num_rows];
 }
 
@@ -181,7 +190,7 @@ const precision_t int8dot = {
     .tile_bytes = PART,
     .min_tiled_rows = 10,
     .max_direct_rows = MAX_PANEL_ROWS,
-    .max_direct_passes = LANES == 16 ? 6 : 4, /* with 2 x 2 sums a row, registers are left for unpacking */
+    .direct_kernel_rows = MAX_ROWS,
     .row_bytes = row_bytes,
     .pack = pack,
     .quantize = quantize,
