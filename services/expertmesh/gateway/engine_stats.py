@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from expertmesh.counting.histogram import Histogram
 from expertmesh.errors import ExpertmeshError, QueueFullError
-from expertmesh.gateway.histogram import Histogram
 from expertmesh.gateway.observer import Interruption, Outcome, StepSummary
 from expertmesh.gateway.request import FinishReason, Sequence
 

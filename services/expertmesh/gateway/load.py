@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from expertmesh.gateway.histogram import Histogram
-from expertmesh.gateway.moving_mean import MovingMean
+from expertmesh.counting.histogram import Histogram
+from expertmesh.counting.moving_mean import MovingMean
 from expertmesh.model.experts import Experts, LayerCall
 
 DEMAND_WINDOW_SECONDS = 10.0

@@ -1,7 +1,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Theirs
 
-from expertmesh.gateway.histogram import Histogram
+from expertmesh.counting.histogram import Histogram
 from expertmesh.gateway.metrics.families import expert_histograms, histogram
 
 VALUES = (0.004, 0.01, 0.02, 5.0, 70.0)

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from expertmesh.gateway.histogram import Histogram
+from expertmesh.counting.histogram import Histogram
 
 
 def counter(name: str, text: str, value: float) -> CounterMetricFamily:

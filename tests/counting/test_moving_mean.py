@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from expertmesh.gateway.moving_mean import MovingMean
+from expertmesh.counting.moving_mean import MovingMean
 
 
 def test_a_level_is_approached_by_the_rule_of_its_window():

@@ -1,4 +1,4 @@
-from expertmesh.gateway.histogram import Histogram
+from expertmesh.counting.histogram import Histogram
 
 
 def test_a_value_falls_into_the_first_bucket_that_holds_it():
