@@ -18,11 +18,11 @@ import uvloop
 from report import Row, parse_arguments, show
 from servers import connected_pool, serve_layer, server_processes
 
-from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
-from expertmesh.gateway.load import ExpertLoadCounter
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
+from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.memory import keep_freed_memory
 

@@ -19,8 +19,8 @@ import uvloop
 from report import Row, parse_arguments, show
 from servers import connected_pool, serve_layer, server_processes
 
-from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
-from expertmesh.gateway.load import ExpertLoadCounter
+from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
 from expertmesh.rpc.memory import keep_freed_memory

@@ -12,8 +12,8 @@ import torch
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.expert.server import ExpertServerConfig, running
 from expertmesh.expert.store import ExpertStore
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.backend import GroupedFFN
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.wire.info import ServerInfo
 
 FINGERPRINT = "benchmark"

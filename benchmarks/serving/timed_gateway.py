@@ -13,9 +13,9 @@ from typing import Any
 
 from expertmesh.cli.main import main as run_command
 from expertmesh.gateway import runner
-from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.runner import ModelRunner
 from expertmesh.gateway.scheduler import Chunk
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 from serving.trace import Trace
 

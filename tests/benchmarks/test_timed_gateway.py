@@ -7,8 +7,8 @@ from serving.trace import Trace, length, shares
 
 from expertmesh.client import Sampling
 from expertmesh.gateway import runner
-from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.runner import ModelRunner
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 
 WRAPPED = [(Decoder, name) for name in DECODER_PARTS] + [

@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.engine_stats import EngineStats
-from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.metrics.exposition import Metrics, MetricsConfig
 from expertmesh.gateway.scheduler import Scheduler, SchedulerConfig
 from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.wire.info import ServerInfo
 from expertmesh.wire.model_info import ModelInfo
 

@@ -18,14 +18,14 @@ from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import split
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
-from expertmesh.gateway.load import ExpertLoadCounter
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
+from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder

@@ -10,8 +10,8 @@ import pytest
 from http_serving import MODEL, QUESTION, serving
 from integration_mesh import run_mesh
 
-from expertmesh.gateway.dispatcher import DispatchConfig
 from expertmesh.gateway.scheduler import SchedulerConfig
+from expertmesh.mesh.dispatcher import DispatchConfig
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK = {"messages": [{"role": "user", "content": QUESTION}]}

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.dispatcher import RemoteExperts
 from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.engine_stats import EngineStats
 from expertmesh.gateway.generator import TextGenerator
-from expertmesh.gateway.load import CountedExperts, ExpertLoadCounter
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.request import Limits
 from expertmesh.gateway.runner import ModelRunner
 from expertmesh.gateway.scheduler import Scheduler
 from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.dispatcher import RemoteExperts
+from expertmesh.mesh.expert_load import CountedExperts, ExpertLoadCounter
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.compute import ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
@@ -68,15 +68,15 @@ def _make_state(config: GatewayConfig, model: LoadedModel, plan: CachePlan) -> G
     stats = EngineStats()
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
     pool = None if config.discovery is None else ReplicaPool(config.discovery, model.fingerprint)
-    load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
-    return GatewayState(stats, load, Scheduler(config.scheduler, blocks, stats), blocks, pool)
+    expert_load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
+    return GatewayState(stats, expert_load, Scheduler(config.scheduler, blocks, stats), blocks, pool)
 
 
 def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer) -> Experts:
     if state.pool is not None:
-        return RemoteExperts(state.pool, config.dispatch, state.load, tracer=tracer)
+        return RemoteExperts(state.pool, config.dispatch, state.expert_load, tracer=tracer)
     assert model.local_experts is not None
-    return CountedExperts(model.local_experts, state.load)
+    return CountedExperts(model.local_experts, state.expert_load)
 
 
 def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:

@@ -23,8 +23,8 @@ from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
 from expertmesh.gateway.metrics import route as metrics_route
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.gateway.scheduler import Scheduler
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer

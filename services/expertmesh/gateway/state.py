@@ -1,35 +1,16 @@
 """The parts of a gateway that can be asked how it is. Knows who knows what, not how it is told to anybody."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.engine_stats import EngineStats
-from expertmesh.gateway.load import ExpertLoadCounter
-from expertmesh.gateway.pool import ReplicaPool
-from expertmesh.gateway.replica import Replica
 from expertmesh.gateway.scheduler import Scheduler
-
-
-class ReplicaState(Enum):
-    """Whether a replica can be called; names as in ``load.proto``, which says what each means."""
-
-    READY = "ready"
-    CONNECTING = "connecting"
-    EJECTED = "ejected"
-    RETIRED = "retired"
-
-
-def state_of(replica: Replica) -> ReplicaState:
-    """Tell in one word how a replica is."""
-    if replica.is_retired:
-        return ReplicaState.RETIRED
-    if replica.health.is_ejected(time.monotonic()):
-        return ReplicaState.EJECTED
-    return ReplicaState.READY if replica.is_ready else ReplicaState.CONNECTING
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import ReplicaState, state_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +18,7 @@ class GatewayState:
     """What a running gateway counts; without a ``pool`` all experts live in its own process."""
 
     stats: EngineStats
-    load: ExpertLoadCounter
+    expert_load: ExpertLoadCounter
     scheduler: Scheduler
     blocks: BlockPool
     pool: ReplicaPool | None

@@ -4,9 +4,9 @@ from expertmesh.client import AsyncClient
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.blocks import BlockPool
 from expertmesh.gateway.engine_stats import EngineStats
-from expertmesh.gateway.load import ExpertLoadCounter
 from expertmesh.gateway.scheduler import Scheduler, SchedulerConfig
 from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import load_pb2, load_pb2_grpc
 

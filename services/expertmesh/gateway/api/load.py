@@ -10,10 +10,11 @@ import numpy as np
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.load_rates import rates
-from expertmesh.gateway.load import balancedness, shares
-from expertmesh.gateway.replica import Replica
-from expertmesh.gateway.replica_stats import CallTimes
-from expertmesh.gateway.state import GatewayState, state_of
+from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.expert_load import balancedness, shares
+from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import state_of
+from expertmesh.mesh.replica_stats import CallTimes
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import load_pb2 as pb
 from expertmesh.v1 import load_pb2_grpc
@@ -58,7 +59,7 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
 
     def load(self) -> pb.GetLoadResponse:
         """Say what has been counted until now."""
-        totals = self._state.load.totals()
+        totals = self._state.expert_load.totals()
         return pb.GetLoadResponse(
             experts=[
                 self._expert_load(expert, tokens, share)
@@ -83,7 +84,7 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         )
 
     def _expert_load(self, expert: int, tokens: int, share: float) -> pb.ExpertLoad:
-        load = self._state.load
+        load = self._state.expert_load
         recent = [times for replica in self._state.replicas_of(expert) for times in replica.stats.recent]
         p50, p99 = _latencies_ns(recent)
         return pb.ExpertLoad(

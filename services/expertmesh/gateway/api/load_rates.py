@@ -1,6 +1,6 @@
 """Rates between two answers of GetLoad. Knows the messages and arithmetic, not where they come from."""
 
-from expertmesh.gateway.load import balancedness, shares
+from expertmesh.mesh.expert_load import balancedness, shares
 from expertmesh.v1 import load_pb2 as pb
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from expertmesh.gateway.load import ExpertLoadCounter, balancedness, shares
 from expertmesh.gateway.metrics.families import counters, expert_counters, expert_gauges, expert_histograms, gauge
 from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.expert_load import ExpertLoadCounter, balancedness, shares
 
 
 class ExpertsCollector(Collector):
@@ -19,7 +19,7 @@ class ExpertsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        load = self._state.load
+        load = self._state.expert_load
         yield from _tokens(load)
         if self._by_layer:
             yield _layer_tokens(load)
@@ -36,7 +36,7 @@ class ExpertsCollector(Collector):
         family = GaugeMetricFamily(
             "expertmesh_expert_replicas", "Known replicas of an expert.", labels=["expert", "state"]
         )
-        for expert in range(self._state.load.num_experts):
+        for expert in range(self._state.expert_load.num_experts):
             for state, count in self._state.count_replicas(expert).items():
                 family.add_metric([str(expert), state.value], count)
         return family

@@ -10,8 +10,8 @@ import torch
 
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
-from expertmesh.gateway.pool import ReplicaPool
-from expertmesh.gateway.replica import Replica
+from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.mesh.replica import Replica
 from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, encode_response

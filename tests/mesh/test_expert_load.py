@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from expertmesh.gateway.load import DEMAND_WINDOW_SECONDS, ExpertLoadCounter, balancedness, shares
+from expertmesh.mesh.expert_load import DEMAND_WINDOW_SECONDS, ExpertLoadCounter, balancedness, shares
 
 
 class Clock:

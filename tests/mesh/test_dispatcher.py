@@ -15,10 +15,10 @@ from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.errors import ComputeError, ExpertUnavailableError
-from expertmesh.gateway.dispatcher import DispatchConfig, RemoteExperts
-from expertmesh.gateway.load import ExpertLoadCounter
-from expertmesh.gateway.pool import ReplicaPool
 from expertmesh.kernels.reference import ReferenceBackend
+from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.experts import LayerCall, LocalExperts
 

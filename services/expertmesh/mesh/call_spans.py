@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from expertmesh.gateway.replica import Replica, Ticket
+from expertmesh.mesh.replica import Replica, Ticket
 from expertmesh.tracing.tracer import SpanKind, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 

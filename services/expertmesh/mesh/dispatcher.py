@@ -16,11 +16,11 @@ import torch
 
 from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
-from expertmesh.gateway.call_spans import send_traced
-from expertmesh.gateway.load import ExpertLoadCounter, StepLoad
-from expertmesh.gateway.pool import ReplicaPool
-from expertmesh.gateway.replica import Replica, ReplicaLostError, Ticket
 from expertmesh.kernels.moe import add_rows
+from expertmesh.mesh.call_spans import send_traced
+from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
+from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.mesh.replica import Replica, ReplicaLostError, Ticket
 from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call

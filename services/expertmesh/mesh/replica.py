@@ -17,7 +17,7 @@ import grpc
 
 from expertmesh.discovery.picker import Health
 from expertmesh.errors import ExpertmeshError, FingerprintMismatchError
-from expertmesh.gateway.replica_stats import CallTimes, ReplicaStats
+from expertmesh.mesh.replica_stats import CallTimes, ReplicaStats
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc

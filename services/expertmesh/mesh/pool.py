@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
 from expertmesh.discovery.picker import leave_out_ejected
-from expertmesh.gateway.replica import Replica
+from expertmesh.mesh.replica import Replica
 
 
 class ReplicaPool:

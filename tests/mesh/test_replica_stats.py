@@ -1,4 +1,4 @@
-from expertmesh.gateway.replica_stats import NUM_RECENT_CALLS, CallTimes, ReplicaStats
+from expertmesh.mesh.replica_stats import NUM_RECENT_CALLS, CallTimes, ReplicaStats
 
 
 def test_all_calls_are_counted_and_the_recent_ones_are_kept():

@@ -1,0 +1,25 @@
+import asyncio
+import random
+import time
+
+from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import ReplicaState, state_of
+from expertmesh.v1 import load_pb2
+
+
+def test_a_replica_is_connecting_then_ejected_then_retired():
+    async def run() -> list[ReplicaState]:
+        replica = Replica("127.0.0.1:1", "f00d", on_change=lambda: None)
+        states = [state_of(replica)]
+        for _ in range(3):
+            replica.health = replica.health.after_error(time.monotonic(), random.Random(0))
+        states.append(state_of(replica))
+        replica.retire()
+        return [*states, state_of(replica)]
+
+    assert asyncio.run(run()) == [ReplicaState.CONNECTING, ReplicaState.EJECTED, ReplicaState.RETIRED]
+
+
+def test_states_have_the_names_of_the_message():
+    ours = {f"REPLICA_STATE_{state.name}" for state in ReplicaState}
+    assert ours | {"REPLICA_STATE_UNSPECIFIED"} == set(load_pb2.ReplicaState.keys())
