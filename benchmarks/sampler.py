@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from report import Row, parse_arguments, show
 
-from expertmesh.gateway.noise import noise
+from expertmesh.engine.noise import noise
 from expertmesh.model.sampler import SamplingRow, sample
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.memory import keep_freed_memory

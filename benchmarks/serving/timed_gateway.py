@@ -12,9 +12,9 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from expertmesh.cli.main import main as run_command
-from expertmesh.gateway import runner
-from expertmesh.gateway.runner import ModelRunner
-from expertmesh.gateway.scheduler import Chunk
+from expertmesh.engine import runner
+from expertmesh.engine.runner import ModelRunner
+from expertmesh.engine.scheduler import Chunk
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 from serving.trace import Trace

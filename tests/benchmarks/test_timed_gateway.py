@@ -6,8 +6,8 @@ from serving.timed_gateway import DECODER_PARTS, Stopwatch
 from serving.trace import Trace, length, shares
 
 from expertmesh.client import Sampling
-from expertmesh.gateway import runner
-from expertmesh.gateway.runner import ModelRunner
+from expertmesh.engine import runner
+from expertmesh.engine.runner import ModelRunner
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 

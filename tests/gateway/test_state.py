@@ -1,7 +1,7 @@
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.engine_stats import EngineStats
-from expertmesh.gateway.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool

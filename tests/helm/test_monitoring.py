@@ -14,11 +14,11 @@ import yaml
 from exposition import Samples
 from prometheus_client import CollectorRegistry, generate_latest
 
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.stats import EngineStats
 from expertmesh.expert.metrics import ExpertMetrics
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.engine_stats import EngineStats
 from expertmesh.gateway.metrics.exposition import Metrics, MetricsConfig
-from expertmesh.gateway.scheduler import Scheduler, SchedulerConfig
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.wire.info import ServerInfo

@@ -9,8 +9,8 @@ import pytest
 from integration_mesh import Mesh, run_mesh
 
 from expertmesh.client import Answer, AsyncClient, Client, Output, RetryPolicy, Sampling
+from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import ApiKeyError, GatewayBusyError, InvalidRequestError
-from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.text.tokenizer import Tokenizer
 
 PROMPT = [1, *range(300, 340)]

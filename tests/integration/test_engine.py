@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from integration_mesh import QUARTERS, Mesh, cache_bytes, run_mesh
 
+from expertmesh.engine.loop import TokenDelta
+from expertmesh.engine.request import FinishReason, Request
+from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
-from expertmesh.gateway.engine import TokenDelta
-from expertmesh.gateway.request import FinishReason, Request
-from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.model.sampling import Choice, SamplingParams
 
 # With the logarithm of every token's probability, so that equal means equal logits.

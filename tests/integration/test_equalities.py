@@ -4,7 +4,7 @@ import pytest
 import torch
 from integration_mesh import QUARTERS, cache_bytes, run_mesh
 
-from expertmesh.gateway.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler import SchedulerConfig
 
 
 def generate_each(directory, prompts, num_tokens=48, **mesh_config) -> list[list[int]]:

@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from integration_mesh import Mesh, run_mesh
 
+from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generator import GenerationRequest, TextGenerator
-from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind

@@ -10,7 +10,7 @@ import pytest
 from http_serving import MODEL, QUESTION, serving
 from integration_mesh import run_mesh
 
-from expertmesh.gateway.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.mesh.dispatcher import DispatchConfig
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -9,12 +9,12 @@ from exposition import Samples
 from integration_mesh import QUARTERS, Mesh, run_mesh, silent
 
 from expertmesh.client import Output, Sampling
+from expertmesh.engine.request import Request
+from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.expert import server as expert_server
 from expertmesh.expert.server import ExpertServerConfig
 from expertmesh.gateway.metrics.exposition import MetricsConfig
-from expertmesh.gateway.request import Request
-from expertmesh.gateway.scheduler import SchedulerConfig
 from expertmesh.model.sampling import SamplingParams
 
 NUM_LAYERS, NUM_CHOICES = 2, 2

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from expertmesh.gateway.noise import noise
+from expertmesh.engine.noise import noise
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import Choice, SamplingParams
 

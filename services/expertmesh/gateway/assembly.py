@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.engine import Engine
-from expertmesh.gateway.engine_stats import EngineStats
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.loop import Engine
+from expertmesh.engine.request import Limits
+from expertmesh.engine.runner import ModelRunner
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
+from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel
-from expertmesh.gateway.request import Limits
-from expertmesh.gateway.runner import ModelRunner
-from expertmesh.gateway.scheduler import Scheduler
-from expertmesh.gateway.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import CountedExperts, ExpertLoadCounter

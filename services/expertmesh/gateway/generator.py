@@ -6,10 +6,10 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from expertmesh.engine.loop import Engine, TokenDelta
+from expertmesh.engine.request import Constraint, FinishReason, Request
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.engine import Engine, TokenDelta
 from expertmesh.gateway.merge import merge
-from expertmesh.gateway.request import Constraint, FinishReason, Request
 from expertmesh.model.sampling import MAX_SEED, Choice, SamplingParams
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.detokenizer import Detokenizer

@@ -9,10 +9,10 @@ import torch
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import Discovery
+from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.sizing import choose_dtype
 from expertmesh.gateway.defaults import read_defaults, read_eos_ids
 from expertmesh.gateway.metrics.exposition import MetricsConfig
-from expertmesh.gateway.scheduler import SchedulerConfig
-from expertmesh.gateway.sizing import choose_dtype
 from expertmesh.kernels.backend import Backend
 from expertmesh.mesh.dispatcher import DispatchConfig
 from expertmesh.model.backends import log_backend, open_backend

@@ -10,11 +10,12 @@ from typing import Any
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.loop import Engine
+from expertmesh.engine.scheduler import Scheduler
 from expertmesh.gateway.api.generation import GenerationServicer
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.assembly import Core, assemble
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.engine import Engine
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.server import HttpServer
@@ -23,7 +24,6 @@ from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
 from expertmesh.gateway.metrics import route as metrics_route
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.scheduler import Scheduler
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.engine_stats import EngineStats
-from expertmesh.gateway.scheduler import Scheduler
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.stats import EngineStats
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica

@@ -3,6 +3,7 @@ import json
 import pytest
 from starlette.exceptions import HTTPException
 
+from expertmesh.engine.loop import EngineError
 from expertmesh.errors import (
     ComputeError,
     ExpertUnavailableError,
@@ -10,7 +11,6 @@ from expertmesh.errors import (
     PromptTooLongError,
     QueueFullError,
 )
-from expertmesh.gateway.engine import EngineError
 from expertmesh.gateway.http.errors import (
     ModelNotFoundError,
     ParameterError,

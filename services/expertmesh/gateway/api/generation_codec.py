@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generator import GenerationRequest, TextDelta
-from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.template import Message

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from expertmesh.gateway.engine_stats import EngineStats
+from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.metrics.families import counter, counters, gauge, histogram
 from expertmesh.gateway.state import GatewayState
 

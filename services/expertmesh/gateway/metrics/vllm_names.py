@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from expertmesh.gateway.request import FinishReason
+from expertmesh.engine.request import FinishReason
 
 NAMES = {
     "expertmesh_running_requests": "vllm:num_requests_running",

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 from uuid import uuid4
 
+from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generator import TextDelta, TextGenerator
 from expertmesh.gateway.http.openai import replies
-from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import Choice
 from expertmesh.wire.model_info import ModelInfo
 

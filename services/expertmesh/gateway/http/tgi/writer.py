@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
 from expertmesh.gateway.http.openai.common import by_answer, token_text
 from expertmesh.gateway.http.tgi import models
-from expertmesh.gateway.request import FinishReason
 from expertmesh.model.sampling import MAX_SEED
 
 FINISH_REASONS: Mapping[FinishReason | None, models.FinishReason] = {

@@ -1,11 +1,11 @@
-"""How much of the device a gateway takes: dtype of activations, blocks of the KV cache. Knows bytes."""
+"""How much of the device an engine takes: dtype of activations, blocks of the KV cache. Knows bytes."""
 
 from dataclasses import dataclass
 
 import torch
 
+from expertmesh.engine.free_memory import free_memory_bytes
 from expertmesh.errors import ConfigError
-from expertmesh.gateway.memory import free_memory_bytes
 from expertmesh.model.config import ModelConfig
 from expertmesh.model.kv_cache import bytes_per_token
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from expertmesh.counting.histogram import Histogram
+from expertmesh.engine.observer import Interruption, Outcome, StepSummary
+from expertmesh.engine.request import FinishReason, Sequence
 from expertmesh.errors import ExpertmeshError, QueueFullError
-from expertmesh.gateway.observer import Interruption, Outcome, StepSummary
-from expertmesh.gateway.request import FinishReason, Sequence
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 20.0, 120.0)

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.observer import NullObserver
+from expertmesh.engine.request import Request, Sequence
+from expertmesh.engine.scheduler import Chunk, Scheduler, SchedulerConfig
 from expertmesh.errors import QueueFullError
-from expertmesh.gateway.blocks import BlockPool
-from expertmesh.gateway.observer import NullObserver
-from expertmesh.gateway.request import Request, Sequence
-from expertmesh.gateway.scheduler import Chunk, Scheduler, SchedulerConfig
 from expertmesh.model.sampling import SamplingParams
 
 FRESH = count(1000)

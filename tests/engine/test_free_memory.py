@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from expertmesh.gateway.memory import free_memory_bytes
+from expertmesh.engine.free_memory import free_memory_bytes
 
 MEMINFO = "MemTotal:       24000 kB\nMemFree:        100 kB\nMemAvailable:   1000 kB\n"
 

@@ -4,8 +4,11 @@ import torch
 
 from expertmesh.model.experts import Experts, LayerCall
 
+# Experts of one row, layer by layer [L], the one with the most weight first [A].
+Route = tuple[tuple[int, ...], ...]
 
-class ExpertTrace:
+
+class RecordedExperts:
     """Experts, wherever they run, with a note of the choices in ``rows`` [S'] of the step."""
 
     def __init__(self, experts: Experts, rows: torch.Tensor) -> None:
@@ -18,7 +21,7 @@ class ExpertTrace:
         self._layers.append(call.topk_ids[self._rows])  # [S', A]
         return await self._experts(call)
 
-    def routes(self) -> list[tuple[tuple[int, ...], ...]]:
-        """Experts of each noted row, layer by layer [L], the one with the most weight first [A]."""
+    def routes(self) -> list[Route]:
+        """Return the experts of each noted row [S']."""
         rows = torch.stack(self._layers, dim=1).tolist()  # [S', L, A]
         return [tuple(tuple(experts) for experts in layers) for layers in rows]

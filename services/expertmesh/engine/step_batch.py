@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from expertmesh.gateway.scheduler import Chunk
+from expertmesh.engine.scheduler import Chunk
 from expertmesh.model.batch import StepBatch
 
 

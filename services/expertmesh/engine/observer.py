@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from expertmesh.engine.request import FinishReason, Sequence
 from expertmesh.errors import ExpertmeshError
-from expertmesh.gateway.request import FinishReason, Sequence
 
 
 class Interruption(Enum):

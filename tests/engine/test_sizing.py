@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from expertmesh.engine.sizing import choose_dtype, plan_cache
 from expertmesh.errors import ConfigError
-from expertmesh.gateway.sizing import choose_dtype, plan_cache
 from expertmesh.model.config import ModelConfig
 
 # 2 layers x 2 heads x width 4, keys and values in float32: 128 bytes a token, 2048 bytes a block of 16.

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.gateway.lookup import SIZES, PromptLookup
+from expertmesh.engine.drafts import SIZES, PromptLookup
 
 
 def test_what_followed_the_last_time_is_proposed():

@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from expertmesh.engine.blocks import ROOT, BlockPool
+from expertmesh.engine.observer import NullObserver, SchedulerObserver
+from expertmesh.engine.request import Sequence
 from expertmesh.errors import QueueFullError
-from expertmesh.gateway.blocks import ROOT, BlockPool
-from expertmesh.gateway.observer import NullObserver, SchedulerObserver
-from expertmesh.gateway.request import Sequence
 
 
 @dataclass(frozen=True)

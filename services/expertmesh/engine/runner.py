@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import torch
 
-from expertmesh.gateway.layout import WantedRows, build_batch, split_chunks, wanted_rows
-from expertmesh.gateway.noise import noise
-from expertmesh.gateway.scheduler import Chunk
-from expertmesh.gateway.step_spans import TracedExperts
-from expertmesh.gateway.trace import ExpertTrace
+from expertmesh.engine.noise import noise
+from expertmesh.engine.routes import RecordedExperts, Route
+from expertmesh.engine.scheduler import Chunk
+from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, wanted_rows
+from expertmesh.engine.step_spans import TracedExperts
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.decoder import Decoder
@@ -27,9 +27,6 @@ from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 R = TypeVar("R")
-
-# Experts of one row [L][A].
-Route = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,9 @@ class ModelRunner:
         self, batch: StepBatch, experts: Experts, wants_routes: bool
     ) -> tuple[torch.Tensor, list[Route]]:
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
-        trace = ExpertTrace(experts, batch.sample_rows) if wants_routes else None
-        logits = await self._decoder.forward(batch, self._cache, trace or experts, self._compute)
-        return logits, trace.routes() if trace else []
+        recorded = RecordedExperts(experts, batch.sample_rows) if wants_routes else None
+        logits = await self._decoder.forward(batch, self._cache, recorded or experts, self._compute)
+        return logits, recorded.routes() if recorded else []
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:
         """Score and sample; ``logits`` and ``routes`` hold the wanted rows of all chunks, one after the other."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from expertmesh.gateway.noise import noise
+from expertmesh.engine.noise import noise
 
 COUNT = 20_000
 BINS = 100

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from expertmesh.engine.observer import EngineObserver, Interruption, NullObserver, Outcome, StepSummary
+from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
+from expertmesh.engine.routes import Route
+from expertmesh.engine.runner import ChunkOutput, ModelRunner
+from expertmesh.engine.scheduler import Chunk, Scheduler
+from expertmesh.engine.step_spans import trace_step
 from expertmesh.errors import ExpertmeshError
-from expertmesh.gateway.observer import EngineObserver, Interruption, NullObserver, Outcome, StepSummary
-from expertmesh.gateway.request import FinishReason, Limits, Request, Sequence
-from expertmesh.gateway.runner import ChunkOutput, ModelRunner, Route
-from expertmesh.gateway.scheduler import Chunk, Scheduler
-from expertmesh.gateway.step_spans import trace_step
 from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
 

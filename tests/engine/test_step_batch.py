@@ -1,8 +1,8 @@
 import torch
 
-from expertmesh.gateway.layout import build_batch
-from expertmesh.gateway.request import Request, Sequence
-from expertmesh.gateway.scheduler import Chunk
+from expertmesh.engine.request import Request, Sequence
+from expertmesh.engine.scheduler import Chunk
+from expertmesh.engine.step_batch import build_batch
 from expertmesh.model.sampling import SamplingParams
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
+from expertmesh.engine.observer import Interruption, StepSummary
+from expertmesh.engine.request import FinishReason, Request, Sequence
+from expertmesh.engine.stats import INVALID, QUEUE_FULL, EngineStats
 from expertmesh.errors import InvalidRequestError, QueueFullError
-from expertmesh.gateway.engine_stats import INVALID, QUEUE_FULL, EngineStats
-from expertmesh.gateway.observer import Interruption, StepSummary
-from expertmesh.gateway.request import FinishReason, Request, Sequence
 from expertmesh.model.sampling import SamplingParams
 
 

@@ -7,9 +7,9 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from expertmesh.engine.blocks import ROOT
+from expertmesh.engine.drafts import PromptLookup
 from expertmesh.errors import InvalidRequestError, PromptTooLongError
-from expertmesh.gateway.blocks import ROOT
-from expertmesh.gateway.lookup import PromptLookup
 from expertmesh.model.sampling import Choice, SamplingParams
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from expertmesh.gateway.scheduler import Chunk
+from expertmesh.engine.scheduler import Chunk
 from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.tracing.tracer import Tracer, ending
 

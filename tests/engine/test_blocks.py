@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.gateway.blocks import ROOT, BlockPool
+from expertmesh.engine.blocks import ROOT, BlockPool
 
 
 def test_a_block_belongs_to_one_holder_at_a_time():

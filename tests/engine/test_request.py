@@ -1,7 +1,7 @@
 import pytest
 
+from expertmesh.engine.request import Limits, Request
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.request import Limits, Request
 from expertmesh.model.sampling import SamplingParams
 
 LIMITS = Limits(max_model_len=8, vocab_size=100)
