@@ -1,7 +1,7 @@
-"""Dispatch and combine: rows of a layer to the replicas that host their experts, and the answers added up.
+"""Dispatch and combine: calls to the replicas that host chosen experts, sent again where they fail.
 
-Knows replicas and rows, not what a layer or an expert computes. Alphabet: T rows of the step, A experts chosen per row,
-U rows of one call, D hidden width.
+Knows replicas and calls; call_rows.py knows the rows in them, retry.py which failures pass. Alphabet: T rows of the
+step, U rows of one call, D hidden width.
 """
 
 import asyncio
@@ -15,21 +15,17 @@ import numpy as np
 import torch
 
 from expertmesh.discovery.picker import pick_replica
-from expertmesh.errors import ComputeError, ExpertmeshError, ExpertUnavailableError
-from expertmesh.kernels.moe import add_rows
+from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
+from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.call_spans import send_traced
 from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica, ReplicaLostError, Ticket
+from expertmesh.mesh.retry import check_retryable, retry_pauses
 from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call
-from expertmesh.wire.failures import CallFailure, FailureCode
-
-# Reasons for which the same call is worth sending again, to another replica where there is one.
-RETRYABLE = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED})
-FIRST_RETRY_SECONDS = 0.01
-MAX_RETRY_SECONDS = 1.0
+from expertmesh.wire.failures import CallFailure
 
 
 @dataclass(frozen=True)
@@ -53,14 +49,6 @@ class Attempt:
     experts: tuple[int, ...]
     rows: torch.Tensor | None
     tickets: list[Ticket]
-
-
-@dataclass(frozen=True)
-class Partial:
-    """What the experts of one attempt add to their rows: ``values`` [U, D] float32."""
-
-    attempt: Attempt
-    values: torch.Tensor
 
 
 class RemoteExperts:
@@ -94,7 +82,7 @@ class RemoteExperts:
         timeout = self._config.call_timeout_seconds
         step = ExpertCall(call.layer, call.hidden.cpu(), ids, weights, timeout, call.traceparent)
         with self._load.step(call.layer, ids) as load:
-            return _combine(await self._collect(step, load), call.hidden)
+            return combine(await self._collect(step, load), call.hidden)
 
     async def _collect(self, step: ExpertCall, load: StepLoad) -> list[Partial]:
         """Ask until every chosen expert has answered."""
@@ -102,20 +90,20 @@ class RemoteExperts:
         deadline = time.monotonic() + self._config.wait_seconds
         avoid: set[Replica] = set()
         partials: list[Partial] = []
-        pause = FIRST_RETRY_SECONDS
+        pauses = retry_pauses()
         while True:
             assignment = await self._assign(missing, avoid, deadline)
             failure = await self._ask(assignment, step, load, partials, avoid)
             if failure is None:
                 return partials
-            missing.difference_update(*(partial.attempt.experts for partial in partials))
+            missing.difference_update(*(partial.experts for partial in partials))
+            pause = next(pauses)
             if time.monotonic() + pause > deadline:
                 raise ExpertUnavailableError(
                     f"experts {sorted(missing)} of layer {step.layer} did not answer within "
                     f"{self._config.wait_seconds:g} s; last failure: {failure}"
                 ) from failure
             await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_RETRY_SECONDS)
 
     async def _ask(
         self,
@@ -131,9 +119,9 @@ class RemoteExperts:
         try:
             for attempt in attempts:
                 try:
-                    partials.append(Partial(attempt, await self._receive(attempt)))
+                    partials.append(Partial(attempt.experts, attempt.rows, await self._receive(attempt)))
                 except (ReplicaLostError, CallFailure) as error:
-                    failure = _retryable(error, step.layer, attempt.replica)
+                    failure = check_retryable(error, step.layer, attempt.replica.endpoint)
                     load.failed(attempt.experts)
                     avoid.add(attempt.replica)
         finally:
@@ -165,7 +153,7 @@ class RemoteExperts:
         return self._pool.ready(expert)
 
     def _send(self, replica: Replica, experts: tuple[int, ...], step: ExpertCall, load: StepLoad) -> Attempt:
-        rows, call = _select(step, experts)
+        rows, call = select_rows(step, experts)
         parts = split_call(call, self._config.max_message_bytes)
         if step.traceparent:
             tickets = [send_traced(self._tracer, replica, experts, part) for part in parts]
@@ -198,39 +186,3 @@ def _count_answer(
     load.called(experts, time.perf_counter() - ticket.sent, ticket.num_rows, answer.result().partial.nbytes)
     if is_last:
         load.answered(experts)
-
-
-def _retryable(error: ReplicaLostError | CallFailure, layer: int, replica: Replica) -> ExpertmeshError:
-    """Return an error that may pass; raise ComputeError for one that will not."""
-    if isinstance(error, CallFailure) and error.code not in RETRYABLE:
-        raise ComputeError(f"layer {layer} on {replica.endpoint}: {error}") from error
-    return error
-
-
-def _select(step: ExpertCall, experts: tuple[int, ...]) -> tuple[torch.Tensor | None, ExpertCall]:
-    """Pick the rows that chose any of ``experts``, with every other choice masked out."""
-    chosen = (step.topk_ids[..., None] == experts).any(axis=-1)  # [T, A]; isin takes six times as long
-    if chosen.all():
-        return None, step
-    rows = np.flatnonzero(chosen.any(axis=1))  # [U]
-    index = torch.from_numpy(rows)
-    return index, ExpertCall(
-        step.layer,
-        step.hidden.index_select(0, index),
-        np.where(chosen, step.topk_ids, np.int32(-1))[rows],
-        step.topk_weights[rows],
-        step.timeout_seconds,
-        step.traceparent,
-    )
-
-
-def _combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:
-    """Add the partial rows in the order of their experts, whatever the order of arrival."""
-    ordered = sorted(partials, key=lambda partial: partial.attempt.experts)
-    if len(ordered) == 1 and ordered[0].attempt.rows is None:
-        return ordered[0].values.to(hidden.device)
-    total = torch.zeros(hidden.shape, dtype=torch.float32)  # [T, D]
-    for partial in ordered:
-        rows = torch.arange(len(total)) if partial.attempt.rows is None else partial.attempt.rows
-        add_rows(total, rows, partial.values)
-    return total.to(hidden.device)
