@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from integration_mesh import QUARTERS, Mesh, cache_bytes, run_mesh
 
-from expertmesh.engine.loop import TokenDelta
+from expertmesh.engine.door import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError

@@ -1,14 +1,13 @@
-"""Continuous batching: requests join and leave at every step. Knows token streams, not text or transport."""
+"""The loop of the engine: schedule, run, hand out, as long as there is work. Knows steps, not who waits for tokens."""
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from itertools import zip_longest
 
-from expertmesh.engine.observer import EngineObserver, Interruption, NullObserver, Outcome, StepSummary
+from expertmesh.engine.door import Door, TokenDelta
+from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
 from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
 from expertmesh.engine.routes import Route
 from expertmesh.engine.runner import ChunkOutput, ModelRunner
@@ -19,20 +18,6 @@ from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TokenDelta:
-    """The next token of a sequence; ``finish_reason`` is set with the last one.
-
-    The other fields are those of ``TextDelta`` in generator.py.
-    """
-
-    choice: Choice
-    finish_reason: FinishReason | None
-    num_cached_tokens: int = 0
-    prompt_logprobs: tuple[Choice, ...] | None = None
-    routed_experts: Route | None = None
 
 
 class EngineError(ExpertmeshError):
@@ -53,39 +38,19 @@ class Engine:
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
-        self._limits = limits
         self._eos_ids = eos_ids
         self._observer = observer
         self._tracer = tracer
-        self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
-        self._has_work = asyncio.Event()
+        self._door = Door(scheduler, limits, observer)
 
-    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
-        """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
-
-        Raises InvalidRequestError before anything is computed, or the error of the step that failed. Leaving the
-        iterator early frees everything that the request held, and counts as cancelled; whoever has all the text that
-        was wanted sends the reason instead, which ends the iterator.
-        """
-        sequence = self._accept(request)
-        stream = self._streams[sequence]
-        outcome: Outcome = Interruption.CANCELLED
-        try:
-            while True:
-                delta = await stream.get()
-                if isinstance(delta, ExpertmeshError):
-                    raise delta
-                reason = (yield delta) or delta.finish_reason
-                if reason is not None:
-                    outcome = reason
-                    return
-        finally:
-            self._end(sequence, outcome)
+    def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
+        """Yield the tokens of a request, as ``Door.generate`` says."""
+        return self._door.generate(request)
 
     async def run(self) -> None:
         """Run steps until cancelled. A step that fails ends the requests in it; the others go on."""
         while True:
-            await self._has_work.wait()
+            await self._door.wait_for_work()
             started = time.perf_counter()
             chunks = self._scheduler.schedule()
             try:
@@ -101,38 +66,9 @@ class Engine:
             # Steps on local experts never wait for anything: let clients read their tokens in between.
             await asyncio.sleep(0)
 
-    def _accept(self, request: Request) -> Sequence:
-        try:
-            self._limits.check(request)
-            return self._start(request)
-        except ExpertmeshError as error:
-            self._observer.rejected(error)
-            raise
-
-    def _start(self, request: Request) -> Sequence:
-        sampling = request.sampling
-        room = self._limits.max_model_len - len(request.prompt_ids)
-        sequence = Sequence(
-            request,
-            max_tokens=room if sampling.max_tokens is None else min(sampling.max_tokens, room),
-            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-        )
-        self._scheduler.add(sequence)
-        self._streams[sequence] = asyncio.Queue()
-        self._observer.arrived(sequence)
-        self._has_work.set()
-        return sequence
-
-    def _end(self, sequence: Sequence, outcome: Outcome) -> None:
-        if self._streams.pop(sequence, None) is not None:
-            self._scheduler.remove(sequence)
-            self._observer.finished(sequence, outcome)
-        if not self._scheduler.has_work:
-            self._has_work.clear()
-
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
         for chunk, output in zip(chunks, outputs, strict=True):
-            if chunk.sequence not in self._streams:
+            if not self._door.is_awaited(chunk.sequence):
                 continue  # its client left during the step
             try:
                 self._take(chunk, output)
@@ -154,7 +90,7 @@ class Engine:
         if num_new:
             self._observer.produced(sequence, num_new)
         if reason is not None:
-            self._end(sequence, reason)
+            self._door.end(sequence, reason)
 
     def _append(self, sequence: Sequence, choice: Choice, route: Route | None) -> FinishReason | None:
         """Add a token to its sequence and stream; returns why it is the last one, if it is."""
@@ -171,7 +107,7 @@ class Engine:
             prompt_logprobs=tuple(sequence.prompt_logprobs) if is_first and wants_scores else None,
             routed_experts=route if sequence.request.return_routed_experts else None,
         )
-        self._streams[sequence].put_nowait(delta)
+        self._door.hand_out(sequence, delta)
         return reason
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
@@ -185,9 +121,7 @@ class Engine:
 
     def _fail(self, chunks: list[Chunk], error: ExpertmeshError) -> None:
         for chunk in chunks:
-            if stream := self._streams.get(chunk.sequence):
-                stream.put_nowait(error)
-                self._end(chunk.sequence, Interruption.FAILED)
+            self._door.fail(chunk.sequence, error)
 
 
 def _summarize(chunks: list[Chunk], outputs: list[ChunkOutput], seconds: float) -> StepSummary:

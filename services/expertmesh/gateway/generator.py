@@ -6,7 +6,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from expertmesh.engine.loop import Engine, TokenDelta
+from expertmesh.engine.door import TokenDelta
+from expertmesh.engine.loop import Engine
 from expertmesh.engine.request import Constraint, FinishReason, Request
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.merge import merge
