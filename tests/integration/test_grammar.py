@@ -9,7 +9,8 @@ from integration_mesh import Mesh, run_mesh
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generator import GenerationRequest, TextGenerator
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind

@@ -1,101 +1,23 @@
-"""Text in, text out: tokenizer, detokenizer and stop strings around the engine. Knows text, not transport."""
+"""Text in, text out: prompts to ids, and the answers of one request as one stream. Knows text, not transport."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 from statistics import fmean
 
-from expertmesh.engine.door import TokenDelta
 from expertmesh.engine.loop import Engine
-from expertmesh.engine.request import Constraint, FinishReason, Request
-from expertmesh.errors import InvalidRequestError
+from expertmesh.engine.request import Constraint, Request
+from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
-from expertmesh.model.sampling import MAX_SEED, Choice, SamplingParams
+from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
+from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.grammar import Grammar
-from expertmesh.text.stop import StopMatcher
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
-
-MAX_SEQUENCES = 64
-MAX_STOPS = 16
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
-
-    ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i. Text that
-    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there.
-    """
-
-    prompt_ids: tuple[int, ...]
-    sampling: SamplingParams
-    stop: tuple[str, ...] = ()
-    n: int = 1
-    best_of: int | None = None
-    grammar: Grammar | None = None
-    return_routed_experts: bool = False
-    continues_text: bool = False
-
-    @property
-    def begins_text(self) -> bool:
-        """Whether a space before the first word is dropped: a text with a grammar fits it as a whole, without one."""
-        return self.grammar is not None or not self.continues_text
-
-    @property
-    def num_sequences(self) -> int:
-        """Sequences to generate."""
-        return self.best_of or self.n
-
-    def validate(self) -> None:
-        """Raise InvalidRequestError that names the first field out of its range."""
-        if not 1 <= self.n <= MAX_SEQUENCES:
-            raise InvalidRequestError(f"n is {self.n}; it must be from 1 to {MAX_SEQUENCES}", "n")
-        if self.best_of is not None and not self.n <= self.best_of <= MAX_SEQUENCES:
-            raise InvalidRequestError(
-                f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}", "best_of"
-            )
-        if len(self.stop) > MAX_STOPS:
-            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken", "stop")
-        if "" in self.stop:
-            raise InvalidRequestError("stop has an empty string; each must have at least one character", "stop")
-        if self.grammar is not None:
-            self._validate_with_grammar()
-
-    def _validate_with_grammar(self) -> None:
-        """A grammar says where the answer ends: there, end-of-sequence is all that may come."""
-        if self.sampling.ignore_eos:
-            raise InvalidRequestError("ignore_eos is True; with a grammar it must be False", "ignore_eos")
-        if self.sampling.min_tokens > 0:
-            raise InvalidRequestError(
-                f"min_tokens is {self.sampling.min_tokens}; with a grammar it must be 0", "min_tokens"
-            )
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """One more token of answer ``index``, and the text that became certain with it.
-
-    Text may lag behind its token: half a character, or what may be the beginning of a stop string, waits for the next.
-    ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
-    ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
-    computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
-    """
-
-    index: int
-    text: str
-    token: Choice
-    finish_reason: FinishReason | None
-    stop: str | None
-    num_prompt_tokens: int
-    num_cached_tokens: int
-    num_output_tokens: int
-    prompt_logprobs: tuple[Choice, ...] | None = None
-    routed_experts: tuple[tuple[int, ...], ...] | None = None
 
 
 class TextGenerator:
@@ -173,54 +95,10 @@ class TextGenerator:
         """Prepare a grammar in a thread: a large one takes its time."""
         return None if grammar is None else await asyncio.to_thread(self._compiler.compile, grammar)
 
-    async def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
+    def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
-        text = _TextStream(Detokenizer(self._tokenizer, request.begins_text), request.stop)
-        num_output_tokens = 0
-        async with aclosing(self._engine.generate(sequence)) as tokens:
-            async for token in tokens:
-                num_output_tokens += 1
-                piece = text.push(token)
-                if text.stop:
-                    with suppress(StopAsyncIteration):
-                        await tokens.asend(FinishReason.STOP_SEQUENCE)
-                yield TextDelta(
-                    index=index,
-                    text=piece,
-                    token=token.choice,
-                    finish_reason=FinishReason.STOP_SEQUENCE if text.stop else token.finish_reason,
-                    stop=text.stop,
-                    num_prompt_tokens=len(request.prompt_ids),
-                    num_cached_tokens=token.num_cached_tokens,
-                    num_output_tokens=num_output_tokens,
-                    prompt_logprobs=token.prompt_logprobs,
-                    routed_experts=token.routed_experts,
-                )
-                if text.stop:
-                    return
-
-
-class _TextStream:
-    """The text of one sequence as it becomes certain."""
-
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
-        self._detokenizer = detokenizer
-        self._matcher = StopMatcher(stops)
-
-    @property
-    def stop(self) -> str | None:
-        """The stop string that was met."""
-        return self._matcher.matched
-
-    def push(self, token: TokenDelta) -> str:
-        """Take the next token and return the text that is certain with it."""
-        text = self._detokenizer.push([token.choice.token_id])
-        if token.finish_reason is not None:
-            text += self._detokenizer.flush()
-        text = self._matcher.push(text)
-        if token.finish_reason is not None and self.stop is None:
-            text += self._matcher.flush()
-        return text
+        text = TextStream(Detokenizer(self._tokenizer, request.begins_text), request.stop)
+        return stream_text(self._engine.generate(sequence), text, index, len(request.prompt_ids))
 
 
 def _describe(request: GenerationRequest) -> dict[str, int]:

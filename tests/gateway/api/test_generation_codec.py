@@ -9,7 +9,8 @@ from expertmesh.client.codec import decode_delta, encode_generate
 from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_request, encode_delta
-from expertmesh.gateway.generator import GenerationRequest, TextDelta
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.v1 import generation_pb2 as pb

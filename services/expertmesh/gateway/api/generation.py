@@ -9,7 +9,8 @@ import grpc.aio
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, encode_delta
-from expertmesh.gateway.generator import GenerationRequest, TextGenerator
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.metadata import traceparent
 from expertmesh.rpc.status import report_errors

@@ -6,7 +6,8 @@ from typing import Any
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generator import GenerationRequest, TextDelta
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.template import Message

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
-from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
@@ -28,6 +29,7 @@ from expertmesh.gateway.http.openai.sampling import check_model, generation_requ
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
+from expertmesh.gateway.text_stream import TextDelta
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -6,8 +6,9 @@ from typing import Any, TypedDict
 from uuid import uuid4
 
 from expertmesh.engine.request import FinishReason
-from expertmesh.gateway.generator import TextDelta, TextGenerator
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice
 from expertmesh.wire.model_info import ModelInfo
 

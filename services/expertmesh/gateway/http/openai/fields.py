@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.model.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from expertmesh.gateway.generator import TextDelta, TextGenerator
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import FINISH_REASONS, describe_prompt, routed_experts, token_text
 from expertmesh.gateway.http.openai.requests import CompletionRequest
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from expertmesh.gateway.generator import GenerationRequest
+from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.fields import CompletionFields, JsonObjectFormat, JsonSchemaFormat, ResponseFormat
 from expertmesh.model.sampling import MAX_SEED, SamplingParams

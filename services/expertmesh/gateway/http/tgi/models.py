@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, StopString
 from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
 from expertmesh.model.sampling import MAX_LOGPROBS, MAX_SEED

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from expertmesh.gateway.generator import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError

@@ -3,7 +3,7 @@
 import json
 import secrets
 
-from expertmesh.gateway.generator import GenerationRequest
+from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.http.tgi.models import (
     DEFAULT_MAX_NEW_TOKENS,
     GrammarField,

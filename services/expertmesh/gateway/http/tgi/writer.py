@@ -7,9 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from expertmesh.engine.request import FinishReason
-from expertmesh.gateway.generator import GenerationRequest, TextDelta, TextGenerator
+from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai.common import by_answer, token_text
 from expertmesh.gateway.http.tgi import models
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import MAX_SEED
 
 FINISH_REASONS: Mapping[FinishReason | None, models.FinishReason] = {

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generator import GenerationRequest
+from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 

@@ -1,0 +1,62 @@
+"""What a client wants generated, checked. Knows fields and their ranges, not how they were sent."""
+
+from dataclasses import dataclass
+
+from expertmesh.errors import InvalidRequestError
+from expertmesh.model.sampling import SamplingParams
+from expertmesh.text.grammar import Grammar
+
+MAX_SEQUENCES = 64
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
+
+    ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i. Text that
+    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    best_of: int | None = None
+    grammar: Grammar | None = None
+    return_routed_experts: bool = False
+    continues_text: bool = False
+
+    @property
+    def begins_text(self) -> bool:
+        """Whether a space before the first word is dropped: a text with a grammar fits it as a whole, without one."""
+        return self.grammar is not None or not self.continues_text
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences to generate."""
+        return self.best_of or self.n
+
+    def validate(self) -> None:
+        """Raise InvalidRequestError that names the first field out of its range."""
+        if not 1 <= self.n <= MAX_SEQUENCES:
+            raise InvalidRequestError(f"n is {self.n}; it must be from 1 to {MAX_SEQUENCES}", "n")
+        if self.best_of is not None and not self.n <= self.best_of <= MAX_SEQUENCES:
+            raise InvalidRequestError(
+                f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}", "best_of"
+            )
+        if len(self.stop) > MAX_STOPS:
+            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken", "stop")
+        if "" in self.stop:
+            raise InvalidRequestError("stop has an empty string; each must have at least one character", "stop")
+        if self.grammar is not None:
+            self._validate_with_grammar()
+
+    def _validate_with_grammar(self) -> None:
+        """A grammar says where the answer ends: there, end-of-sequence is all that may come."""
+        if self.sampling.ignore_eos:
+            raise InvalidRequestError("ignore_eos is True; with a grammar it must be False", "ignore_eos")
+        if self.sampling.min_tokens > 0:
+            raise InvalidRequestError(
+                f"min_tokens is {self.sampling.min_tokens}; with a grammar it must be 0", "min_tokens"
+            )

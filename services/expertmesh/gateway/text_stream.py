@@ -1,0 +1,84 @@
+"""The text of an answer as it becomes certain, and the stop string that ends it. Knows tokens, not how they come."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from expertmesh.engine.door import TokenDelta
+from expertmesh.engine.request import FinishReason
+from expertmesh.model.sampling import Choice
+from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.stop import StopMatcher
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """One more token of answer ``index``, and the text that became certain with it.
+
+    Text may lag behind its token: half a character, or what may be the beginning of a stop string, waits for the next.
+    ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
+    ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
+    computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
+    """
+
+    index: int
+    text: str
+    token: Choice
+    finish_reason: FinishReason | None
+    stop: str | None
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+    prompt_logprobs: tuple[Choice, ...] | None = None
+    routed_experts: tuple[tuple[int, ...], ...] | None = None
+
+
+class TextStream:
+    """The text of one sequence as it becomes certain."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+        self._detokenizer = detokenizer
+        self._matcher = StopMatcher(stops)
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that was met."""
+        return self._matcher.matched
+
+    def push(self, token: TokenDelta) -> str:
+        """Take the next token and return the text that is certain with it."""
+        text = self._detokenizer.push([token.choice.token_id])
+        if token.finish_reason is not None:
+            text += self._detokenizer.flush()
+        text = self._matcher.push(text)
+        if token.finish_reason is not None and self.stop is None:
+            text += self._matcher.flush()
+        return text
+
+
+async def stream_text(
+    tokens: AsyncGenerator[TokenDelta, FinishReason | None], text: TextStream, index: int, num_prompt_tokens: int
+) -> AsyncGenerator[TextDelta]:
+    """Yield the text of answer ``index`` until it ends by itself or with a stop string, which ends ``tokens`` too."""
+    num_output_tokens = 0
+    async with aclosing(tokens):
+        async for token in tokens:
+            num_output_tokens += 1
+            piece = text.push(token)
+            if text.stop:
+                with suppress(StopAsyncIteration):
+                    await tokens.asend(FinishReason.STOP_SEQUENCE)
+            yield TextDelta(
+                index=index,
+                text=piece,
+                token=token.choice,
+                finish_reason=FinishReason.STOP_SEQUENCE if text.stop else token.finish_reason,
+                stop=text.stop,
+                num_prompt_tokens=num_prompt_tokens,
+                num_cached_tokens=token.num_cached_tokens,
+                num_output_tokens=num_output_tokens,
+                prompt_logprobs=token.prompt_logprobs,
+                routed_experts=token.routed_experts,
+            )
+            if text.stop:
+                return
