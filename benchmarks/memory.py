@@ -78,12 +78,12 @@ def write_checkpoint(directory: Path, sizes: Sizes) -> int:
 
 def load_and_report(directory: Path) -> None:
     """Load as an expert server does and print what the kernel says."""
-    from expertmesh.expert.server import ExpertServerConfig, load
+    from expertmesh.expert.process import ExpertServerConfig, load_store
     from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 
     give_back_freed_memory()
     started = time.perf_counter()
-    store, _ = load(ExpertServerConfig(directory), lambda done, total: None)
+    store, _ = load_store(ExpertServerConfig(directory), lambda done, total: None)
     seconds = time.perf_counter() - started
     keep_freed_memory()
     assert store.layers

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.expert.server import ExpertServerConfig, running
+from expertmesh.expert.process import ExpertServerConfig, running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.mesh.pool import ReplicaPool

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expertmesh.expert.server import ExpertServerConfig, running
+from expertmesh.expert.process import ExpertServerConfig, running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.rpc.channels import open_channel

@@ -9,8 +9,8 @@ import torch
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from expertmesh.expert.server import max_call_rows
-from expertmesh.expert.server import running as serve_until_asked
+from expertmesh.expert.process import max_call_rows
+from expertmesh.expert.process import running as serve_until_asked
 from expertmesh.expert.servicer import SERVICE_NAME
 from expertmesh.expert.store import ExpertStore
 from expertmesh.expert.stream import MAX_UNWRITTEN

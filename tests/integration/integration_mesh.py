@@ -9,11 +9,12 @@ from typing import Any
 
 from expertmesh.client import AsyncClient, Sampling
 from expertmesh.discovery.endpoints import Discovery, StaticDiscovery
-from expertmesh.expert import server as expert_server
-from expertmesh.expert.server import ExpertServerConfig
-from expertmesh.gateway import server as gateway_server
-from expertmesh.gateway.loading import GatewayConfig, load
-from expertmesh.gateway.server import Gateway
+from expertmesh.expert import process as expert_process
+from expertmesh.expert.process import ExpertServerConfig
+from expertmesh.gateway import process as gateway_process
+from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.loaded_model import load_model
+from expertmesh.gateway.process import Gateway
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
@@ -54,9 +55,9 @@ async def start_expert(
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
     settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2, **config)
-    store, info = expert_server.load(settings, silent)
+    store, info = expert_process.load_store(settings, silent)
     stack = AsyncExitStack()
-    running = await stack.enter_async_context(expert_server.running(settings, store, info, tracer))
+    running = await stack.enter_async_context(expert_process.running(settings, store, info, tracer))
     return stack, running.address
 
 
@@ -93,7 +94,9 @@ async def run_mesh(
             isa=isa,
             **{"drain_seconds": 1.0, **config},
         )
-        gateway = await stack.enter_async_context(gateway_server.running(settings, load(settings, silent), tracer))
+        gateway = await stack.enter_async_context(
+            gateway_process.running(settings, load_model(settings, silent), tracer)
+        )
         async with asyncio.timeout(20):
             await gateway.wait_ready()
         client = await stack.enter_async_context(AsyncClient(gateway.server.address))

@@ -12,8 +12,8 @@ from expertmesh.client import Output, Sampling
 from expertmesh.engine.request import Request
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
-from expertmesh.expert import server as expert_server
-from expertmesh.expert.server import ExpertServerConfig
+from expertmesh.expert import process as expert_process
+from expertmesh.expert.process import ExpertServerConfig
 from expertmesh.gateway.metrics.exposition import MetricsConfig
 from expertmesh.model.sampling import SamplingParams
 
@@ -247,8 +247,8 @@ def test_an_expert_server_is_scraped_at_its_own_address(make_mixtral, prompts):
             config = ExpertServerConfig(
                 directory, "127.0.0.1:0", backend="reference", drain_seconds=0.2, metrics_listen="127.0.0.1:0"
             )
-            loaded = expert_server.load(config, silent)
-            server = await stack.enter_async_context(expert_server.running(config, *loaded))
+            loaded = expert_process.load_store(config, silent)
+            server = await stack.enter_async_context(expert_process.running(config, *loaded))
             async with run_mesh(directory, hosts=(), extra=[server.address]) as mesh:
                 await mesh.ids(prompts[0], **FIXED)
                 [replica] = mesh.gateway.pool.replicas

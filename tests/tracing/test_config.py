@@ -26,17 +26,17 @@ def test_without_an_endpoint_nothing_is_traced():
 
 
 @pytest.mark.parametrize(
-    ("server", "unwanted"),
+    ("process", "unwanted"),
     [
-        ("expertmesh.expert.server", ["opentelemetry"]),
+        ("expertmesh.expert.process", ["opentelemetry"]),
         # FastAPI imports OpenTelemetry's API by itself.
-        ("expertmesh.gateway.server", ["opentelemetry.sdk", "opentelemetry.exporter", "expertmesh.tracing.otel"]),
+        ("expertmesh.gateway.process", ["opentelemetry.sdk", "opentelemetry.exporter", "expertmesh.tracing.otel"]),
     ],
 )
-def test_opentelemetry_is_imported_only_to_trace(server, unwanted):
+def test_opentelemetry_is_imported_only_to_trace(process, unwanted):
     code = f"""
 import sys
-import expertmesh.cli.main, {server}
+import expertmesh.cli.main, {process}
 from expertmesh.tracing.config import TraceConfig, open_tracer
 with open_tracer(TraceConfig(), "test"):
     assert sys.modules.keys().isdisjoint({unwanted})

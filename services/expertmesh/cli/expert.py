@@ -41,7 +41,7 @@ def expert(
     hosted = parse_ranges(experts)
 
     from expertmesh.cli.runtime import run_process
-    from expertmesh.expert.server import ExpertServerConfig, serve
+    from expertmesh.expert.process import ExpertServerConfig, serve
     from expertmesh.tracing.config import TraceConfig
 
     config = ExpertServerConfig(

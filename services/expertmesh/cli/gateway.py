@@ -69,9 +69,9 @@ def gateway(
     from expertmesh.cli.runtime import run_process
     from expertmesh.discovery.experts import parse_experts
     from expertmesh.engine.scheduler import SchedulerConfig
-    from expertmesh.gateway.loading import GatewayConfig
+    from expertmesh.gateway.config import GatewayConfig
     from expertmesh.gateway.metrics.exposition import MetricsConfig
-    from expertmesh.gateway.server import serve
+    from expertmesh.gateway.process import serve
     from expertmesh.mesh.dispatcher import DispatchConfig
     from expertmesh.tracing.config import TraceConfig
 

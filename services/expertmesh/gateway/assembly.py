@@ -10,8 +10,9 @@ from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Scheduler
 from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
+from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generator import TextGenerator
-from expertmesh.gateway.loading import GatewayConfig, LoadedModel
+from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import CountedExperts, ExpertLoadCounter

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from expertmesh.errors import ConfigError
-from expertmesh.gateway.http.server import HttpServer
+from expertmesh.gateway.http.http_server import HttpServer
 
 NUM_PIECES = 5
 

@@ -16,12 +16,13 @@ from expertmesh.engine.scheduler import Scheduler
 from expertmesh.gateway.api.generation import GenerationServicer
 from expertmesh.gateway.api.load import LoadServicer
 from expertmesh.gateway.assembly import Core, assemble
+from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.dashboard import routes as dashboard
-from expertmesh.gateway.http.server import HttpServer
+from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
-from expertmesh.gateway.loading import GatewayConfig, LoadedModel, Report, load
+from expertmesh.gateway.loaded_model import LoadedModel, Report, load_model
 from expertmesh.gateway.metrics import route as metrics_route
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.mesh.pool import ReplicaPool
@@ -49,7 +50,7 @@ async def serve(
     ``report`` follows the loading from another thread; ``on_ready`` gets the addresses once every expert has a replica.
     """
     give_back_freed_memory()
-    model = await asyncio.to_thread(load, config, report)
+    model = await asyncio.to_thread(load_model, config, report)
     keep_freed_memory()
     with open_tracer(config.trace, "expertmesh-gateway") as tracer:
         await _serve_model(config, model, tracer, on_ready)

@@ -11,7 +11,7 @@ import torch
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError, ConfigError
-from expertmesh.expert.server import ExpertServerConfig, load, serve
+from expertmesh.expert.process import ExpertServerConfig, load_store, serve
 from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
@@ -66,7 +66,7 @@ def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
 
     before = threading.active_count()
     info, call, result, is_ended = asyncio.run(main())
-    store, loaded = load(config, lambda done, total: None)
+    store, loaded = load_store(config, lambda done, total: None)
     assert is_ended
     assert info == loaded
     assert (info.experts, info.fingerprint) == ((0, 2), fingerprint(Checkpoint.open(model)))
@@ -80,7 +80,7 @@ def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
 @pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
 def test_the_server_tells_the_instruction_set_it_was_given(make_mixtral):
     config = ExpertServerConfig(model=make_mixtral().directory, backend="cpu", isa="avx2")
-    _, info = load(config, lambda done, total: None)
+    _, info = load_store(config, lambda done, total: None)
     assert (info.backend, info.isa, info.deterministic) == ("cpu", "avx2", True)
 
 
@@ -109,12 +109,12 @@ def test_a_port_in_use_ends_the_start_and_leaves_no_thread(make_mixtral):
 )
 def test_what_cannot_be_served_is_named(make_mixtral, options, words):
     with pytest.raises(ConfigError, match=words):
-        load(ExpertServerConfig(model=make_mixtral().directory, **options), lambda done, total: None)
+        load_store(ExpertServerConfig(model=make_mixtral().directory, **options), lambda done, total: None)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        load(ExpertServerConfig(model=tmp_path / "nothing"), lambda done, total: None)
+        load_store(ExpertServerConfig(model=tmp_path / "nothing"), lambda done, total: None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from expertmesh.errors import CheckpointError
-from expertmesh.gateway.defaults import read_defaults, read_eos_ids
+from expertmesh.gateway.generation_config import read_defaults, read_eos_ids
 from expertmesh.model.sampling import SamplingParams
 
 

@@ -1,4 +1,4 @@
-"""An expert server from start to end: load, serve, drain. Knows the order of things, not how each is done."""
+"""An expert process from start to end: load, serve, drain. Knows the order of things, not how each is done."""
 
 import asyncio
 import logging
@@ -90,7 +90,7 @@ async def serve(
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
     give_back_freed_memory()
-    store, info = await asyncio.to_thread(load, config, on_layer)
+    store, info = await asyncio.to_thread(load_store, config, on_layer)
     keep_freed_memory()
     with open_tracer(config.trace, "expertmesh-expert") as tracer:
         await _serve_store(config, store, info, tracer, on_ready)
@@ -106,7 +106,7 @@ async def _serve_store(
         _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
 
 
-def load(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
+def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = ModelConfig.from_dict(checkpoint.config)
