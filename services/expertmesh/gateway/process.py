@@ -13,17 +13,17 @@ from prometheus_client import CollectorRegistry
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.loop import Engine
 from expertmesh.engine.scheduler import Scheduler
-from expertmesh.gateway.api.generation import GenerationServicer
-from expertmesh.gateway.api.load import LoadServicer
+from expertmesh.gateway.api.generation_service import GenerationServicer
+from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.assembly import Core, assemble
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.loaded_model import LoadedModel, Report, load_model
-from expertmesh.gateway.metrics import route as metrics_route
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
@@ -147,7 +147,7 @@ async def running(
     metrics = Metrics(CollectorRegistry(), core.state, core.info, config.metrics)
     server = _make_server(config, GenerationServicer(core.generator, core.info, model.defaults), loads)
     service = Service(core.generator, core.info, model.defaults, lambda: server.is_serving)
-    http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.load)))
+    http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))
     async with _background(core.engine.run(), *([core.state.pool.run()] if core.state.pool else [])) as tasks:
         gateway = Gateway(core, server, http, metrics, tasks)
         try:

@@ -13,14 +13,14 @@ from expertmesh.gateway.http.auth import KeyCheck
 from expertmesh.gateway.http.body import BodyLimit
 from expertmesh.gateway.http.document import make_document
 from expertmesh.gateway.http.errors import add_error_handlers
-from expertmesh.gateway.http.openai import chat, completions, models, tokenize
+from expertmesh.gateway.http.openai import chat, completions, model_list, tokenize
 from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completion
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
 from expertmesh.gateway.http.tgi.models import StreamEvent
 
 OPEN_ROUTERS = (system.router,)
-KEYED_ROUTERS = (chat.router, completions.router, models.router, tokenize.router, tgi.router)
+KEYED_ROUTERS = (chat.router, completions.router, model_list.router, tokenize.router, tgi.router)
 
 DESCRIPTION = """
 Text generation by one model, in the shape of OpenAI's API and of Text Generation Inference (TGI).

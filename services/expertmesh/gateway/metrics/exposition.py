@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from expertmesh.gateway.metrics.engine import EngineCollector
-from expertmesh.gateway.metrics.experts import ExpertsCollector
+from expertmesh.gateway.metrics.engine_metrics import EngineCollector
+from expertmesh.gateway.metrics.mesh_metrics import MeshCollector
 from expertmesh.gateway.metrics.vllm_names import VllmNames
 from expertmesh.gateway.state import GatewayState
 from expertmesh.wire.model_info import ModelInfo
@@ -30,7 +30,7 @@ class Metrics:
     ) -> None:
         engine = EngineCollector(state)
         registry.register(engine)
-        registry.register(ExpertsCollector(state, config.by_layer))
+        registry.register(MeshCollector(state, config.by_layer))
         Info("expertmesh_build", "Version of the gateway, and its model.", registry=registry).info(_labels(model))
         self._registries = [registry]
         if config.vllm_names:

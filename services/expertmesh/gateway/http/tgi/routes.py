@@ -12,8 +12,8 @@ from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
 from expertmesh.gateway.http.tgi import models
+from expertmesh.gateway.http.tgi.reply_writer import Writer
 from expertmesh.gateway.http.tgi.sampling import generation_request
-from expertmesh.gateway.http.tgi.writer import Writer
 
 router = APIRouter(tags=["TGI"])
 

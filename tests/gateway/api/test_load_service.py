@@ -4,7 +4,7 @@ from expertmesh.client import AsyncClient
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import EngineStats
-from expertmesh.gateway.api.load import LoadServicer
+from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.rpc.server import RpcServer

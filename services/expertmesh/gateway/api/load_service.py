@@ -37,17 +37,17 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         self._ending.set()
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:  # noqa: D102
-        return self.load()
+        return self.read_load()
 
     async def WatchLoad(  # noqa: D102
         self, request: pb.WatchLoadRequest, context: Context
     ) -> AsyncIterator[pb.WatchLoadResponse]:
         async with report_errors(context):
             interval_seconds = _interval_seconds(request)
-        load, taken = self.load(), time.monotonic()
+        load, taken = self.read_load(), time.monotonic()
         yield pb.WatchLoadResponse(load=load)
         while not await self._ends_within(interval_seconds):
-            before, since, load, taken = load, taken, self.load(), time.monotonic()
+            before, since, load, taken = load, taken, self.read_load(), time.monotonic()
             yield pb.WatchLoadResponse(load=load, rates=rates(before, load, taken - since))
 
     async def _ends_within(self, seconds: float) -> bool:
@@ -57,7 +57,7 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         except TimeoutError:
             return False
 
-    def load(self) -> pb.GetLoadResponse:
+    def read_load(self) -> pb.GetLoadResponse:
         """Say what has been counted until now."""
         totals = self._state.expert_load.totals()
         return pb.GetLoadResponse(

@@ -1,4 +1,4 @@
-"""The experts in Prometheus's words, as their gateway sees them. Knows counts, not how calls are made."""
+"""Experts and their replicas in Prometheus's words, as the gateway sees them. Knows counts, not how calls are made."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter, balancedness, shares
 
 
-class ExpertsCollector(Collector):
+class MeshCollector(Collector):
     """Reads the counts per expert whenever Prometheus asks; ``by_layer`` adds a series per layer and expert."""
 
     def __init__(self, state: GatewayState, by_layer: bool) -> None:
