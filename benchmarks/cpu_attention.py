@@ -20,7 +20,7 @@ from report import Row, parse_arguments, show
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.paged_attention import PagedContexts
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.allocator import keep_freed_memory
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 32, 8, 128, 16
 TYPES = (torch.float32, torch.bfloat16)

@@ -24,7 +24,7 @@ from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.experts import LayerCall
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.allocator import keep_freed_memory
 
 GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 128, 8, 2
 WARMUP_STEPS = 2

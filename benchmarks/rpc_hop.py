@@ -22,8 +22,8 @@ from servers import connected_pool, serve_layer, server_processes
 from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.experts import LayerCall
+from expertmesh.rpc.allocator import keep_freed_memory
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
-from expertmesh.rpc.memory import keep_freed_memory
 
 HIDDEN = 4096
 NUM_EXPERTS = 2

@@ -17,7 +17,7 @@ from report import Row, parse_arguments, show
 from expertmesh.engine.noise import noise
 from expertmesh.model.sampler import SamplingRow, sample
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.allocator import keep_freed_memory
 
 CASES = {
     "greedy": SamplingParams(),

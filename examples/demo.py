@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from expertmesh.cli.layout import free_port
 from expertmesh.client import AsyncClient, Load, Sampling
+from expertmesh.rpc.sockets import free_port
 
 MODEL = Path(__file__).parent / "tiny-mixtral" / "awq"
 NUM_EXPERT_SERVERS = 4

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from expertmesh.cli.layout import free_port
 from expertmesh.client import AsyncClient, Sampling
+from expertmesh.rpc.sockets import free_port
 from peers.cases import Case, measure
 
 START_SECONDS = 180.0

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import httpx
 
-from expertmesh.cli.layout import default_servers, default_threads, free_port, place_experts
+from expertmesh.cli.local_servers import default_servers, default_threads, place_experts
 from expertmesh.cli.ranges import format_ranges
+from expertmesh.rpc.sockets import free_port
 from serving.client import Target
 
 START_SECONDS = 300.0

@@ -6,7 +6,6 @@ import json
 import pytest
 from scripted_gateway import ScriptedGateway, serving
 
-from expertmesh.cli.layout import free_port
 from expertmesh.client import AsyncClient, Client, RetryPolicy
 from expertmesh.errors import (
     ConfigError,
@@ -16,6 +15,7 @@ from expertmesh.errors import (
     InvalidRequestError,
     QueueFullError,
 )
+from expertmesh.rpc.sockets import free_port
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 SOON = RetryPolicy(first_pause_seconds=0.01, max_pause_seconds=0.02)

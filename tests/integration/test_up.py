@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from expertmesh.cli.layout import free_port
 from expertmesh.client import AsyncClient, Client, Sampling
 from expertmesh.kernels.native.library import load_default
+from expertmesh.rpc.sockets import free_port
 
 COMMAND = (sys.executable, "-m", "expertmesh.cli.main", "up")
 

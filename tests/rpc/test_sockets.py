@@ -1,7 +1,7 @@
 import pytest
 
 from expertmesh.errors import ConfigError
-from expertmesh.rpc.sockets import bind, with_port
+from expertmesh.rpc.sockets import bind, free_port, with_port
 
 
 def test_bound_sockets_listen_on_the_port_or_a_free_one():
@@ -11,6 +11,10 @@ def test_bound_sockets_listen_on_the_port_or_a_free_one():
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
             bind(f"127.0.0.1:{port}")
     bind(f"127.0.0.1:{port}").close()
+
+
+def test_a_free_port_can_be_bound():
+    bind(f"127.0.0.1:{free_port()}").close()
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http"])

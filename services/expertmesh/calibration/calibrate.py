@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from expertmesh.calibration.activations import ForwardPass
-from expertmesh.calibration.attention import rescale_attention
-from expertmesh.calibration.experts import rescale_experts
+from expertmesh.calibration.attention_scales import rescale_attention
+from expertmesh.calibration.expert_scales import rescale_experts
 from expertmesh.calibration.samples import Sequences, read_samples
 from expertmesh.calibration.search import Round
 from expertmesh.calibration.weights import PlainWeights

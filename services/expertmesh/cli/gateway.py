@@ -67,7 +67,7 @@ def gateway(
         raise ConfigError("give either --experts, which says where expert servers are, or --local-experts")
 
     from expertmesh.cli.runtime import run_process
-    from expertmesh.discovery.experts import parse_experts
+    from expertmesh.discovery.sources import parse_experts
     from expertmesh.engine.scheduler import SchedulerConfig
     from expertmesh.gateway.config import GatewayConfig
     from expertmesh.gateway.metrics.exposition import MetricsConfig

@@ -11,13 +11,14 @@ from typing import Annotated
 
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
-from expertmesh.cli.layout import default_servers, default_threads, free_port, parse_replicas, place_experts
+from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.output import MeshOutput
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.rpc.sockets import free_port
 from expertmesh.tracing.config import TraceConfig
 
 MODULE = "expertmesh.cli.main"

@@ -23,8 +23,8 @@ from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.model.backends import log_backend, open_backend
 from expertmesh.model.config import ModelConfig
+from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
-from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import TraceConfig, open_tracer

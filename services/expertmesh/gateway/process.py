@@ -27,7 +27,7 @@ from expertmesh.gateway.loaded_model import LoadedModel, Report, load_model
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
-from expertmesh.rpc.memory import give_back_freed_memory, keep_freed_memory
+from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import open_tracer

@@ -26,3 +26,11 @@ def split_address(address: str) -> tuple[str, int]:
 def with_port(address: str, port: int) -> str:
     """Return ``address`` with the port that was bound, as host:port."""
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def free_port() -> int:
+    """Find a TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

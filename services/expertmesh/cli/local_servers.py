@@ -1,6 +1,5 @@
-"""Which process hosts which experts on one machine. Knows numbers, starts nothing."""
+"""Which expert servers run on one machine, and with which experts. Knows numbers, starts nothing."""
 
-import socket
 from collections.abc import Mapping, Sequence
 
 from expertmesh.errors import ConfigError
@@ -48,11 +47,3 @@ def parse_replicas(entries: Sequence[str]) -> dict[int, int]:
             raise ConfigError(f"--replicas {entry!r} is not EXPERT=COUNT; write for example 0=2")
         replicas[int(expert)] = int(count)
     return replicas
-
-
-def free_port() -> int:
-    """Find a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

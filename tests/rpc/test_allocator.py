@@ -6,7 +6,7 @@ import pytest
 
 FAULTS = """
 import resource
-from expertmesh.rpc.memory import keep_freed_memory
+from expertmesh.rpc.allocator import keep_freed_memory
 
 if {is_kept}:
     assert keep_freed_memory()
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 RESIDENT = """
 from pathlib import Path
-from expertmesh.rpc.memory import give_back_freed_memory
+from expertmesh.rpc.allocator import give_back_freed_memory
 
 def resident_kib():
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -4,8 +4,8 @@ import pytest
 
 from expertmesh.discovery.dns import DnsDiscovery
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.discovery.experts import parse_addresses, parse_experts
 from expertmesh.discovery.kubernetes import KubernetesDiscovery
+from expertmesh.discovery.sources import parse_addresses, parse_experts
 from expertmesh.errors import ConfigError
 
 SELECTOR = "app.kubernetes.io/component=expert,app.kubernetes.io/instance!=demo"

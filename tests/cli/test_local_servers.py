@@ -1,6 +1,6 @@
 import pytest
 
-from expertmesh.cli.layout import default_servers, default_threads, parse_replicas, place_experts
+from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts
 from expertmesh.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def test_servers_and_threads_follow_the_cores(num_experts: int, num_cores: int, 
     ("servers", "replicas", "message"),
     [(9, {}, "9 expert servers"), (4, {8: 2}, "expert 8"), (4, {0: 0}, "not 0")],
 )
-def test_impossible_layouts_are_refused(servers: int, replicas: dict[int, int], message: str):
+def test_what_cannot_be_spread_is_refused(servers: int, replicas: dict[int, int], message: str):
     with pytest.raises(ConfigError, match=message):
         place_experts(8, servers, replicas)
 
