@@ -15,8 +15,7 @@ from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.status import report_errors, retry_hint, status_of
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
-from expertmesh.wire.failures import CallFailure, FailureCode
-from expertmesh.wire.tensors import WireError
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 SERVICE = "expertmesh.v1.ExpertService"
 CASES = [

@@ -12,9 +12,9 @@ from expertmesh.wire.calls import (
     encode_response,
     split_call,
 )
-from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 from expertmesh.wire.info import ServerInfo, decode_info, encode_info
-from expertmesh.wire.tensors import WireError, write
+from expertmesh.wire.tensors import write
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

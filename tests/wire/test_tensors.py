@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expertmesh.v1 import tensor_pb2
-from expertmesh.wire.tensors import MAX_DIMS, WireError, decode, decode_floats, decode_ids, write, write_array
+from expertmesh.wire.failures import WireError
+from expertmesh.wire.tensors import MAX_DIMS, decode, decode_floats, decode_ids, write, write_array
 
 DTYPES = {
     tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,

@@ -9,8 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from expertmesh.engine.observer import EngineObserver, Interruption, Outcome
-from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
-from expertmesh.engine.routes import Route
+from expertmesh.engine.request import FinishReason, Limits, Request, Route, Sequence
 from expertmesh.engine.scheduler import Scheduler
 from expertmesh.errors import ExpertmeshError
 from expertmesh.model.sampling import Choice

@@ -8,8 +8,7 @@ from itertools import zip_longest
 
 from expertmesh.engine.door import Door, TokenDelta
 from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
-from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
-from expertmesh.engine.routes import Route
+from expertmesh.engine.request import FinishReason, Limits, Request, Route, Sequence
 from expertmesh.engine.runner import ChunkOutput, ModelRunner
 from expertmesh.engine.scheduler import Chunk, Scheduler
 from expertmesh.engine.step_spans import trace_step

@@ -12,6 +12,9 @@ from expertmesh.engine.drafts import PromptLookup
 from expertmesh.errors import InvalidRequestError, PromptTooLongError
 from expertmesh.model.sampling import Choice, SamplingParams
 
+# Experts of one row, layer by layer [L], the one with the most weight first [A].
+Route = tuple[tuple[int, ...], ...]
+
 
 class FinishReason(Enum):
     """Why a sequence ended."""

@@ -2,10 +2,8 @@
 
 import torch
 
+from expertmesh.engine.request import Route
 from expertmesh.model.experts import Experts, LayerCall
-
-# Experts of one row, layer by layer [L], the one with the most weight first [A].
-Route = tuple[tuple[int, ...], ...]
 
 
 class RecordedExperts:

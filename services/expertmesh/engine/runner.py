@@ -13,7 +13,8 @@ from typing import TypeVar
 import torch
 
 from expertmesh.engine.noise import noise
-from expertmesh.engine.routes import RecordedExperts, Route
+from expertmesh.engine.request import Route
+from expertmesh.engine.routes import RecordedExperts
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.engine.step_spans import TracedExperts

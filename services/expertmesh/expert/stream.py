@@ -8,8 +8,7 @@ from functools import partial
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.v1 import expert_pb2
 from expertmesh.wire.calls import decode_call, encode_response
-from expertmesh.wire.failures import CallFailure, FailureCode
-from expertmesh.wire.tensors import WireError
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 # A client that asks and does not listen is not read any further once so many answers lie ready for it.
 MAX_UNWRITTEN = 256

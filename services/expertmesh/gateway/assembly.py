@@ -14,8 +14,9 @@ from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
+from expertmesh.mesh.counted_experts import CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
-from expertmesh.mesh.expert_load import CountedExperts, ExpertLoadCounter
+from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.compute import ComputeThread
 from expertmesh.model.experts import Experts

@@ -9,29 +9,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from expertmesh.counting.histogram import Histogram
 from expertmesh.counting.moving_mean import MovingMean
-from expertmesh.model.experts import Experts, LayerCall
 
 DEMAND_WINDOW_SECONDS = 10.0
 RPC_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 CALL_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
-
-
-class CountedExperts:
-    """Experts of this process with a counter before them."""
-
-    def __init__(self, experts: Experts, load: "ExpertLoadCounter") -> None:
-        self._experts = experts
-        self._load = load
-
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Run the experts and count their rows."""
-        with self._load.step(call.layer, call.topk_ids.cpu().numpy()) as step:
-            step.sent(step.experts)
-            return await self._experts(call)
 
 
 class ExpertLoadCounter:

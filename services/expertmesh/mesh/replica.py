@@ -22,9 +22,8 @@ from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_response, encode_request
-from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 from expertmesh.wire.info import ServerInfo, decode_info
-from expertmesh.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ from expertmesh.errors import (
     QueueFullError,
 )
 from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY
-from expertmesh.wire.failures import CallFailure, FailureCode
-from expertmesh.wire.tensors import WireError
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 _log = logging.getLogger(__name__)
 

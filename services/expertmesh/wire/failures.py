@@ -1,9 +1,13 @@
-"""Why an expert server did not answer a call, as an exception and as a message. Knows no transport."""
+"""What goes wrong between gateway and expert server, as exceptions and as a message. Knows no transport."""
 
 from enum import IntEnum
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.v1 import expert_pb2
+
+
+class WireError(ExpertmeshError, ValueError):
+    """A message that cannot be encoded or decoded; it names dtype, shape or byte count."""
 
 
 class FailureCode(IntEnum):

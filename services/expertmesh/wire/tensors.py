@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from expertmesh.errors import ExpertmeshError
 from expertmesh.v1 import tensor_pb2
+from expertmesh.wire.failures import WireError
 
 MAX_DIMS = 4
 
@@ -27,10 +27,6 @@ _WIRE_DTYPES = {torch_dtype: wire for wire, (torch_dtype, _) in _CODECS.items()}
 # Arrays travel as what they are.
 _ARRAY_TYPES = (tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_INT32)
 _WIRE_DTYPES_OF_ARRAYS = {_CODECS[wire][1]: wire for wire in _ARRAY_TYPES}
-
-
-class WireError(ExpertmeshError, ValueError):
-    """A message that cannot be encoded or decoded; it names dtype, shape or byte count."""
 
 
 def write(tensor: torch.Tensor, message: tensor_pb2.Tensor) -> None:
