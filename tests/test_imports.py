@@ -18,6 +18,7 @@ assert "torch" not in sys.modules
 @pytest.mark.parametrize(
     "name",
     [
+        "expertmesh.architectures",
         "expertmesh.client",
         "expertmesh.discovery.picker",
         "expertmesh.engine.blocks",

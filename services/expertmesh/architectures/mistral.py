@@ -1,0 +1,46 @@
+"""Mistral, dense: its only FFN is the only expert. Attention may have a sliding window."""
+
+from dataclasses import replace
+
+from expertmesh.architectures import base
+from expertmesh.architectures.architecture import Architecture
+from expertmesh.architectures.dialects import Dialect, Place, Places, hf_places
+from expertmesh.architectures.keys import Keys
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.tensor_table import Row, Rows
+
+NAME = "MistralForCausalLM"
+
+TENSORS: Rows = {
+    **base.TENSORS,
+    "w_gate": Row("model.layers.{layer}.mlp.gate_proj", ("F", "D")),
+    "w_down": Row("model.layers.{layer}.mlp.down_proj", ("D", "F")),
+    "w_up": Row("model.layers.{layer}.mlp.up_proj", ("F", "D")),
+}
+# What Mistral AI's own releases, dense or not, call the tensors outside the FFN.
+RELEASED: Places = {
+    "embedding": Place("tok_embeddings"),
+    "final_norm": Place("norm"),
+    "head": Place("output"),
+    "input_norm": Place("layers.{layer}.attention_norm"),
+    "expert_norm": Place("layers.{layer}.ffn_norm"),
+    "q": Place("layers.{layer}.attention.wq", has_rotary_pairs=True),
+    "k": Place("layers.{layer}.attention.wk", has_rotary_pairs=True),
+    "v": Place("layers.{layer}.attention.wv"),
+    "o": Place("layers.{layer}.attention.wo"),
+}
+RELEASED_DENSE: Places = {
+    **RELEASED,
+    "w_gate": Place("layers.{layer}.feed_forward.w1"),
+    "w_down": Place("layers.{layer}.feed_forward.w2"),
+    "w_up": Place("layers.{layer}.feed_forward.w3"),
+}
+
+
+def read_config(keys: Keys) -> ModelConfig:
+    """Read a config.json."""
+    window = keys.count("sliding_window") if "sliding_window" in keys else None
+    return replace(base.read_decoder(keys, NAME), sliding_window=window)
+
+
+MISTRAL = Architecture(NAME, read_config, TENSORS, (Dialect(hf_places(TENSORS)), Dialect(RELEASED_DENSE)))

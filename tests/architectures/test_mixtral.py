@@ -1,0 +1,109 @@
+import pytest
+from published import FILE, MIXTRAL
+
+from expertmesh.architectures.dialects import Location
+from expertmesh.architectures.mixtral import MIXTRAL as FAMILY
+from expertmesh.architectures.model_config import GateRule
+from expertmesh.architectures.registry import read_model, tensors_of
+from expertmesh.errors import CheckpointError
+
+MODEL = read_model(MIXTRAL, FILE)
+# The tensors of layer 3 and its expert 5, and those that belong to no layer.
+SPECS = tensors_of(MODEL).ends | tensors_of(MODEL).layer(3) | tensors_of(MODEL).expert(3, 5)
+F = 14336
+
+
+def test_the_published_configuration_is_read():
+    assert (MODEL.num_experts, MODEL.num_experts_per_token, MODEL.gate) == (8, 2, GateRule.RENORMALISED)
+
+
+def test_a_window_is_ignored():
+    assert MODEL.sliding_window is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_local_experts": True}, "num_local_experts is True; a positive integer would be right"),
+        ({"num_experts_per_tok": None}, "num_experts_per_tok is None; a positive integer would be right"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9 of only 8 experts"),
+    ],
+)
+def test_experts_that_cannot_be_are_named(change, message):
+    with pytest.raises(CheckpointError, match=message):
+        read_model({**MIXTRAL, **change}, FILE)
+
+
+def test_its_tensors_by_the_names_of_hf():
+    assert {spec.name: spec.shape for spec in SPECS.values()} == {
+        "model.embed_tokens": (32000, 4096),
+        "model.norm": (4096,),
+        "lm_head": (32000, 4096),
+        "model.layers.3.input_layernorm": (4096,),
+        "model.layers.3.post_attention_layernorm": (4096,),
+        "model.layers.3.self_attn.q_proj": (4096, 4096),
+        "model.layers.3.self_attn.k_proj": (1024, 4096),
+        "model.layers.3.self_attn.v_proj": (1024, 4096),
+        "model.layers.3.self_attn.o_proj": (4096, 4096),
+        "model.layers.3.block_sparse_moe.gate": (8, 4096),
+        "model.layers.3.block_sparse_moe.experts.5.w1": (F, 4096),
+        "model.layers.3.block_sparse_moe.experts.5.w2": (4096, F),
+        "model.layers.3.block_sparse_moe.experts.5.w3": (F, 4096),
+    }
+    assert (SPECS["w_gate"].name[-2:], SPECS["w_down"].name[-2:], SPECS["w_up"].name[-2:]) == ("w1", "w2", "w3")
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "locations"),
+    [
+        (
+            "model.layers.0.block_sparse_moe.experts.0.w1.qweight",
+            {role: spec.name for role, spec in SPECS.items()},
+            {},
+        ),
+        (
+            "model.layers.0.mlp.experts.0.gate_proj.weight",
+            {
+                "gate": "model.layers.3.mlp.gate",
+                "w_gate": "model.layers.3.mlp.experts.5.gate_proj",
+                "w_down": "model.layers.3.mlp.experts.5.down_proj",
+                "w_up": "model.layers.3.mlp.experts.5.up_proj",
+                "final_norm": "model.norm",
+            },
+            {},
+        ),
+        (
+            "model.layers.0.mlp.experts.gate_up_proj",
+            {"gate": "model.layers.3.mlp.gate", "q": "model.layers.3.self_attn.q_proj"},
+            {
+                "w_gate": Location("model.layers.3.mlp.experts.gate_up_proj", "", (5, slice(0, F))),
+                "w_down": Location("model.layers.3.mlp.experts.down_proj", "", (5,)),
+                "w_up": Location("model.layers.3.mlp.experts.gate_up_proj", "", (5, slice(F, 2 * F))),
+            },
+        ),
+        (
+            "layers.0.feed_forward.experts.0.w1.weight",
+            {
+                "gate": "layers.3.feed_forward.gate",
+                "w_down": "layers.3.feed_forward.experts.5.w2",
+                "head": "output",
+                "input_norm": "layers.3.attention_norm",
+                "o": "layers.3.attention.wo",
+            },
+            {"q": Location("layers.3.attention.wq", has_rotary_pairs=True)},
+        ),
+        (
+            "layers.0.block_sparse_moe.w1",
+            {"gate": "layers.3.block_sparse_moe.gate", "embedding": "tok_embeddings"},
+            {
+                "w_gate": Location("layers.3.block_sparse_moe.w1", "", (slice(5 * F, 6 * F),)),
+                "w_down": Location("layers.3.block_sparse_moe.w2", "", (slice(5 * F, 6 * F),), is_transposed=True),
+                "k": Location("layers.3.attention.wk", has_rotary_pairs=True),
+            },
+        ),
+    ],
+)
+def test_each_dialect_finds_its_tensors(name, names, locations):
+    dialect = FAMILY.recognize([name, "model.norm.weight"])
+    assert {role: dialect.locate(SPECS[role]) for role in names} == {r: Location(there) for r, there in names.items()}
+    assert {role: dialect.locate(SPECS[role]) for role in locations} == locations
