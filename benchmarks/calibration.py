@@ -30,7 +30,6 @@ from expertmesh.calibration.calibrate import CalibrationConfig, calibrate_once
 from expertmesh.checkpoint.quantizer import Recipe, quantize
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.kv_cache import KVCache
@@ -99,7 +98,7 @@ def write_texts(directory: Path, sizes: Sizes) -> list[CalibrationConfig]:
 def read_logits(directory: Path, conversations: Conversations) -> torch.Tensor:
     """Run the checkpoint over whole conversations; returns the logits of every token [T, V]."""
     checkpoint = Checkpoint.open(directory)
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = checkpoint.model
     backend = ReferenceBackend(torch.device("cpu"))
     batch = lay_out(conversations.sequences, backend.device)
     batch = replace(batch, sample_rows=torch.arange(len(batch.token_ids)))

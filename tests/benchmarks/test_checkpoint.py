@@ -1,21 +1,21 @@
 import pytest
 import torch
+from checkpoints import find_spec
 from peers.checkpoint import GROUP_SIZE, SMALL, Shape, write_checkpoints
 
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.kernels.backends import create_backend
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 
 TINY = Shape(hidden=128, ffn=256, num_layers=1, num_experts=2, num_heads=2, num_kv_heads=1)
-MATRICES = {
-    "model.layers.0.self_attn.k_proj": (64, 128),
-    "model.layers.0.self_attn.o_proj": (128, 128),
-    "model.layers.0.block_sparse_moe.experts.1.w1": (256, 128),
-    "model.layers.0.block_sparse_moe.experts.1.w2": (128, 256),
-}
+MATRICES = (
+    "model.layers.0.self_attn.k_proj",
+    "model.layers.0.self_attn.o_proj",
+    "model.layers.0.block_sparse_moe.experts.1.w1",
+    "model.layers.0.block_sparse_moe.experts.1.w2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def directories(tmp_path_factory):
 @pytest.mark.parametrize("which", [0, 1], ids=["bf16", "awq"])
 def test_the_whole_model_is_loaded(directories, which):
     checkpoint = Checkpoint.open(directories[which])
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = checkpoint.model
     backend = create_backend("reference", torch.device("cpu"))
     Decoder.load(config, checkpoint, backend, torch.float32)
     LocalExperts.load(config, checkpoint, backend)
@@ -37,8 +37,9 @@ def test_the_whole_model_is_loaded(directories, which):
 @pytest.mark.parametrize("name", MATRICES)
 def test_awq_is_the_plain_checkpoint_rounded(directories, name):
     plain, packed = (Checkpoint.open(directory) for directory in directories)
-    expected = round_to_nearest(plain.weight(name, MATRICES[name]).data, 4, GROUP_SIZE)
-    assert torch.equal(dequantize(packed.weight(name, MATRICES[name])), dequantize(expected))
+    spec = find_spec(plain, name)
+    expected = round_to_nearest(plain.weight(spec).data, 4, GROUP_SIZE)
+    assert torch.equal(dequantize(packed.weight(spec)), dequantize(expected))
 
 
 def test_llama_gets_the_plain_checkpoint(directories, tmp_path):
@@ -47,9 +48,10 @@ def test_llama_gets_the_plain_checkpoint(directories, tmp_path):
 
     write_gguf(directories[0], tmp_path / "q4_0.gguf")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "q4_0.gguf").tensors}
-    name = "model.layers.0.block_sparse_moe.gate"
+    checkpoint = Checkpoint.open(directories[0])
+    spec = find_spec(checkpoint, "model.layers.0.block_sparse_moe.gate")
     gate = torch.from_numpy(tensors["blk.0.ffn_gate_inp.weight"].data.copy())
-    assert torch.equal(gate, Checkpoint.open(directories[0]).tensor(name, (2, 128)).float())
+    assert torch.equal(gate, checkpoint.tensor(spec).float())
     assert tensors["blk.0.ffn_gate_exps.weight"].shape.tolist() == [128, 256, 2]
 
 

@@ -70,10 +70,9 @@ def test_rescaling_alone_changes_no_logit(make_mixtral, model):
     add_outliers(checkpoint)
     expected = logits_of(checkpoint.directory, random_sequences(2))
     rescales = find_rescales(checkpoint, Recipe("awq", 4, 64))
-    moved = {
-        name: rescales.get(name.removesuffix(".weight"), Rescale()).apply(tensor)
-        for name, tensor in checkpoint.dense.items()
-    }
+    is_dense = checkpoint.config["model_type"] == "mistral"
+    found = {name: (dense_name(name) if is_dense else name).removesuffix(".weight") for name in checkpoint.dense}
+    moved = {name: rescales.get(found[name], Rescale()).apply(tensor) for name, tensor in checkpoint.dense.items()}
     changed = [name for name, tensor in checkpoint.dense.items() if not tensor.equal(moved[name])]
     assert {name.split(".")[-2] for name in changed} >= {
         "input_layernorm",
@@ -185,5 +184,7 @@ def test_values_that_are_not_finite_name_who_is_given_them(make_mixtral):
     made = make_mixtral()
     made.dense["model.layers.1.self_attn.o_proj.weight"][0] = 3e38
     save_dense(made, made.dense)
-    with pytest.raises(ComputeError, match="layers.1.block_sparse_moe is given values that are not finite"):
+    with pytest.raises(
+        ComputeError, match="layers.1.block_sparse_moe.experts.0.w1 is given values that are not finite"
+    ):
         find_rescales(made, Recipe("gptq", 4, 64))

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.checkpoint.shards import files_of
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.weights import QuantizedWeight, Weight
-from expertmesh.model.config import ModelConfig
 
 SMALL = {"num_local_experts": 2, "vocab_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
 FORMATS = {
@@ -54,16 +52,10 @@ def values(weight: Weight) -> torch.Tensor:
 def load(directory: Path) -> dict[str, torch.Tensor]:
     """Read all that a gateway and expert servers would read."""
     checkpoint = Checkpoint.open(directory)
-    ModelConfig.from_dict(checkpoint.config)
-    loaded = {}
-    for name, shape in (
-        (matrix.name, matrix.shape) for matrices in files_of(checkpoint).values() for matrix in matrices
-    ):
-        is_matrix = len(shape) == 2
-        loaded[f"{name}.weight"] = (
-            values(checkpoint.weight(name, shape)) if is_matrix else checkpoint.tensor(name, shape)
-        )
-    return loaded
+    return {
+        f"{spec.name}.weight": values(checkpoint.weight(spec)) if len(spec.shape) == 2 else checkpoint.tensor(spec)
+        for spec in checkpoint.tensors
+    }
 
 
 def is_alike(tensor: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:

@@ -1,12 +1,11 @@
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, save, write_mixtral
+from checkpoints import DENSE_MODEL, find_spec, save, write_mixtral
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.quantizer import Recipe, quantize
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.rescale import Rescale
-from expertmesh.checkpoint.shards import files_of
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
@@ -33,13 +32,13 @@ def test_the_copy_holds_the_rounded_values(tmp_path, model, recipe, words):
     checkpoint = Checkpoint.open(tmp_path / "out")
     assert checkpoint.weight_format == words
     assert fingerprint(checkpoint) != fingerprint(Checkpoint.open(made.directory))
-    weight = checkpoint.expert(1, 0, 128, 256).w_down
+    weight = checkpoint.expert(1, 0).w_down
     plain = made.dense["model.layers.1.block_sparse_moe.experts.0.w2.weight"]
     group_size = recipe.group_size if recipe.group_size > 0 else 256
     assert isinstance(weight, QuantizedWeight)
     expected = round_to_nearest(plain, recipe.bits, group_size, is_symmetric=recipe.method == "gptq")
     assert dequantize(weight).equal(dequantize(expected))
-    head = checkpoint.weight("lm_head", (512, 128))
+    head = checkpoint.weight(find_spec(checkpoint, "lm_head"))
     assert isinstance(head, DenseWeight)
     assert head.data.equal(made.dense["lm_head.weight"])
 
@@ -62,8 +61,10 @@ def test_what_the_format_cannot_hold_is_named(make_mixtral, tmp_path, recipe, me
 @pytest.mark.parametrize("recipe", [Recipe("awq", 4, 64), Recipe("gptq", 3, 32)], ids=["awq", "gptq"])
 def test_factors_of_one_change_nothing_but_the_fingerprint(make_mixtral, tmp_path, model, recipe):
     checkpoint = Checkpoint.open(make_mixtral(dtype=torch.bfloat16, **model).directory)
-    matrices = [matrix for file in files_of(checkpoint).values() for matrix in file]
-    ones = {m.name: Rescale(torch.ones(m.shape[-1]) if m.shape[1:] else None, torch.ones(m.shape[0])) for m in matrices}
+    ones = {
+        spec.name: Rescale(torch.ones(spec.shape[-1]) if spec.shape[1:] else None, torch.ones(spec.shape[0]))
+        for spec in checkpoint.tensors
+    }
     quantize(checkpoint, tmp_path / "plain", recipe, silent)
     quantize(checkpoint, tmp_path / "ones", recipe, silent, ones)
     plain, rescaled = Checkpoint.open(tmp_path / "plain"), Checkpoint.open(tmp_path / "ones")
@@ -89,10 +90,9 @@ def test_matrices_norms_and_biases_are_rescaled_before_they_are_rounded(make_mix
     def expected(name: str) -> torch.Tensor:
         return rescales[name].apply(made.dense[f"{name}.weight"])
 
-    norm, gate = "model.layers.0.input_layernorm", "model.layers.0.block_sparse_moe.gate"
-    assert checkpoint.tensor(norm, (128,)).equal(expected(norm).bfloat16())
-    assert checkpoint.tensor(gate, (8, 128)).equal(expected(gate).bfloat16())
-    value = checkpoint.weight("model.layers.0.self_attn.v_proj", (64, 128))
+    for name in ("model.layers.0.input_layernorm", "model.layers.0.block_sparse_moe.gate"):
+        assert checkpoint.tensor(find_spec(checkpoint, name)).equal(expected(name).bfloat16())
+    value = checkpoint.weight(find_spec(checkpoint, "model.layers.0.self_attn.v_proj"))
     assert isinstance(value, QuantizedWeight)
     assert dequantize(value).equal(dequantize(recipe.round(expected("model.layers.0.self_attn.v_proj"))))
     assert value.bias is not None

@@ -1,11 +1,13 @@
 import json
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import layouts
 import pytest
 import torch
-from checkpoints import write_mixtral
+from checkpoints import find_spec, write_mixtral
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
@@ -26,6 +28,14 @@ def packed(make_mixtral):
     return make_mixtral(group_size=32)
 
 
+def reconfigure(source: Path, directory: Path, **changes: object) -> Checkpoint:
+    """Open a copy of a checkpoint whose config.json says something else."""
+    shutil.copytree(source, directory, dirs_exist_ok=True)
+    config = json.loads((source / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **changes}))
+    return Checkpoint.open(directory)
+
+
 @pytest.fixture
 def broken(packed, tmp_path):
     """A copy of the AWQ checkpoint to damage: call it with a function that changes its tensors in place."""
@@ -42,9 +52,10 @@ def broken(packed, tmp_path):
 
 def test_every_tensor_of_a_plain_checkpoint_is_read_as_written(plain):
     checkpoint = Checkpoint.open(plain.directory)
-    assert set(checkpoint.files.entries) == set(plain.dense)
-    for name, tensor in plain.dense.items():
-        assert checkpoint.tensor(name.removesuffix(".weight"), tuple(tensor.shape)).equal(tensor)
+    specs = list(checkpoint.tensors)
+    assert set(checkpoint.files.entries) == set(plain.dense) == {f"{spec.name}.weight" for spec in specs}
+    for spec in specs:
+        assert checkpoint.tensor(spec).equal(plain.dense[f"{spec.name}.weight"])
     assert checkpoint.weight_format == "bfloat16"
     assert checkpoint.config == plain.config
 
@@ -56,14 +67,14 @@ def test_an_awq_checkpoint_means_the_weights_it_was_made_of(make_mixtral, group_
     config["quantization_config"]["group_size"] = group_size
     (made.directory / "config.json").write_text(json.dumps(config))
     checkpoint = Checkpoint.open(made.directory)
-    expert = checkpoint.expert(1, 5, 128, 128)
+    expert = checkpoint.expert(1, 5)
     for weight, name in ((expert.w_gate, "w1"), (expert.w_up, "w3"), (expert.w_down, "w2")):
         assert isinstance(weight, QuantizedWeight)
         assert dequantize(weight).equal(made.dense[f"{EXPERT}.{name}.weight"])
-    query = checkpoint.weight("model.layers.0.self_attn.q_proj", (128, 128))
+    query = checkpoint.weight(find_spec(checkpoint, "model.layers.0.self_attn.q_proj"))
     assert dequantize(query).equal(made.dense["model.layers.0.self_attn.q_proj.weight"])
-    assert isinstance(checkpoint.weight("model.layers.0.block_sparse_moe.gate", (8, 128)), DenseWeight)
-    assert isinstance(checkpoint.weight("lm_head", (512, 128)), DenseWeight)
+    for name in ("model.layers.0.block_sparse_moe.gate", "lm_head"):
+        assert isinstance(checkpoint.weight(find_spec(checkpoint, name)), DenseWeight)
     assert checkpoint.weight_format == ("awq 4-bit no groups" if group_size == -1 else f"awq 4-bit g{group_size}")
 
 
@@ -76,27 +87,29 @@ def test_shards_hold_the_same_tensors_as_one_file(make_mixtral):
     assert all(shards.files.read(name).equal(tensor) for name, tensor in expected.items())
 
 
-def test_a_missing_tensor_is_named(plain):
-    with pytest.raises(CheckpointError, match=r"tensor model.norm2.weight is in none of model.safetensors"):
-        Checkpoint.open(plain.directory).tensor("model.norm2", (128,))
+def test_a_missing_tensor_is_named(plain, broken):
+    checkpoint = broken(lambda tensors: tensors.pop("model.norm.weight"))
+    with pytest.raises(CheckpointError, match=r"tensor model.norm.weight is in none of model.safetensors"):
+        checkpoint.tensor(checkpoint.tensors.ends["final_norm"])
     with pytest.raises(CheckpointError, match=r"tensor model.layers.2\S+experts.0.w1.weight is in none of"):
-        Checkpoint.open(plain.directory).expert(2, 0, 128, 256)
+        Checkpoint.open(plain.directory).expert(2, 0)
 
 
-def test_a_tensor_of_another_shape_names_file_found_and_expected(plain, packed):
+def test_a_tensor_of_another_shape_names_file_found_and_expected(plain, packed, tmp_path):
+    checkpoint = Checkpoint.open(plain.directory)
     where = r"model.safetensors: model.norm.weight is \[128\]; \[64\] would be right"
     with pytest.raises(CheckpointError, match=where):
-        Checkpoint.open(plain.directory).tensor("model.norm", (64,))
+        checkpoint.tensor(replace(checkpoint.tensors.ends["final_norm"], shape=(64,)))
     with pytest.raises(CheckpointError, match=r"w1.weight is \[256, 128\]; \[512, 128\] would be right"):
-        Checkpoint.open(plain.directory).expert(1, 5, 128, 512)
+        reconfigure(plain.directory, tmp_path / "plain", intermediate_size=512).expert(1, 5)
     with pytest.raises(CheckpointError, match=r"w1 is \[256, 128\] \(outputs, inputs\); \[512, 128\] would be right"):
-        Checkpoint.open(packed.directory).expert(1, 5, 128, 512)
+        reconfigure(packed.directory, tmp_path / "packed", intermediate_size=512).expert(1, 5)
 
 
 def test_integers_are_no_weights(broken):
     checkpoint = broken(lambda tensors: tensors.update({"model.norm.weight": torch.ones(128, dtype=torch.int64)}))
     with pytest.raises(CheckpointError, match=r"model.norm.weight is I64; F32, F16 or BF16 would be right"):
-        checkpoint.tensor("model.norm", (128,))
+        checkpoint.tensor(checkpoint.tensors.ends["final_norm"])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -106,8 +119,8 @@ def test_scales_that_are_not_finite_are_found_when_read(broken, value):
 
     checkpoint = broken(change)
     with pytest.raises(CheckpointError, match=f"{EXPERT}.w2.scales holds NaN or Inf"):
-        checkpoint.expert(1, 5, 128, 256)
-    checkpoint.expert(1, 4, 128, 256)
+        checkpoint.expert(1, 5)
+    checkpoint.expert(1, 4)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +135,13 @@ def test_scales_that_are_not_finite_are_found_when_read(broken, value):
 def test_packed_tensors_that_do_not_fit_are_named(broken, part, replacement, message):
     checkpoint = broken(lambda tensors: tensors.update({f"{EXPERT}.w1.{part}": replacement}))
     with pytest.raises(CheckpointError, match=f"{EXPERT}.w1.*{message}"):
-        checkpoint.expert(1, 5, 128, 256)
+        checkpoint.expert(1, 5)
 
 
 def test_a_missing_part_of_a_packed_matrix_is_named(broken):
     checkpoint = broken(lambda tensors: tensors.pop(f"{EXPERT}.w1.qzeros"))
     with pytest.raises(CheckpointError, match=f"tensor {EXPERT}.w1.qzeros is in none of model.safetensors"):
-        checkpoint.expert(1, 5, 128, 256)
+        checkpoint.expert(1, 5)
 
 
 def test_groups_of_another_size_than_configured_are_refused(packed, tmp_path):
@@ -137,11 +150,11 @@ def test_groups_of_another_size_than_configured_are_refused(packed, tmp_path):
     config["quantization_config"]["group_size"] = 64
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="w1 has groups of 32; the configuration says 64"):
-        Checkpoint.open(tmp_path).expert(1, 5, 128, 256)
+        Checkpoint.open(tmp_path).expert(1, 5)
     del config["quantization_config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"w1.qweight is there but no configuration names a quantization"):
-        Checkpoint.open(tmp_path).expert(1, 5, 128, 256)
+        Checkpoint.open(tmp_path).expert(1, 5)
 
 
 def test_a_directory_without_config_is_refused(plain, tmp_path):
@@ -175,14 +188,14 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, text, message):
 def test_plain_weights_are_rounded_while_loading(make_mixtral, bits, width, group_size):
     made = make_mixtral(dtype=torch.bfloat16, intermediate_size=width)
     checkpoint = Checkpoint.open(made.directory, round_to_bits=bits)
-    weight = checkpoint.expert(1, 5, 128, width).w_down
+    weight = checkpoint.expert(1, 5).w_down
     assert isinstance(weight, QuantizedWeight)
     assert (weight.bits, weight.group_size) == (bits, group_size)
     rounded = round_to_nearest(made.dense[f"{EXPERT}.w2.weight"], bits, group_size)
     assert dequantize(weight).equal(dequantize(rounded))
-    assert isinstance(checkpoint.weight("model.layers.0.self_attn.q_proj", (128, 128)), QuantizedWeight)
-    for name in ("lm_head", "model.embed_tokens"):
-        assert isinstance(checkpoint.weight(name, (512, 128)), DenseWeight)
+    assert isinstance(checkpoint.weight(find_spec(checkpoint, "model.layers.0.self_attn.q_proj")), QuantizedWeight)
+    for name in ("lm_head", "model.embed_tokens", "model.layers.0.block_sparse_moe.gate"):
+        assert isinstance(checkpoint.weight(find_spec(checkpoint, name)), DenseWeight)
     assert checkpoint.weight_format == f"int{bits} of bfloat16"
 
 
@@ -196,4 +209,4 @@ def test_a_fused_tensor_without_the_expert_is_named(tmp_path, layout):
     made = write_mixtral(tmp_path, num_local_experts=2)
     layout(made)
     with pytest.raises(CheckpointError, match=r"holds no expert 2|is \[0, \d+\]|is \[\d+, 0\]"):
-        Checkpoint.open(tmp_path).expert(0, 2, 128, 256)
+        Checkpoint.open(tmp_path).expert(0, 2)

@@ -1,12 +1,14 @@
 import pytest
 import torch
 
+from expertmesh.architectures.model_config import GateRule, ModelConfig
 from expertmesh.engine.sizing import choose_dtype, plan_cache
 from expertmesh.errors import ConfigError
-from expertmesh.model.config import ModelConfig
 
 # 2 layers x 2 heads x width 4, keys and values in float32: 128 bytes a token, 2048 bytes a block of 16.
-CONFIG = ModelConfig("MixtralForCausalLM", 10, 16, 32, 2, 4, 2, 4, 8, 2, 1e-5, 1e6, 100, False, (2,))
+CONFIG = ModelConfig(
+    "MixtralForCausalLM", 10, 16, 32, 2, 4, 2, 4, 8, 2, 1e-5, 1e6, 100, False, (2,), GateRule.RENORMALISED
+)
 BLOCK_BYTES = 2048
 
 

@@ -14,6 +14,7 @@ from integration_mesh import start_expert
 from oracle import oracle
 from torch.nn.functional import silu
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import split
@@ -27,7 +28,6 @@ from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.model.kv_cache import KVCache
@@ -44,7 +44,7 @@ async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
     They run on the reference, which is as exact as float32, unless ``server_config`` names another backend.
     """
     checkpoint = Checkpoint.open(directory, server_config.get("round_to_bits"))
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = checkpoint.model
     half = (config.num_experts + 1) // 2
     hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
     async with AsyncExitStack() as stack:

@@ -19,7 +19,6 @@ from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.experts import LayerCall, LocalExperts
 
 HIDDEN, NUM_EXPERTS = 128, 8
@@ -40,7 +39,7 @@ def make_step(num_rows: int, seed: int = 0, layer: int = 1) -> LayerCall:
 def run_local(directory: Path, step: LayerCall) -> torch.Tensor:
     checkpoint = Checkpoint.open(directory)
     backend = ReferenceBackend(torch.device("cpu"))
-    local = LocalExperts.load(ModelConfig.from_dict(checkpoint.config), checkpoint, backend)
+    local = LocalExperts.load(checkpoint.model, checkpoint, backend)
     return asyncio.run(local(step))
 
 

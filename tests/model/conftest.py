@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.kv_cache import KVCache
@@ -66,7 +66,7 @@ def make_rig():
 
     def make(directory: Path, dtype: torch.dtype = torch.float32, backend: Backend = reference) -> Rig:
         checkpoint = Checkpoint.open(directory)
-        config = ModelConfig.from_dict(checkpoint.config)
+        config = checkpoint.model
         decoder = Decoder.load(config, checkpoint, backend, dtype)
         experts = LocalExperts.load(config, checkpoint, backend)
         cache = KVCache(config, NUM_BLOCKS, BLOCK_SIZE, dtype, backend.device)

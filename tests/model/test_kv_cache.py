@@ -2,10 +2,12 @@ from pathlib import Path
 
 import torch
 
-from expertmesh.model.config import ModelConfig
+from expertmesh.architectures.model_config import GateRule, ModelConfig
 from expertmesh.model.kv_cache import KVCache, bytes_per_token
 
-CONFIG = ModelConfig("MixtralForCausalLM", 10, 16, 32, 3, 4, 2, 4, 8, 2, 1e-5, 1e6, 100, False, (2,))
+CONFIG = ModelConfig(
+    "MixtralForCausalLM", 10, 16, 32, 3, 4, 2, 4, 8, 2, 1e-5, 1e6, 100, False, (2,), GateRule.RENORMALISED
+)
 
 
 def make_cache(dtype: torch.dtype = torch.float32) -> KVCache:

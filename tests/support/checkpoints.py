@@ -11,6 +11,8 @@ import mistral_common
 import torch
 from safetensors.torch import save_file
 
+from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.kernels import awq, gptq
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import QuantizedWeight
@@ -175,6 +177,12 @@ def save(directory: Path, tensors: Tensors, shards: int = 1) -> None:
         save_file({name: tensors[name] for name in part}, directory / file)
         weight_map.update(dict.fromkeys(part, file))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def find_spec(checkpoint: Checkpoint, name: str) -> TensorSpec:
+    """Find the tensor that HF calls ``name``, without ".weight"."""
+    (found,) = (spec for spec in checkpoint.tensors if spec.name == name)
+    return found
 
 
 def dense_name(name: str) -> str:

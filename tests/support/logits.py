@@ -10,7 +10,6 @@ import torch
 from expertmesh.calibration.activations import lay_out
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.kv_cache import KVCache
@@ -19,7 +18,7 @@ from expertmesh.model.kv_cache import KVCache
 def logits_of(directory: Path, sequences: Sequence[tuple[int, ...]]) -> torch.Tensor:
     """Run every token of ``sequences`` in float32; returns [T, V]."""
     checkpoint = Checkpoint.open(directory)
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = checkpoint.model
     backend = ReferenceBackend(torch.device("cpu"))
     batch = lay_out(tuple(sequences), backend.device)
     batch = replace(batch, sample_rows=torch.arange(len(batch.token_ids)))

@@ -7,18 +7,21 @@ M rows of one expert.
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.registry import tensors_of
+from expertmesh.architectures.tensor_table import Specs
 from expertmesh.calibration.samples import Sequences
 from expertmesh.calibration.weights import PlainWeights
 from expertmesh.kernels.backend import Backend, Linear
 from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.config import ModelConfig
-from expertmesh.model.gate import choose_experts, choose_only_expert
+from expertmesh.model.gate import load_gate
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.norm import RMSNorm
 from expertmesh.model.rope import RotaryEmbedding
+from expertmesh.model.weight_loader import WeightLoader
 
 
 class Tap:
@@ -48,8 +51,10 @@ class ForwardPass:
 
     def __init__(self, config: ModelConfig, weights: PlainWeights, backend: Backend, sequences: Sequences) -> None:
         self.config = config
+        self.tensors = tensors_of(config)
         self.weights = weights
         self.backend = backend
+        self._loader = WeightLoader(config, weights, backend, torch.float32)
         batch = lay_out(sequences, backend.device)
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
         cos, sin = rotary.at(batch.positions, torch.float32)
@@ -59,36 +64,28 @@ class ForwardPass:
         # Layers come one after the other, so that one layer's cache serves them all.
         one_layer = replace(config, num_layers=1)
         self._cache = KVCache(one_layer, len(sequences), block_size, torch.float32, backend.device)
-        table = weights.values("model.embed_tokens")
+        table = weights.tensor(self.tensors.ends["embedding"])
         self.hidden = embedding(batch.token_ids, table).float()  # [T, D]
 
     def normalised(self, norm: torch.Tensor) -> torch.Tensor:
         """Return the hidden states after ``norm`` [D], [T, D]."""
         return RMSNorm(norm.float(), self.config.rms_norm_eps)(self.hidden)
 
-    def attend(self, prefix: str, x: torch.Tensor) -> torch.Tensor:
-        """Attend from ``x`` [T, D] with the matrices under ``prefix`` and go on; returns what o_proj was given."""
-        qkv = tuple(self._linear(f"{prefix}.{name}_proj") for name in "qkv")
-        output = Tap(self._linear(f"{prefix}.o_proj"))
-        attention = Attention(self.config, self.backend, qkv, output)
-        self.hidden = self.hidden + attention(x, 0, self._plan, self._cache)
-        return output.rows  # [T, H * d]
+    def attend(self, specs: Specs, x: torch.Tensor) -> torch.Tensor:
+        """Attend from ``x`` [T, D] with the matrices of a layer and go on; returns what the last of them was given."""
+        attention = Attention.load(specs, self._loader)
+        attended = attention.attend(x, 0, self._plan, self._cache)
+        self.hidden = self.hidden + attention.output(attended)
+        return attended  # [T, H * d]
 
-    def route(self, prefix: str, x: torch.Tensor) -> dict[int, Routed]:
-        """Send the rows ``x`` [T, D] where the gate under ``prefix`` wants them; returns the experts that got some."""
-        if self.config.is_dense:
-            topk_ids, topk_weights = choose_only_expert(x)  # [T, A]
-        else:
-            logits = linear(x, self.weights.values(f"{prefix}.gate").float())
-            topk_ids, topk_weights = choose_experts(logits, self.config.num_experts_per_token)
+    def route(self, specs: Specs, x: torch.Tensor) -> dict[int, Routed]:
+        """Send the rows ``x`` [T, D] where the gate of a layer wants them; returns the experts that got some."""
+        topk_ids, topk_weights = load_gate(specs, self._loader)(x)  # [T, A]
         routed = {}
         for expert in sorted(set(topk_ids.flatten().tolist())):
             rows, choices = (topk_ids == expert).nonzero(as_tuple=True)  # [M]
             routed[expert] = Routed(rows, topk_weights[rows, choices].unsqueeze(1))
         return routed
-
-    def _linear(self, name: str) -> Linear:
-        return self.backend.linear(self.weights.matrix(name))
 
 
 def lay_out(sequences: Sequences, device: torch.device) -> StepBatch:

@@ -8,21 +8,21 @@ from expertmesh.calibration.search import Round, best_scales, candidate_scales, 
 from expertmesh.checkpoint.rescale import Rescale
 
 
-def rescale_attention(forward: ForwardPass, layer: str, rounding: Round) -> dict[str, Rescale]:
-    """Find the factors for the attention of ``layer`` ("model.layers.3"), by matrix name, and run it."""
-    norm_name, prefix = f"{layer}.input_layernorm", f"{layer}.self_attn"
-    norm = forward.weights.values(norm_name)
+def rescale_attention(forward: ForwardPass, layer: int, rounding: Round) -> dict[str, Rescale]:
+    """Find the factors for the attention of ``layer``, by the names of matrices, and run it."""
+    specs, weights = forward.tensors.layer(layer), forward.weights
+    norm = weights.tensor(specs["input_norm"])
     x = forward.normalised(norm)  # [T, D]
-    attended = forward.attend(prefix, x)  # [T, H * d]
-    candidates = storable_scales(candidate_scales(prefix, x), norm)
-    qkv = {name: forward.weights.matrix(name).data for name in (f"{prefix}.{part}_proj" for part in "qkv")}
+    attended = forward.attend(specs, x)  # [T, H * d]
+    query, key, value, output = (specs[role] for role in ("q", "k", "v", "o"))
+    candidates = storable_scales(candidate_scales(query.name, x), norm)
+    qkv = {spec.name: weights.weight(spec).data for spec in (query, key, value)}
     shared = best_scales(candidates, output_errors(qkv, x, candidates, rounding))
-    rescales = {norm_name: Rescale(outputs=shared), **{name: Rescale(inputs=shared) for name in qkv}}
+    rescales = {specs["input_norm"].name: Rescale(outputs=shared), **{name: Rescale(inputs=shared) for name in qkv}}
     # Where several query heads share a value head, so do columns of o share a row of v.
     if forward.config.num_heads == forward.config.num_kv_heads:
-        output = f"{prefix}.o_proj"
-        candidates = candidate_scales(output, attended)
-        errors = output_errors({output: forward.weights.matrix(output).data}, attended, candidates, rounding)
+        candidates = candidate_scales(output.name, attended)
+        errors = output_errors({output.name: weights.weight(output).data}, attended, candidates, rounding)
         between = best_scales(candidates, errors)
-        rescales |= {f"{prefix}.v_proj": Rescale(shared, between), output: Rescale(inputs=between)}
+        rescales |= {value.name: Rescale(shared, between), output.name: Rescale(inputs=between)}
     return rescales

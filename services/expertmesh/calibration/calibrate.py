@@ -24,7 +24,6 @@ from expertmesh.errors import CheckpointError
 from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.weights import QuantizedWeight
 from expertmesh.model.backends import open_backend
-from expertmesh.model.config import ModelConfig
 from expertmesh.text.tokenizer import Tokenizer
 
 FILE = "calibration.safetensors"
@@ -77,20 +76,18 @@ def calibrate(
     values are not finite.
     """
     check(checkpoint, recipe)
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = checkpoint.model
     rounding = _rounding(checkpoint, recipe)
     forward = ForwardPass(config, PlainWeights(checkpoint, backend.device), backend, sequences)
     rescales: dict[str, Rescale] = {}
-    for index in range(config.num_layers):
-        layer = f"model.layers.{index}"
+    for layer in range(config.num_layers):
         rescales |= rescale_attention(forward, layer, rounding) | rescale_experts(forward, layer, rounding)
-        report(index + 1, config.num_layers)
+        report(layer + 1, config.num_layers)
     return {name: rescale.cpu() for name, rescale in rescales.items()}
 
 
 def _read_sequences(checkpoint: Checkpoint, config: CalibrationConfig) -> Sequences:
-    model = ModelConfig.from_dict(checkpoint.config)
-    tokenizer = Tokenizer.open(checkpoint.directory)
+    model, tokenizer = checkpoint.model, Tokenizer.open(checkpoint.directory)
     return read_samples(config.text, config.max_tokens, tokenizer, model.max_position_embeddings, model.vocab_size)
 
 

@@ -1,4 +1,4 @@
-"""Scales for the experts of one layer: between the norm and gate, w1 and w3, and between w3 and w2 of each expert.
+"""Scales for the experts of one layer: from the norm to what reads it, and from w_up to w_down of each expert.
 
 Alphabet: C candidates, T calibration tokens, E experts, M rows of one expert, D hidden width, F FFN width.
 """
@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from expertmesh.architectures.tensor_table import Role, Specs
 from expertmesh.calibration.activations import ForwardPass, Routed, Tap
 from expertmesh.calibration.search import (
     Round,
@@ -25,35 +26,39 @@ from expertmesh.kernels.weights import DenseWeight, Weight
 # Fewer rows say too little about which channels of an expert matter.
 MIN_ROWS = 32
 # The matrices that read what the norm gives, and all of them.
-IN, ALL = ("w1", "w3"), ("w1", "w2", "w3")
+IN: tuple[Role, ...] = ("w_gate", "w_up")
+ALL: tuple[Role, ...] = (*IN, "w_down")
+
+Parts = Mapping[Role, DenseWeight]
 
 
-def rescale_experts(forward: ForwardPass, layer: str, rounding: Round) -> dict[str, Rescale]:
-    """Find the factors for the experts of ``layer`` ("model.layers.3"), by matrix name, and run them."""
-    norm_name, moe = f"{layer}.post_attention_layernorm", f"{layer}.block_sparse_moe"
-    norm = forward.weights.values(norm_name)
+def rescale_experts(forward: ForwardPass, layer: int, rounding: Round) -> dict[str, Rescale]:
+    """Find the factors for the experts of ``layer``, by the names of matrices, and run them."""
+    specs, experts = forward.tensors.layer(layer), range(forward.config.num_experts)
+    norm = forward.weights.tensor(specs["expert_norm"])
     x = forward.normalised(norm)  # [T, D]
-    search = _Search(x, storable_scales(candidate_scales(moe, x), norm), forward.backend.linear, rounding)
+    matrices = [forward.tensors.expert(layer, expert) for expert in experts]
+    candidates = storable_scales(candidate_scales(matrices[0]["w_gate"].name, x), norm)
+    search = _Search(x, candidates, forward.backend.linear, rounding)
     inner = {}
-    for expert, routed in forward.route(moe, x).items():
-        prefix = f"{moe}.experts.{expert}"
-        parts = {part: forward.weights.matrix(f"{prefix}.{part}") for part in ALL}
-        inner[expert] = search.see(prefix, parts, routed)
+    for expert, routed in forward.route(specs, x).items():
+        parts = {role: forward.weights.weight(matrices[expert][role]) for role in ALL}
+        inner[expert] = search.see(matrices[expert], parts, routed)
     forward.hidden = forward.hidden + search.outputs
     shared = search.best()
-    rescales = {norm_name: Rescale(outputs=shared)}
-    if not forward.config.is_dense:
-        rescales[f"{moe}.gate"] = Rescale(inputs=shared)
-    for expert in range(forward.config.num_experts):
-        rescales |= _rescale_expert(f"{moe}.experts.{expert}", shared, inner.get(expert))
+    rescales = {specs["expert_norm"].name: Rescale(outputs=shared)}
+    if "gate" in specs:
+        rescales[specs["gate"].name] = Rescale(inputs=shared)
+    for expert in experts:
+        rescales |= _rescale_expert(matrices[expert], shared, inner.get(expert))
     return rescales
 
 
-def _rescale_expert(prefix: str, shared: torch.Tensor, inner: torch.Tensor | None) -> dict[str, Rescale]:
+def _rescale_expert(specs: Specs, shared: torch.Tensor, inner: torch.Tensor | None) -> dict[str, Rescale]:
     return {
-        f"{prefix}.w1": Rescale(inputs=shared),
-        f"{prefix}.w3": Rescale(inputs=shared, outputs=inner),
-        f"{prefix}.w2": Rescale(inputs=inner),
+        specs["w_gate"].name: Rescale(inputs=shared),
+        specs["w_up"].name: Rescale(inputs=shared, outputs=inner),
+        specs["w_down"].name: Rescale(inputs=inner),
     }
 
 
@@ -70,8 +75,8 @@ class _Search:
         self._differences = torch.zeros((len(candidates), *x.shape), device=x.device)  # [C, T, D]
         self.outputs = torch.zeros_like(x)  # [T, D]
 
-    def see(self, prefix: str, parts: Mapping[str, DenseWeight], routed: Routed) -> torch.Tensor | None:
-        """Run an expert on its rows, as it is and rounded; returns the scales [F] between its w3 and w2.
+    def see(self, specs: Specs, parts: Parts, routed: Routed) -> torch.Tensor | None:
+        """Run an expert on its rows, as it is and rounded; returns the scales [F] between its w_up and w_down.
 
         None where it has too few rows to tell.
         """
@@ -81,9 +86,11 @@ class _Search:
         answers = replace(expert, down=down)(x)  # [M, D]
         self.outputs.index_add_(0, routed.rows, routed.weights * answers)
         for difference, scales in zip(self._differences, self._candidates, strict=True):
-            rounded = self._build({**parts, **{part: self._round(prefix, part, parts[part], scales) for part in IN}})
+            rounded = self._build(
+                {**parts, **{role: self._round(specs[role].name, parts[role], scales) for role in IN}}
+            )
             difference.index_add_(0, routed.rows, routed.weights * (rounded(x) - answers))
-        return self._inner_scales(f"{prefix}.w2", parts["w2"], down.rows) if len(x) >= MIN_ROWS else None
+        return self._inner_scales(specs["w_down"].name, parts["w_down"], down.rows) if len(x) >= MIN_ROWS else None
 
     def best(self) -> torch.Tensor:
         """Return the scales [D] that leave the smallest error in the routed, weighted sums of all experts."""
@@ -93,10 +100,10 @@ class _Search:
         candidates = candidate_scales(name, rows)  # [C, F]
         return best_scales(candidates, output_errors({name: down.data}, rows, candidates, self._rounding))
 
-    def _round(self, prefix: str, part: str, plain: DenseWeight, scales: torch.Tensor) -> DenseWeight:
-        return DenseWeight(round_scaled(f"{prefix}.{part}", plain.data, scales, self._rounding), plain.bias)
+    def _round(self, name: str, plain: DenseWeight, scales: torch.Tensor) -> DenseWeight:
+        return DenseWeight(round_scaled(name, plain.data, scales, self._rounding), plain.bias)
 
-    def _build(self, parts: Mapping[str, DenseWeight]) -> SwiGLU:
-        # Not ``SwiGLU.build``: joining w1 and w3 would hold both twice.
-        w1, w2, w3 = (self._linear(parts[part]) for part in ALL)
-        return SwiGLU((w1, w3), w2)
+    def _build(self, parts: Parts) -> SwiGLU:
+        # Not ``SwiGLU.build``: joining gate and up would hold both twice.
+        w_gate, w_up, w_down = (self._linear(parts[role]) for role in ALL)
+        return SwiGLU((w_gate, w_up), w_down)

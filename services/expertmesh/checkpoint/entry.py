@@ -7,8 +7,7 @@ from typing import Protocol
 
 import torch
 
-# Which part of a tensor is wanted, as an index per leading dimension; () = all of it.
-Part = tuple[int | slice, ...]
+from expertmesh.architectures.dialects import Part
 
 
 @dataclass(frozen=True)

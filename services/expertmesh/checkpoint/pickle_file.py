@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from expertmesh.checkpoint.entry import Part, TensorEntry
+from expertmesh.architectures.dialects import Part
+from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
 
 DTYPE_NAMES = {

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from expertmesh.checkpoint.configuration import is_dense
+from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.fingerprint import LENGTH, fingerprint
-from expertmesh.checkpoint.names import hf_name, is_quantizable
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.rescale import Rescale, digest
-from expertmesh.checkpoint.shards import Matrix, Report, Target, write
+from expertmesh.checkpoint.shards import Report, Target, write
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
 from expertmesh.kernels.quantize import round_to_nearest
@@ -95,27 +94,25 @@ class _Converter:
         self._checkpoint = checkpoint
         self._recipe = recipe
         self._rescales = rescales
-        self._is_dense = is_dense(checkpoint.config)
 
-    def __call__(self, matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
-        new_name = hf_name(matrix.name, self._is_dense)
-        rescale = self._rescales.get(matrix.name, Rescale())
-        if is_quantizable(matrix.name):
-            return self._packed(matrix, new_name, rescale)
-        stored = self._checkpoint.stored(matrix.name, new_name, matrix.shape)
-        return _rescaled(stored, rescale) if matrix.name in self._rescales else stored
+    def __call__(self, spec: TensorSpec) -> Iterator[tuple[str, torch.Tensor]]:
+        rescale = self._rescales.get(spec.name, Rescale())
+        if spec.is_quantizable:
+            return self._packed(spec, rescale)
+        stored = self._checkpoint.stored(spec)
+        return _rescaled(stored, rescale) if spec.name in self._rescales else stored
 
-    def _packed(self, matrix: Matrix, new_name: str, rescale: Rescale) -> Iterator[tuple[str, torch.Tensor]]:
-        weight = self._checkpoint.weight(matrix.name, (matrix.shape[0], matrix.shape[1]))
+    def _packed(self, spec: TensorSpec, rescale: Rescale) -> Iterator[tuple[str, torch.Tensor]]:
+        weight = self._checkpoint.weight(spec)
         assert isinstance(weight, DenseWeight)
         try:
             parts = self._recipe.pack(rescale.apply(weight.data))
         except ValueError as error:
-            raise CheckpointError(f"{self._checkpoint.directory}: {matrix.name}: {error}") from error
+            raise CheckpointError(f"{self._checkpoint.directory}: {spec.name}: {error}") from error
         for part, tensor in parts.items():
-            yield f"{new_name}.{part}", tensor
+            yield f"{spec.name}.{part}", tensor
         if weight.bias is not None:
-            yield f"{new_name}.bias", rescale.divide(weight.bias).to(weight.bias.dtype)
+            yield f"{spec.name}.bias", rescale.divide(weight.bias).to(weight.bias.dtype)
 
 
 def _rescaled(stored: Iterator[tuple[str, torch.Tensor]], rescale: Rescale) -> Iterator[tuple[str, torch.Tensor]]:

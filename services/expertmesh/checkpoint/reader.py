@@ -1,6 +1,6 @@
-"""A checkpoint directory: its configuration, and its weights by HF's names. Knows formats, not what a model does.
+"""A checkpoint directory: its configuration and its weights. Knows formats, not what a model does.
 
-Matrices go by the names that ``names`` describes, whatever the files call them.
+Tensors are asked for as the table of the model's architecture describes them, whatever the files call them.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
-from expertmesh.checkpoint.configuration import read_config
+from expertmesh.architectures.dialects import Location
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.registry import architecture_of, read_model, tensors_of
+from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.configuration import find_config, read_config
 from expertmesh.checkpoint.entry import TensorEntry
-from expertmesh.checkpoint.names import Locate, Location, is_quantizable, recognize
 from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig, read_quantization
 from expertmesh.checkpoint.rotary import halves_from_pairs
 from expertmesh.checkpoint.tensors import TensorFiles
@@ -28,23 +31,28 @@ PACKED_PARTS = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
 class Checkpoint:
-    """A Mixtral or Mistral checkpoint; tensors are read when they are asked for."""
+    """A checkpoint of a supported architecture; tensors are read when they are asked for.
+
+    ``config`` is config.json as it was read, ``model`` what it says; ``tensors`` are those that the model has.
+    """
 
     def __init__(
         self,
         directory: Path,
         config: dict[str, Any],
+        model: ModelConfig,
         quantization: QuantizationConfig | None,
         files: TensorFiles,
-        locate: Locate,
         round_to_bits: int | None = None,
     ) -> None:
         self.directory = directory
         self.config = config
+        self.model = model
+        self.tensors = tensors_of(model)
         self.quantization = quantization
         self.files = files
         self.round_to_bits = round_to_bits
-        self._locate = locate
+        self._dialect = architecture_of(model).recognize(files.names)
 
     @classmethod
     def open(cls, directory: Path, round_to_bits: int | None = None) -> "Checkpoint":
@@ -55,13 +63,13 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
-        config = read_config(directory)
+        file = find_config(directory)
+        config = read_config(file)
+        model = read_model(config, file)
         quantization = read_quantization(directory, config)
         if quantization and round_to_bits:
             raise CheckpointError(f"{directory} is {quantization} already and cannot be quantized while loading")
-        files = TensorFiles.open(directory)
-        locate = recognize(files.names, _head_dim(config))
-        return cls(directory, config, quantization, files, locate, round_to_bits)
+        return cls(directory, config, model, quantization, TensorFiles.open(directory), round_to_bits)
 
     @property
     def weight_format(self) -> str:
@@ -69,74 +77,74 @@ class Checkpoint:
         plain = self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
         return str(self.quantization or (f"int{self.round_to_bits} of {plain}" if self.round_to_bits else plain))
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """Read the plain values of ``name``.
+    def locate(self, spec: TensorSpec) -> Location:
+        """Tell where the files keep a tensor."""
+        return self._dialect.locate(spec)
 
-        CheckpointError when their shape is not ``shape`` or their dtype not supported.
-        """
-        location = self._locate(name, shape)
+    def tensor(self, spec: TensorSpec) -> torch.Tensor:
+        """Read plain values; CheckpointError when they have another shape or their dtype is not supported."""
+        location = self.locate(spec)
         entry = self.files.entry(location.name)
         _check_rank(location, entry)
         tensor = self.files.read(location.name, location.part)
         if location.is_transposed:
             tensor = tensor.T.contiguous()
-        if tensor.shape != shape:
+        if tensor.shape != spec.shape:
             found = f"{list(tensor.shape)}" + (f" (of {list(entry.shape)})" if location.part else "")
-            raise CheckpointError(f"{entry.file}: {location.name} is {found}; {list(shape)} would be right")
+            raise CheckpointError(f"{entry.file}: {location.name} is {found}; {list(spec.shape)} would be right")
         if tensor.dtype not in DENSE_DTYPES:
             raise CheckpointError(f"{entry.file}: {location.name} is {entry.dtype}; F32, F16 or BF16 would be right")
-        return halves_from_pairs(tensor, location.rotary_head_dim) if location.rotary_head_dim else tensor
+        return halves_from_pairs(tensor, self.model.head_dim) if location.has_rotary_pairs else tensor
 
-    def weight(self, name: str, shape: tuple[int, int]) -> Weight:
-        """Read the matrix ``name`` of ``shape`` (outputs, inputs), quantized where its file holds codes.
+    def weight(self, spec: TensorSpec) -> Weight:
+        """Read a matrix, quantized where its file holds codes.
 
         CheckpointError when a tensor is missing or of another shape or dtype, or a scale is not finite.
         """
-        location = self._locate(name, shape)
+        location = self.locate(spec)
         if self._is_packed(location):
-            return self._unpack(location, self._read_packed(location), shape)
-        plain = DenseWeight(self.tensor(name, shape), self._bias(location, shape[0]))
-        return self._round(name, plain) if self.round_to_bits and is_quantizable(name) else plain
+            return self._unpack(location, self._read_packed(location), spec)
+        plain = DenseWeight(self.tensor(spec), self._bias(location, spec))
+        return self._round(spec, plain) if self.round_to_bits and spec.is_quantizable else plain
 
-    def expert(self, layer: int, expert: int, hidden_size: int, intermediate_size: int) -> ExpertWeights:
+    def expert(self, layer: int, expert: int) -> ExpertWeights:
         """Read one expert; the only FFN of a dense model is expert 0. Errors as ``weight``."""
-        inner = (intermediate_size, hidden_size)
-        w1, w2, w3 = (f"model.layers.{layer}.block_sparse_moe.experts.{expert}.w{i}" for i in (1, 2, 3))
+        specs = self.tensors.expert(layer, expert)
         return ExpertWeights(
-            w_gate=self.weight(w1, inner),
-            w_up=self.weight(w3, inner),
-            w_down=self.weight(w2, (hidden_size, intermediate_size)),
+            w_gate=self.weight(specs["w_gate"]),
+            w_up=self.weight(specs["w_up"]),
+            w_down=self.weight(specs["w_down"]),
         )
 
-    def stored(self, name: str, new_name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the tensors of ``name`` as a file would hold them under ``new_name``: codes stay packed.
+    def stored(self, spec: TensorSpec) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors of a matrix or vector as a file would hold them under HF's name: codes stay packed.
 
         CheckpointError as ``weight``; packed tensors are unpacked too, to be sure of what is copied.
         """
-        location = self._locate(name, shape)
+        location = self.locate(spec)
         if self._is_packed(location):
             parts = self._read_packed(location)
-            self._unpack(location, parts, (shape[0], shape[1]))
-            yield from ((f"{new_name}.{part}", tensor) for part, tensor in parts.items())
+            self._unpack(location, parts, spec)
+            yield from ((f"{spec.name}.{part}", tensor) for part, tensor in parts.items())
             return
-        yield f"{new_name}.weight", self.tensor(name, shape)
-        bias = self._bias(location, shape[0])
+        yield f"{spec.name}.weight", self.tensor(spec)
+        bias = self._bias(location, spec)
         if bias is not None:
-            yield f"{new_name}.bias", bias
+            yield f"{spec.name}.bias", bias
 
     def _is_packed(self, location: Location) -> bool:
         return f"{location.prefix}.qweight" in self.files
 
-    def _round(self, name: str, plain: DenseWeight) -> QuantizedWeight:
+    def _round(self, spec: TensorSpec, plain: DenseWeight) -> QuantizedWeight:
         group_size = next((size for size in ROUND_GROUP_SIZES if plain.shape[1] % size == 0), plain.shape[1])
         try:
             rounded = round_to_nearest(plain.data, self.round_to_bits or 0, group_size)
         except ValueError as error:
-            raise CheckpointError(f"{self.directory}: {name}: {error}") from error
+            raise CheckpointError(f"{self.directory}: {spec.name}: {error}") from error
         return replace(rounded, bias=plain.bias)
 
-    def _bias(self, location: Location, num_out: int) -> torch.Tensor | None:
-        name = f"{location.prefix}.bias"
+    def _bias(self, location: Location, spec: TensorSpec) -> torch.Tensor | None:
+        name, num_out = f"{location.prefix}.bias", spec.shape[0]
         if name not in self.files:
             return None
         bias = self.files.read(name)
@@ -157,14 +165,14 @@ class Checkpoint:
         names = {part: f"{location.prefix}.{part}" for part in PACKED_PARTS}
         return {part: self.files.read(name) for part, name in names.items() if part in needed or name in self.files}
 
-    def _unpack(self, location: Location, parts: dict[str, torch.Tensor], shape: tuple[int, int]) -> QuantizedWeight:
+    def _unpack(self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec) -> QuantizedWeight:
         where, quantization = self._describe_packed(location), self.quantization
         assert quantization is not None
         try:
             weight = _unpack(parts, quantization)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
-        _check_quantized(where, weight, shape, quantization)
+        _check_quantized(where, weight, spec, quantization)
         return weight
 
     def _describe_packed(self, location: Location) -> str:
@@ -181,14 +189,6 @@ def _unpack(parts: dict[str, torch.Tensor], quantization: QuantizationConfig) ->
     return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), quantization.format)
 
 
-def _head_dim(config: dict[str, Any]) -> int:
-    """Read the width of a head, 0 where the configuration makes no sense: the model's own check names what is wrong."""
-    head_dim, hidden, heads = (config.get(key) for key in ("head_dim", "hidden_size", "num_attention_heads"))
-    if isinstance(head_dim, int):
-        return head_dim
-    return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else 0
-
-
 def _check_rank(location: Location, entry: TensorEntry) -> None:
     if len(location.part) >= len(entry.shape) and location.part:
         raise CheckpointError(f"{entry.file}: {location.name} is {list(entry.shape)}; it should hold several matrices")
@@ -197,10 +197,10 @@ def _check_rank(location: Location, entry: TensorEntry) -> None:
         raise CheckpointError(f"{entry.file}: {location.name} is {list(entry.shape)}; it holds no expert {first}")
 
 
-def _check_quantized(where: str, weight: QuantizedWeight, shape: tuple[int, int], config: QuantizationConfig) -> None:
-    if weight.shape != shape:
-        raise CheckpointError(f"{where} is {list(weight.shape)} (outputs, inputs); {list(shape)} would be right")
-    expected = config.group_size if config.group_size > 0 else shape[1]
+def _check_quantized(where: str, weight: QuantizedWeight, spec: TensorSpec, config: QuantizationConfig) -> None:
+    if weight.shape != spec.shape:
+        raise CheckpointError(f"{where} is {list(weight.shape)} (outputs, inputs); {list(spec.shape)} would be right")
+    expected = config.group_size if config.group_size > 0 else spec.shape[1]
     if weight.group_size != expected:
         raise CheckpointError(f"{where} has groups of {weight.group_size}; the configuration says {expected}")
     if not torch.isfinite(weight.scales).all():

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from expertmesh.checkpoint.entry import Part, TensorEntry
+from expertmesh.architectures.dialects import Part
+from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
 
 HEADER_LENGTH_BYTES = 8

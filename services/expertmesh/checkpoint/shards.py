@@ -1,6 +1,6 @@
 """A checkpoint laid out by who loads it: a file for the gateway and a file for each expert, with HF's index.
 
-Knows which matrices a model has and who needs them. Any reader of HF's sharded files can read the result.
+Knows files and who needs them. Any reader of HF's sharded files can read the result.
 """
 
 import json
@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from expertmesh.checkpoint.configuration import count_experts, is_dense
+from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.fingerprint import fingerprint
-from expertmesh.checkpoint.names import hf_name
 from expertmesh.checkpoint.reader import PACKED_PARTS, Checkpoint
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.checkpoint.tensors import INDEX_FILES, SPLIT_KEY
@@ -27,16 +26,8 @@ GATEWAY_FILE = "gateway.safetensors"
 COMPANIONS = ("generation_config.json", "quant*_config.json", "tokenizer*", "special_tokens_map.json", "sentencepiece*")
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix or vector that a model has, by its name and its shape."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-# Gives the tensors of a matrix by their names in the new file.
-Convert = Callable[[Matrix], Iterator[tuple[str, torch.Tensor]]]
+# Gives the tensors of a matrix or vector by their names in the new file.
+Convert = Callable[[TensorSpec], Iterator[tuple[str, torch.Tensor]]]
 Report = Callable[[int, int], None]
 
 
@@ -56,26 +47,21 @@ def split(checkpoint: Checkpoint, directory: Path, report: Report) -> None:
     Files that an earlier, interrupted run has finished are kept. ``report(done, total)`` counts matrices.
     CheckpointError when the directory holds another model, the disk is too small or a tensor cannot be read.
     """
-    has_one_ffn = is_dense(checkpoint.config)
-
-    def convert(matrix: Matrix) -> Iterator[tuple[str, torch.Tensor]]:
-        return checkpoint.stored(matrix.name, hf_name(matrix.name, has_one_ffn), matrix.shape)
-
-    write(checkpoint, Target(directory, checkpoint.config, fingerprint(checkpoint), convert), report)
+    write(checkpoint, Target(directory, checkpoint.config, fingerprint(checkpoint), checkpoint.stored), report)
 
 
 def write(checkpoint: Checkpoint, target: Target, report: Report) -> None:
-    """Write the files of ``target`` from the matrices of ``checkpoint``. Errors as ``split``."""
+    """Write the files of ``target`` from the tensors of ``checkpoint``. Errors as ``split``."""
     target.directory.mkdir(parents=True, exist_ok=True)
     # Codes never take more than what they are made of.
     _check_room(target.directory, sum(entry.num_bytes for entry in checkpoint.files.entries.values()))
     files = files_of(checkpoint)
-    total = sum(len(matrices) for matrices in files.values())
+    total = sum(len(specs) for specs in files.values())
     done = 0
-    for name, matrices in files.items():
+    for name, specs in files.items():
         if not _is_finished(target.directory / name, target.mark):
-            _write_file(target, name, matrices)
-        done += len(matrices)
+            _write_file(target, name, specs)
+        done += len(specs)
         report(done, total)
     _copy_companions(checkpoint.directory, target.directory)
     _write_json(target.directory / "config.json", target.config)
@@ -95,52 +81,14 @@ def find_damaged(checkpoint: Checkpoint) -> list[str]:
     return [name for name, path in paths.items() if path.exists() and sha256_of(path) != digests[name]]
 
 
-def files_of(checkpoint: Checkpoint) -> dict[str, list[Matrix]]:
-    """List who gets which matrices, file by file."""
-    config = checkpoint.config
-    experts = range(count_experts(checkpoint.directory, config))
+def files_of(checkpoint: Checkpoint) -> dict[str, list[TensorSpec]]:
+    """List who gets which matrices and vectors, file by file."""
+    tensors = checkpoint.tensors
+    experts = range(checkpoint.model.num_experts)
     return {
-        GATEWAY_FILE: list(_gateway_matrices(checkpoint)),
-        **{f"expert-{expert:02d}.safetensors": list(_expert_matrices(config, expert)) for expert in experts},
+        GATEWAY_FILE: list(tensors.of_gateway()),
+        **{f"expert-{expert:02d}.safetensors": list(tensors.of_expert(expert)) for expert in experts},
     }
-
-
-def _gateway_matrices(checkpoint: Checkpoint) -> Iterator[Matrix]:
-    config = checkpoint.config
-    hidden, vocab = _count(config, "hidden_size"), _count(config, "vocab_size")
-    num_heads = _count(config, "num_attention_heads")
-    head_dim = config.get("head_dim") or hidden // num_heads
-    num_q, num_kv = num_heads * head_dim, (config.get("num_key_value_heads") or num_heads) * head_dim
-    yield Matrix("model.embed_tokens", (vocab, hidden))
-    yield Matrix("model.norm", (hidden,))
-    if not config.get("tie_word_embeddings"):
-        yield Matrix("lm_head", (vocab, hidden))
-    for layer in range(_count(config, "num_hidden_layers")):
-        prefix = f"model.layers.{layer}"
-        yield Matrix(f"{prefix}.input_layernorm", (hidden,))
-        yield Matrix(f"{prefix}.post_attention_layernorm", (hidden,))
-        yield Matrix(f"{prefix}.self_attn.q_proj", (num_q, hidden))
-        yield Matrix(f"{prefix}.self_attn.k_proj", (num_kv, hidden))
-        yield Matrix(f"{prefix}.self_attn.v_proj", (num_kv, hidden))
-        yield Matrix(f"{prefix}.self_attn.o_proj", (hidden, num_q))
-        if not is_dense(config):
-            yield Matrix(f"{prefix}.block_sparse_moe.gate", (count_experts(checkpoint.directory, config), hidden))
-
-
-def _expert_matrices(config: dict[str, Any], expert: int) -> Iterator[Matrix]:
-    hidden, inner = _count(config, "hidden_size"), _count(config, "intermediate_size")
-    for layer in range(_count(config, "num_hidden_layers")):
-        prefix = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
-        yield Matrix(f"{prefix}.w1", (inner, hidden))
-        yield Matrix(f"{prefix}.w2", (hidden, inner))
-        yield Matrix(f"{prefix}.w3", (inner, hidden))
-
-
-def _count(config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"config.json: {key} is {value!r}; a positive integer would be right")
-    return value
 
 
 def _check_room(directory: Path, needed_bytes: int) -> None:
@@ -161,11 +109,11 @@ def _is_finished(path: Path, mark: str) -> bool:
     return True
 
 
-def _write_file(target: Target, name: str, matrices: list[Matrix]) -> None:
+def _write_file(target: Target, name: str, specs: list[TensorSpec]) -> None:
     metadata = {"format": "pt", "fingerprint": target.mark}
-    with writing(target.directory / name, len(matrices) * len(PACKED_PARTS), metadata) as writer:
-        for matrix in matrices:
-            for tensor_name, tensor in target.convert(matrix):
+    with writing(target.directory / name, len(specs) * len(PACKED_PARTS), metadata) as writer:
+        for spec in specs:
+            for tensor_name, tensor in target.convert(spec):
                 writer.add(tensor_name, tensor)
 
 

@@ -1,9 +1,9 @@
 """What a checkpoint holds, in numbers. Knows bytes by name, prints nothing."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from expertmesh.checkpoint.names import owners
 from expertmesh.checkpoint.reader import Checkpoint
 
 
@@ -27,12 +27,14 @@ def experts_that_fit(summary: CheckpointSummary, memory_bytes: int) -> int:
     return min(len(summary.expert_bytes), max(0, memory_bytes - SERVER_BYTES) // max(summary.expert_bytes))
 
 
-def summarize(checkpoint: Checkpoint, num_experts: int) -> CheckpointSummary:
+def summarize(checkpoint: Checkpoint) -> CheckpointSummary:
     """Add up the tensors of a checkpoint by who loads them; shards that are missing are not counted."""
+    owners = _find_owners(checkpoint)
     by_expert: Counter[int] = Counter()
     gateway_bytes = 0
     for name, entry in checkpoint.files.entries.items():
-        experts = owners(name, num_experts)
+        # A fused tensor has the name of its matrices, others have ".weight", ".qweight" and the like behind.
+        experts = owners.get(name) or owners.get(name.rpartition(".")[0], [])
         for expert in experts:
             by_expert[expert] += entry.num_bytes // len(experts)
         if not experts:
@@ -44,3 +46,12 @@ def summarize(checkpoint: Checkpoint, num_experts: int) -> CheckpointSummary:
         gateway_bytes=gateway_bytes,
         expert_bytes=tuple(by_expert[expert] for expert in sorted(by_expert)),
     )
+
+
+def _find_owners(checkpoint: Checkpoint) -> Mapping[str, list[int]]:
+    """List the experts that share what lies under a prefix; the two halves of a fused tensor count as one."""
+    owners: defaultdict[str, list[int]] = defaultdict(list)
+    for expert in range(checkpoint.model.num_experts):
+        for prefix in {checkpoint.locate(spec).prefix for spec in checkpoint.tensors.of_expert(expert)}:
+            owners[prefix].append(expert)
+    return owners

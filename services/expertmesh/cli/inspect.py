@@ -28,13 +28,11 @@ def inspect(
     from expertmesh.checkpoint.reader import Checkpoint
     from expertmesh.checkpoint.shards import find_damaged
     from expertmesh.checkpoint.summary import experts_that_fit, summarize
-    from expertmesh.model.config import ModelConfig
 
     checkpoint = Checkpoint.open(directory)
     if verify and (damaged := find_damaged(checkpoint)):
         raise CheckpointError(f"{directory}: {', '.join(damaged)} differ from what was written; split again")
-    config = ModelConfig.from_dict(checkpoint.config)
-    summary = summarize(checkpoint, config.num_experts)
+    config, summary = checkpoint.model, summarize(checkpoint)
     facts = {
         "architecture": config.architecture,
         "format": summary.weight_format,

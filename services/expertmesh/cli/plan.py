@@ -123,20 +123,18 @@ def _read_workload(
 
     from expertmesh.checkpoint.reader import Checkpoint
     from expertmesh.checkpoint.summary import SERVER_BYTES, summarize
-    from expertmesh.model.config import ModelConfig
     from expertmesh.model.kv_cache import bytes_per_token
     from expertmesh.placement.estimate import Workload, to_shares
     from expertmesh.placement.planner import Room
 
     checkpoint = Checkpoint.open(directory)
-    config = ModelConfig.from_dict(checkpoint.config)
-    summary = summarize(checkpoint, config.num_experts)
-    table_bytes = 0 if config.is_embedding_tied else 2 * config.vocab_size * config.hidden_size
+    config, tensors, summary = checkpoint.model, checkpoint.tensors, summarize(checkpoint)
+    table_bytes = 0 if config.is_embedding_tied else 2 * tensors.ends["embedding"].num_values
     workload = Workload(
         num_layers=config.num_layers,
         num_experts_per_token=config.num_experts_per_token,
         expert_bytes=max(summary.expert_bytes) / config.num_layers,
-        expert_params=3 * config.hidden_size * config.intermediate_size,
+        expert_params=sum(spec.num_values for spec in tensors.expert(0, 0).values()),
         # Of the embedding a step reads a row per token; the rest of the gateway's weights it reads whole.
         gateway_bytes=summary.gateway_bytes - table_bytes,
         kv_bytes=bytes_per_token(config, torch.bfloat16),

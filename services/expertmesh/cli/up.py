@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.registry import read_model
+from expertmesh.checkpoint.configuration import find_config, read_config
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts
@@ -89,9 +92,9 @@ def up(
     options.quantize_bits(quantize)
     keys = read_keys(api_key or (), None)
     TraceConfig(trace_endpoint, trace_sample)
-    num_experts, num_cores = _read_num_experts(model), os.cpu_count() or 1
-    num_servers = expert_servers or default_servers(num_experts, num_cores)
-    servers = place_experts(num_experts, num_servers, parse_replicas(replicas or []))
+    config, num_cores = _read_config(model), os.cpu_count() or 1
+    num_servers = expert_servers or default_servers(config.num_experts, num_cores)
+    servers = place_experts(config.num_experts, num_servers, parse_replicas(replicas or []))
     endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
     shared = {
         "model": model,
@@ -139,11 +142,10 @@ def up(
     asyncio.run(_supervise(experts, gateway, drain_seconds))
 
 
-def _read_num_experts(model: Path) -> int:
-    """Read just this number: the processes check the rest, and they have torch."""
-    from expertmesh.checkpoint.configuration import count_experts, read_config
-
-    return count_experts(model, read_config(model))
+def _read_config(model: Path) -> ModelConfig:
+    """Read the configuration only: the processes check the rest, and they have torch."""
+    file = find_config(model)
+    return read_model(read_config(file), file)
 
 
 def _program(name: str, command: str, **flags: object) -> Program:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.engine.free_memory import free_memory_bytes
 from expertmesh.errors import ConfigError
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.kv_cache import bytes_per_token
 
 BLOCK_SIZE = 16

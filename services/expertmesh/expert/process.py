@@ -22,7 +22,6 @@ from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.model.backends import log_backend, open_backend
-from expertmesh.model.config import ModelConfig
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
@@ -109,7 +108,7 @@ async def _serve_store(
 def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
-    model = ModelConfig.from_dict(checkpoint.config)
+    model = checkpoint.model
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)
     experts = range(model.num_experts) if config.experts is None else config.experts

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.kernels.backend import Backend, GroupedFFN
-from expertmesh.model.config import ModelConfig
 
 OnLayer = Callable[[int, int], None]
 
@@ -42,10 +42,9 @@ class ExpertStore:
         ``on_layer(done, total)`` is called after each layer. ConfigError when an id is out of range or given twice.
         """
         hosted = check_experts(experts, config.num_experts)
-        sizes = config.hidden_size, config.intermediate_size
         layers = []
         for layer in range(config.num_layers):
-            layers.append(backend.experts(checkpoint.expert(layer, expert, *sizes) for expert in hosted))
+            layers.append(backend.experts(checkpoint.expert(layer, expert) for expert in hosted))
             on_layer(layer + 1, config.num_layers)
         return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device)
 

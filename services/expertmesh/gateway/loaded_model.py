@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.engine.sizing import choose_dtype
@@ -12,7 +13,6 @@ from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults, read_eos_ids
 from expertmesh.kernels.backend import Backend
 from expertmesh.model.backends import log_backend, open_backend
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.sampling import SamplingParams
@@ -41,7 +41,7 @@ class LoadedModel:
 def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     """Read the checkpoint; CheckpointError or ConfigError when it cannot be served."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
-    model = ModelConfig.from_dict(checkpoint.config)
+    model = checkpoint.model
     tokenizer = Tokenizer.open(config.model)
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)

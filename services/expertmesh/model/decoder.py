@@ -1,50 +1,40 @@
 """The decoder: token ids in, logits out, experts awaited in between. Knows layers, not where experts run.
 
-Alphabet: T tokens of the step, E experts, S' rows whose logits are wanted, D hidden width, V vocabulary.
+Alphabet: T tokens of the step, S' rows whose logits are wanted, D hidden width, V vocabulary.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch.nn.functional import embedding
 
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.registry import tensors_of
+from expertmesh.architectures.tensor_table import Specs
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, Linear
 from expertmesh.kernels.finite import is_finite
-from expertmesh.kernels.weights import DenseWeight, Weight, stack_outputs
+from expertmesh.kernels.weights import DenseWeight
 from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.compute import Compute, compute_inline
-from expertmesh.model.config import ModelConfig
 from expertmesh.model.experts import Experts, LayerCall
-from expertmesh.model.gate import choose_experts, choose_only_expert
+from expertmesh.model.gate import Gate, load_gate
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.norm import RMSNorm
 from expertmesh.model.rope import RotaryEmbedding
-
-
-class WeightSource(Protocol):
-    """Where tensors are read from by their HF names without ".weight", for example a checkpoint."""
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """Read a tensor that must have ``shape``."""
-        ...
-
-    def weight(self, name: str, shape: tuple[int, int]) -> Weight:
-        """Read a matrix, quantized or not, that must have ``shape`` (outputs, inputs)."""
-        ...
+from expertmesh.model.weight_loader import WeightLoader, WeightSource
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer without its experts; ``gate`` [E, D] is None where a dense model has a single expert."""
+    """One decoder layer without its experts."""
 
     input_norm: RMSNorm
     attention: Attention
     expert_norm: RMSNorm
-    gate: Linear | None
+    gate: Gate
 
 
 class Decoder:
@@ -76,15 +66,16 @@ class Decoder:
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Decoder":
         """Read the weights; activations will be ``dtype`` on the backend's device. ``report`` is told (layers, of)."""
-        loader = _Loader(config, source, backend, dtype)
-        table = loader.dense("model.embed_tokens", (config.vocab_size, config.hidden_size))
+        loader, tensors = WeightLoader(config, source, backend, dtype), tensors_of(config)
+        ends = tensors.ends
+        table = loader.values(ends["embedding"])
         layers = []
         for index in range(config.num_layers):
-            layers.append(loader.layer(index))
+            layers.append(_load_layer(tensors.layer(index), loader))
             report(index + 1, config.num_layers)
-        head = DenseWeight(table) if config.is_embedding_tied else loader.weight("lm_head", *table.shape)
+        head = source.weight(ends["head"]) if "head" in ends else DenseWeight(table)
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
-        return cls(config, table, layers, loader.norm("model.norm"), backend.linear(head), rotary)
+        return cls(config, table, layers, loader.norm(ends["final_norm"]), backend.linear(head), rotary)
 
     async def forward(
         self, batch: StepBatch, cache: KVCache, experts: Experts, compute: Compute = compute_inline
@@ -114,10 +105,7 @@ class Decoder:
         """Return the hidden states after attention [T, D], and what the gate chose for them."""
         hidden = hidden + layer.attention(layer.input_norm(hidden), index, plan, cache)
         rows = layer.expert_norm(hidden)
-        if layer.gate is None:
-            return hidden, LayerCall(index, rows, *choose_only_expert(rows))
-        logits = layer.gate(rows)  # [T, E]
-        return hidden, LayerCall(index, rows, *choose_experts(logits, self.config.num_experts_per_token))
+        return hidden, LayerCall(index, rows, *layer.gate(rows))
 
     @torch.inference_mode()
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -127,47 +115,10 @@ class Decoder:
         return logits
 
 
-class _Loader:
-    """Reads weights by their HF names and hands the matrices to the backend."""
-
-    def __init__(self, config: ModelConfig, source: WeightSource, backend: Backend, dtype: torch.dtype) -> None:
-        self._config = config
-        self._source = source
-        self._backend = backend
-        self._dtype = dtype
-
-    def layer(self, index: int) -> Layer:
-        prefix = f"model.layers.{index}"
-        return Layer(
-            input_norm=self.norm(f"{prefix}.input_layernorm"),
-            attention=self._attention(f"{prefix}.self_attn"),
-            expert_norm=self.norm(f"{prefix}.post_attention_layernorm"),
-            gate=None if self._config.is_dense else self._gate(f"{prefix}.block_sparse_moe.gate"),
-        )
-
-    def dense(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return self._source.tensor(name, shape).to(self._backend.device, self._dtype)
-
-    def norm(self, prefix: str) -> RMSNorm:
-        return RMSNorm(self.dense(prefix, (self._config.hidden_size,)), self._config.rms_norm_eps)
-
-    def weight(self, name: str, num_out: int, num_in: int) -> Weight:
-        return self._source.weight(name, (num_out, num_in))
-
-    def _gate(self, name: str) -> Linear:
-        shape = (self._config.num_experts, self._config.hidden_size)
-        # In the dtype of the activations, as transformers has it: values of the file that it cannot hold are rounded.
-        return self._backend.linear(DenseWeight(self.dense(name, shape)))
-
-    def _attention(self, prefix: str) -> Attention:
-        config = self._config
-        width = config.hidden_size
-        num_q, num_kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        parts = [
-            self.weight(f"{prefix}.{name}_proj", num_out, width)
-            for name, num_out in (("q", num_q), ("k", num_kv), ("v", num_kv))
-        ]
-        joined = stack_outputs(parts)
-        qkv = tuple(self._backend.linear(weight) for weight in ([joined] if joined else parts))
-        output = self._backend.linear(self.weight(f"{prefix}.o_proj", width, num_q))
-        return Attention(config, self._backend, qkv, output)
+def _load_layer(specs: Specs, loader: WeightLoader) -> Layer:
+    return Layer(
+        input_norm=loader.norm(specs["input_norm"]),
+        attention=Attention.load(specs, loader),
+        expert_norm=loader.norm(specs["expert_norm"]),
+        gate=load_gate(specs, loader),
+    )

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import torch
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, GroupedFFN
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
-from expertmesh.kernels.weights import ExpertWeights
-from expertmesh.model.config import ModelConfig
+from expertmesh.model.weight_loader import ExpertSource
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,6 @@ class Experts(Protocol):
         ...
 
 
-class ExpertSource(Protocol):
-    """Where the weights of experts are read from, for example a checkpoint."""
-
-    def expert(self, layer: int, expert: int, hidden_size: int, intermediate_size: int) -> ExpertWeights:
-        """Read one expert."""
-        ...
-
-
 class LocalExperts:
     """All experts of all layers in this process: what remote experts must equal."""
 
@@ -67,11 +59,7 @@ class LocalExperts:
         """Read every expert, layer by layer; ``report`` is told (layers done, layers in all)."""
         layers = []
         for layer in range(config.num_layers):
-            experts = (
-                source.expert(layer, expert, config.hidden_size, config.intermediate_size)
-                for expert in range(config.num_experts)
-            )
-            layers.append(backend.experts(experts))
+            layers.append(backend.experts(source.expert(layer, expert) for expert in range(config.num_experts)))
             report(layer + 1, config.num_layers)
         return cls(layers, config.num_experts)
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from expertmesh.model.config import ModelConfig
+from expertmesh.architectures.model_config import ModelConfig
 
 
 class KVCache:
