@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from expertmesh.errors import ConfigError
 
-# A token goes to two experts: with one sequence, two servers compute at a time, and the gateway waits.
-BUSY_SERVERS = 2
 # Servers with fewer cores than this each wait for one another.
 CORES_PER_SERVER = 2
 MAX_SERVERS = 4
@@ -16,9 +14,12 @@ def default_servers(num_experts: int, num_cores: int) -> int:
     return min(num_experts, MAX_SERVERS, max(1, num_cores // CORES_PER_SERVER))
 
 
-def default_threads(num_servers: int, num_cores: int) -> int:
-    """Tell how many threads each expert server gets, so that those busy at a time fill the cores."""
-    return max(1, num_cores // min(num_servers, BUSY_SERVERS))
+def default_threads(num_servers: int, num_experts_per_token: int, num_cores: int) -> int:
+    """Tell how many threads each expert server gets, so that those busy at a time fill the cores.
+
+    With one sequence, these are as many as a token has experts, while the gateway waits.
+    """
+    return max(1, num_cores // min(num_servers, num_experts_per_token))
 
 
 def place_experts(num_experts: int, num_servers: int, replicas: Mapping[int, int]) -> list[tuple[int, ...]]:

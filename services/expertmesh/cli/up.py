@@ -63,7 +63,8 @@ def up(
         options.flag(
             options.COMPUTE,
             "THREADS",
-            "CPU threads of each process; 0 = one per core for the gateway and a lone expert server, else half.",
+            "CPU threads of each process; 0 = one per core for the gateway, and for expert servers so many that those "
+            "busy at a time fill the cores.",
             min=0,
         ),
     ] = 0,
@@ -112,7 +113,7 @@ def up(
             "expert",
             experts=format_ranges(hosted),
             listen=endpoint,
-            threads=threads or default_threads(len(servers), num_cores),
+            threads=threads or default_threads(len(servers), config.num_experts_per_token, num_cores),
             chaos_delay=chaos_delay,
             **shared,
         )
