@@ -56,22 +56,23 @@ SMALL = Sizes(256, 512, num_layers=2)
 
 def write_checkpoint(directory: Path, sizes: Sizes) -> int:
     """Write the expert, a file per layer; returns the bytes of its tensors."""
+    from expertmesh.architectures.registry import read_model, tensors_of
     from expertmesh.kernels import awq
 
+    config = sizes.config()
+    table = tensors_of(read_model(config, directory / "config.json"))
     generator = torch.Generator().manual_seed(0)
     weight_map, num_bytes = {}, 0
     for layer in range(sizes.num_layers):
-        prefix = f"model.layers.{layer}.block_sparse_moe.experts.0"
         tensors = {}
-        inner, outer = (sizes.ffn, sizes.hidden), (sizes.hidden, sizes.ffn)
-        for matrix, shape in (("w1", inner), ("w3", inner), ("w2", outer)):
-            parts = awq.pack(random_weight(*shape, generator)).as_dict()
-            tensors |= {f"{prefix}.{matrix}.{part}": tensor for part, tensor in parts.items()}
+        for spec in table.expert(layer, 0).values():
+            parts = awq.pack(random_weight(*spec.shape, generator)).as_dict()
+            tensors |= {f"{spec.name}.{part}": tensor for part, tensor in parts.items()}
         file = f"layer-{layer}.safetensors"
         save_file(tensors, directory / file)
         weight_map |= dict.fromkeys(tensors, file)
         num_bytes += sum(tensor.nbytes for tensor in tensors.values())
-    (directory / "config.json").write_text(json.dumps(sizes.config()))
+    (directory / "config.json").write_text(json.dumps(config))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return num_bytes
 

@@ -5,7 +5,7 @@ The AWQ weights are the bfloat16 ones, rounded to nearest. Tensors are made and 
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from expertmesh.architectures.registry import read_model, tensors_of
+from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.kernels import awq
 from expertmesh.kernels.quantize import round_to_nearest
 from peers.cases import VOCAB_SIZE
@@ -30,11 +32,6 @@ class Shape:
     num_experts: int
     num_heads: int
     num_kv_heads: int
-
-    @property
-    def kv_width(self) -> int:
-        """Outputs of the key and value matrices."""
-        return self.num_kv_heads * self.hidden // self.num_heads
 
     def config(self) -> dict[str, Any]:
         """Return what config.json says of the bfloat16 checkpoint."""
@@ -65,7 +62,7 @@ MIXTRAL = Shape(hidden=4096, ffn=14336, num_layers=2, num_experts=8, num_heads=3
 SMALL = Shape(hidden=256, ffn=256, num_layers=2, num_experts=8, num_heads=2, num_kv_heads=1)
 QUANTIZATION = {"quant_method": "awq", "bits": 4, "group_size": GROUP_SIZE, "zero_point": True, "version": "gemm"}
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[TensorSpec, torch.Tensor]
 
 
 def write_checkpoints(bf16: Path, awq_directory: Path, shape: Shape) -> None:
@@ -82,7 +79,7 @@ def write_checkpoints(bf16: Path, awq_directory: Path, shape: Shape) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     weight_maps: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for file, tensors in _shards(shape):
-        _save(bf16, file, tensors, weight_maps[0])
+        _save(bf16, file, {f"{spec.name}.weight": tensor for spec, tensor in tensors.items()}, weight_maps[0])
         _save(awq_directory, file, _quantize(tensors), weight_maps[1])
     shutil.copy(_tokenizer_file(), awq_directory / "tokenizer.model")
     _finish(bf16, shape.config(), weight_maps[0])
@@ -104,62 +101,42 @@ def _tokenizer_file() -> Path:
 
 def _shards(shape: Shape) -> Iterator[tuple[str, Tensors]]:
     """Draw the weights: matrices whose products have about the size of their input, norms around 1."""
-    hidden, ffn = shape.hidden, shape.ffn
     generator = torch.Generator().manual_seed(0)
 
-    def matrix(rows: int, columns: int) -> torch.Tensor:
-        return torch.randn(rows, columns, generator=generator).mul_(columns**-0.5).to(torch.bfloat16)
+    def draw(spec: TensorSpec) -> torch.Tensor:
+        values = torch.randn(spec.shape, generator=generator)
+        if len(spec.shape) == 1:
+            values = 1 + 0.1 * values
+        elif spec.role != "embedding":
+            values.mul_(spec.shape[1] ** -0.5)
+        return values.to(torch.bfloat16)
 
-    def norm() -> torch.Tensor:
-        return (1 + 0.1 * torch.randn(hidden, generator=generator)).to(torch.bfloat16)
+    for file, specs in _files(shape):
+        yield file, {spec: draw(spec) for spec in specs}
 
-    yield (
-        "ends.safetensors",
-        {
-            "model.embed_tokens.weight": torch.randn(VOCAB_SIZE, hidden, generator=generator).to(torch.bfloat16),
-            "model.norm.weight": norm(),
-            "lm_head.weight": matrix(VOCAB_SIZE, hidden),
-        },
-    )
+
+def _files(shape: Shape) -> Iterator[tuple[str, Iterable[TensorSpec]]]:
+    tensors = tensors_of(read_model(shape.config(), Path("config.json")))
+    yield "ends.safetensors", tensors.ends.values()
     for layer in range(shape.num_layers):
-        prefix = f"model.layers.{layer}"
-        yield (
-            f"layer-{layer}.safetensors",
-            {
-                f"{prefix}.input_layernorm.weight": norm(),
-                f"{prefix}.post_attention_layernorm.weight": norm(),
-                f"{prefix}.self_attn.q_proj.weight": matrix(hidden, hidden),
-                f"{prefix}.self_attn.k_proj.weight": matrix(shape.kv_width, hidden),
-                f"{prefix}.self_attn.v_proj.weight": matrix(shape.kv_width, hidden),
-                f"{prefix}.self_attn.o_proj.weight": matrix(hidden, hidden),
-                f"{prefix}.block_sparse_moe.gate.weight": matrix(shape.num_experts, hidden),
-            },
-        )
+        yield f"layer-{layer}.safetensors", tensors.layer(layer).values()
         for expert in range(shape.num_experts):
-            place = f"{prefix}.block_sparse_moe.experts.{expert}"
-            yield (
-                f"layer-{layer}-expert-{expert}.safetensors",
-                {
-                    f"{place}.w1.weight": matrix(ffn, hidden),
-                    f"{place}.w3.weight": matrix(ffn, hidden),
-                    f"{place}.w2.weight": matrix(hidden, ffn),
-                },
-            )
+            yield f"layer-{layer}-expert-{expert}.safetensors", tensors.expert(layer, expert).values()
 
 
-def _quantize(tensors: Tensors) -> Tensors:
+def _quantize(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Pack the matrices that AWQ quantizes: attention and experts."""
-    packed: Tensors = {}
-    for name, tensor in tensors.items():
-        if "_proj." in name or ".experts." in name:
+    packed = {}
+    for spec, tensor in tensors.items():
+        if spec.is_quantizable:
             parts = awq.pack(round_to_nearest(tensor, awq.BITS, GROUP_SIZE)).as_dict()
-            packed |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
+            packed |= {f"{spec.name}.{part}": value for part, value in parts.items()}
         else:
-            packed[name] = tensor
+            packed[f"{spec.name}.weight"] = tensor
     return packed
 
 
-def _save(directory: Path, file: str, tensors: Tensors, weight_map: dict[str, str]) -> None:
+def _save(directory: Path, file: str, tensors: dict[str, torch.Tensor], weight_map: dict[str, str]) -> None:
     save_file(tensors, directory / file, metadata={"format": "pt"})
     weight_map.update(dict.fromkeys(tensors, file))
 
