@@ -20,7 +20,8 @@ from servers import connected_pool, serve_layer, server_processes
 
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.weights import ExpertWeights, QuantizedWeight
-from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.experts import LayerCall

@@ -19,7 +19,8 @@ import uvloop
 from report import Row, parse_arguments, show
 from servers import connected_pool, serve_layer, server_processes
 
-from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.allocator import keep_freed_memory

@@ -25,6 +25,7 @@ assert "torch" not in sys.modules
         "expertmesh.engine.door",
         "expertmesh.engine.request",
         "expertmesh.engine.scheduler",
+        "expertmesh.gateway.config",
         "expertmesh.placement",
         "expertmesh.text",
     ],

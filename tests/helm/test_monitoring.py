@@ -18,7 +18,8 @@ from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.expert.metrics import ExpertMetrics
-from expertmesh.gateway.metrics.exposition import Metrics, MetricsConfig
+from expertmesh.gateway.metrics.config import MetricsConfig
+from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.wire.info import ServerInfo

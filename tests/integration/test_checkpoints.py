@@ -24,7 +24,8 @@ from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.batch import StepBatch

@@ -14,7 +14,7 @@ from kubernetes.aio.client import Configuration
 from expertmesh.discovery.endpoints import Discovery, Endpoints
 from expertmesh.discovery.kubernetes import KubernetesDiscovery
 from expertmesh.discovery.slice_api import SliceQuery
-from expertmesh.mesh.dispatcher import DispatchConfig
+from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.replica import Replica
 
 NUM_CLIENTS = 3

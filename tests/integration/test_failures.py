@@ -4,7 +4,7 @@ import pytest
 from integration_mesh import QUARTERS, run_mesh, start_expert
 
 from expertmesh.errors import ExpertmeshError, GatewayError
-from expertmesh.mesh.dispatcher import DispatchConfig
+from expertmesh.mesh.dispatch_config import DispatchConfig
 
 
 def generate(mesh, prompt):

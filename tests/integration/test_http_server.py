@@ -11,7 +11,7 @@ from http_serving import MODEL, QUESTION, serving
 from integration_mesh import run_mesh
 
 from expertmesh.engine.scheduler import SchedulerConfig
-from expertmesh.mesh.dispatcher import DispatchConfig
+from expertmesh.mesh.dispatch_config import DispatchConfig
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK = {"messages": [{"role": "user", "content": QUESTION}]}

@@ -14,7 +14,7 @@ from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.expert import process as expert_process
 from expertmesh.expert.process import ExpertServerConfig
-from expertmesh.gateway.metrics.exposition import MetricsConfig
+from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.model.sampling import SamplingParams
 
 NUM_LAYERS, NUM_CHOICES = 2, 2

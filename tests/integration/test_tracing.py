@@ -13,7 +13,7 @@ from integration_mesh import Mesh, run_mesh
 from opentelemetry.trace import StatusCode
 from spans import Kept, children, keeping, linked, trace_ids
 
-from expertmesh.mesh.dispatcher import DispatchConfig
+from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
 

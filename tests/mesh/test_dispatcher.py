@@ -16,7 +16,8 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.errors import ComputeError, ExpertUnavailableError
 from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.mesh.dispatcher import DispatchConfig, RemoteExperts
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.experts import LayerCall, LocalExperts

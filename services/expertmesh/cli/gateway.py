@@ -70,9 +70,9 @@ def gateway(
     from expertmesh.discovery.sources import parse_experts
     from expertmesh.engine.scheduler import SchedulerConfig
     from expertmesh.gateway.config import GatewayConfig
-    from expertmesh.gateway.metrics.exposition import MetricsConfig
+    from expertmesh.gateway.metrics.config import MetricsConfig
     from expertmesh.gateway.process import serve
-    from expertmesh.mesh.dispatcher import DispatchConfig
+    from expertmesh.mesh.dispatch_config import DispatchConfig
     from expertmesh.tracing.config import TraceConfig
 
     config = GatewayConfig(

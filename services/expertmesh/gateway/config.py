@@ -5,8 +5,8 @@ from pathlib import Path
 
 from expertmesh.discovery.endpoints import Discovery
 from expertmesh.engine.scheduler import SchedulerConfig
-from expertmesh.gateway.metrics.exposition import MetricsConfig
-from expertmesh.mesh.dispatcher import DispatchConfig
+from expertmesh.gateway.metrics.config import MetricsConfig
+from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.tracing.config import TraceConfig
 
 

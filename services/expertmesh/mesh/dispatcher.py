@@ -18,6 +18,7 @@ from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
 from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.call_spans import send_traced
+from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica, ReplicaLostError, Ticket
@@ -26,19 +27,6 @@ from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall, ExpertResult, split_call
 from expertmesh.wire.failures import CallFailure
-
-
-@dataclass(frozen=True)
-class DispatchConfig:
-    """How long an answer may take and how large a message may be.
-
-    ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
-    waiting for a replica to come back included (0 = fail at the first failure).
-    """
-
-    call_timeout_seconds: float = 30.0
-    wait_seconds: float = 120.0
-    max_message_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True)

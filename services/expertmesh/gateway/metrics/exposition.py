@@ -1,10 +1,9 @@
 """Everything that a gateway tells Prometheus, put together. Knows collectors, not what they read."""
 
-from dataclasses import dataclass
-
 from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.gateway.metrics.engine_metrics import EngineCollector
 from expertmesh.gateway.metrics.mesh_metrics import MeshCollector
 from expertmesh.gateway.metrics.vllm_names import VllmNames
@@ -12,14 +11,6 @@ from expertmesh.gateway.state import GatewayState
 from expertmesh.wire.model_info import ModelInfo
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-
-
-@dataclass(frozen=True)
-class MetricsConfig:
-    """What to export besides: a series per layer and expert, the engine's metrics under vLLM's names too."""
-
-    by_layer: bool = False
-    vllm_names: bool = False
 
 
 class Metrics:
