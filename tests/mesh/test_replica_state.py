@@ -3,19 +3,19 @@ import random
 import time
 
 from expertmesh.mesh.replica import Replica
-from expertmesh.mesh.replica_state import ReplicaState, state_of
+from expertmesh.mesh.replica_state import ReplicaState
 from expertmesh.v1 import load_pb2
 
 
 def test_a_replica_is_connecting_then_ejected_then_retired():
     async def run() -> list[ReplicaState]:
         replica = Replica("127.0.0.1:1", "f00d", on_change=lambda: None)
-        states = [state_of(replica)]
+        states = [replica.state]
         for _ in range(3):
             replica.health = replica.health.after_error(time.monotonic(), random.Random(0))
-        states.append(state_of(replica))
+        states.append(replica.state)
         replica.retire()
-        return [*states, state_of(replica)]
+        return [*states, replica.state]
 
     assert asyncio.run(run()) == [ReplicaState.CONNECTING, ReplicaState.EJECTED, ReplicaState.RETIRED]
 

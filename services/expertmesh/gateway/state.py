@@ -10,7 +10,7 @@ from expertmesh.engine.stats import EngineStats
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica
-from expertmesh.mesh.replica_state import ReplicaState, state_of
+from expertmesh.mesh.replica_state import ReplicaState
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ class GatewayState:
         if self.pool is None:
             counts = Counter([ReplicaState.READY])
         else:
-            counts = Counter(map(state_of, self.replicas_of(expert)))
+            counts = Counter(replica.state for replica in self.replicas_of(expert))
         return {state: counts[state] for state in ReplicaState}

@@ -17,6 +17,7 @@ import grpc
 
 from expertmesh.discovery.picker import Health
 from expertmesh.errors import ExpertmeshError, FingerprintMismatchError
+from expertmesh.mesh.replica_state import ReplicaState
 from expertmesh.mesh.replica_stats import CallTimes, ReplicaStats
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
@@ -88,6 +89,15 @@ class Replica:
     def is_retired(self) -> bool:
         """Whether it was told to finish what it has and to end."""
         return self._retired.is_set()
+
+    @property
+    def state(self) -> ReplicaState:
+        """How it is, in one word."""
+        if self.is_retired:
+            return ReplicaState.RETIRED
+        if self.health.is_ejected(time.monotonic()):
+            return ReplicaState.EJECTED
+        return ReplicaState.READY if self.is_ready else ReplicaState.CONNECTING
 
     async def run(self) -> None:
         """Connect, exchange messages until the connection ends, and connect again; until retired or cancelled."""

@@ -1,9 +1,6 @@
-"""Whether a replica can be called, in one word. Knows replicas, not who asks."""
+"""Whether a replica can be called, in one word. Knows the words, not what they are said of."""
 
-import time
 from enum import Enum
-
-from expertmesh.mesh.replica import Replica
 
 
 class ReplicaState(Enum):
@@ -13,12 +10,3 @@ class ReplicaState(Enum):
     CONNECTING = "connecting"
     EJECTED = "ejected"
     RETIRED = "retired"
-
-
-def state_of(replica: Replica) -> ReplicaState:
-    """Tell in one word how a replica is."""
-    if replica.is_retired:
-        return ReplicaState.RETIRED
-    if replica.health.is_ejected(time.monotonic()):
-        return ReplicaState.EJECTED
-    return ReplicaState.READY if replica.is_ready else ReplicaState.CONNECTING

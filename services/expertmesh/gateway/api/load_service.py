@@ -13,7 +13,6 @@ from expertmesh.gateway.api.load_rates import rates
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import balancedness, shares
 from expertmesh.mesh.replica import Replica
-from expertmesh.mesh.replica_state import state_of
 from expertmesh.mesh.replica_stats import CallTimes
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import load_pb2 as pb
@@ -131,7 +130,7 @@ def _replica_load(replica: Replica) -> pb.ReplicaLoad:
         latency_p99_ns=p99,
         queue_p50_ns=_quantiles_ns([times.queue_seconds for times in recent], 0.5)[0],
         compute_p50_ns=_quantiles_ns([times.compute_seconds for times in recent], 0.5)[0],
-        state=f"REPLICA_STATE_{state_of(replica).name}",
+        state=f"REPLICA_STATE_{replica.state.name}",
     )
 
 
