@@ -26,6 +26,7 @@ assert "torch" not in sys.modules
         "expertmesh.engine.request",
         "expertmesh.engine.scheduler",
         "expertmesh.gateway.config",
+        "expertmesh.gateway.snapshot",
         "expertmesh.placement",
         "expertmesh.text",
     ],

@@ -2,6 +2,16 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HistogramSnapshot:
+    """What a histogram had counted at one moment: values per bucket, and the sum of all."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
 
 
 class Histogram:
@@ -21,3 +31,7 @@ class Histogram:
         """Count a value; one that equals a bound belongs below it."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def snapshot(self) -> HistogramSnapshot:
+        """Copy what has been counted so far."""
+        return HistogramSnapshot(self.bounds, tuple(self.counts), self.sum)

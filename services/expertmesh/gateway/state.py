@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.snapshot import take_engine_snapshot
 from expertmesh.engine.stats import EngineStats
+from expertmesh.gateway.snapshot import Snapshot
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.replica_state import ReplicaState
+from expertmesh.mesh.take_snapshot import take_mesh_snapshot
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,22 @@ class GatewayState:
         else:
             counts = Counter(replica.state for replica in self.replicas_of(expert))
         return {state: counts[state] for state in ReplicaState}
+
+
+def take_snapshot(state: GatewayState) -> Snapshot:
+    """Copy what all parts count."""
+    return Snapshot(
+        take_engine_snapshot(state.stats, state.scheduler, state.blocks),
+        take_mesh_snapshot(state.expert_load, state.pool),
+    )
+
+
+class LiveSnapshots:
+    """A source of snapshots in the process that counts: each is taken when it is asked for."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+
+    async def snapshot(self) -> Snapshot:
+        """Return how the gateway is now."""
+        return take_snapshot(self._state)

@@ -55,7 +55,8 @@ class ExpertLoadCounter:
 
     def by_layer(self, expert: int) -> list[int]:
         """Rows sent to ``expert``, layer 0 first."""
-        return [int(tokens) for tokens in self._tokens[:, expert]]
+        tokens: list[int] = self._tokens[:, expert].tolist()
+        return tokens
 
     def totals(self) -> list[int]:
         """Rows sent to each expert over all layers, expert 0 first."""

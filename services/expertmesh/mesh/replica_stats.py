@@ -2,12 +2,12 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 NUM_RECENT_CALLS = 512
 
 
-@dataclass(frozen=True)
-class CallTimes:
+class CallTimes(NamedTuple):
     """Where the time of one answered call went: from sending to answer, and of that in queue and kernels there."""
 
     latency_seconds: float
