@@ -1,5 +1,6 @@
 """The dashboard and the alerts of the chart ask for what the services export."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -20,7 +21,7 @@ from expertmesh.engine.stats import EngineStats
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.state import GatewayState
+from expertmesh.gateway.state import GatewayState, LiveSnapshots
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.wire.info import ServerInfo
 from expertmesh.wire.model_info import ModelInfo
@@ -39,10 +40,10 @@ def exported() -> list[Samples]:
     scheduler = Scheduler(SchedulerConfig(), blocks)
     state = GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None)
     model = ModelInfo("tiny", "MixtralForCausalLM", "f00d", "awq", 2, 16, 8, 2, 32, 128, "1", "avx2", True)
-    gateway = Metrics(CollectorRegistry(), state, model, MetricsConfig(by_layer=True))
+    gateway = Metrics(CollectorRegistry(), LiveSnapshots(state), model, MetricsConfig(by_layer=True))
     registry = CollectorRegistry()
     ExpertMetrics(registry, ServerInfo("f00d", (0,), 8, 2, 16, "awq", "cpu", "cpu", 1, "1", "avx2", True), lambda: 0)
-    return [Samples(gateway.render().decode()), Samples(generate_latest(registry).decode())]
+    return [Samples(asyncio.run(gateway.render()).decode()), Samples(generate_latest(registry).decode())]
 
 
 def rules() -> Iterator[dict]:

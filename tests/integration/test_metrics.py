@@ -22,8 +22,8 @@ ALL_EXPERTS = tuple(str(expert) for expert in range(8))
 FIXED = {"max_tokens": 8, "ignore_eos": True}
 
 
-def scrape(mesh: Mesh) -> Samples:
-    return Samples(mesh.gateway.metrics.render().decode())
+async def scrape(mesh: Mesh) -> Samples:
+    return Samples((await mesh.gateway.metrics.render()).decode())
 
 
 def fetch(address: str) -> Samples:
@@ -38,7 +38,7 @@ def after(directory, use, **config) -> Samples:
     async def run() -> Samples:
         async with run_mesh(directory, **config) as mesh:
             await use(mesh)
-            return scrape(mesh)
+            return await scrape(mesh)
 
     return asyncio.run(run())
 
@@ -80,7 +80,7 @@ def test_calls_are_counted_as_replicas_count_them(make_mixtral, prompts):
     async def run() -> None:
         async with run_mesh(directory, hosts=[(expert,) for expert in range(8)]) as mesh:
             await mesh.ids(prompts[0], **FIXED)
-            samples = scrape(mesh)
+            samples = await scrape(mesh)
             for expert in range(8):
                 [replica] = mesh.gateway.pool.ready(expert)
                 assert samples["expertmesh_expert_rpc_seconds_count", str(expert)] == replica.stats.num_calls
@@ -95,10 +95,10 @@ def test_series_do_not_grow_with_requests(make_mixtral, prompts):
 
     async def run() -> None:
         async with run_mesh(directory) as mesh:
-            before = scrape(mesh)
+            before = await scrape(mesh)
             for prompt in prompts[:3]:
                 await mesh.ids(prompt, **FIXED)
-            assert len(scrape(mesh)) == len(before)
+            assert len(await scrape(mesh)) == len(before)
             assert {label for family in before.families for label in before.labels(family)} == {
                 "direction",
                 "expert",
@@ -214,11 +214,11 @@ def test_an_expert_without_replicas_has_demand_that_grows(make_mixtral, prompts)
             await mesh.experts[0].aclose()
             asking = asyncio.create_task(mesh.ids(prompts[0], max_tokens=40, ignore_eos=True))
             async with asyncio.timeout(20):
-                while not (waiting := expert_sum(scrape(mesh), "expertmesh_expert_queue_rows")):
+                while not (waiting := expert_sum(await scrape(mesh), "expertmesh_expert_queue_rows")):
                     await asyncio.sleep(0.01)
-                before = expert_sum(scrape(mesh), "expertmesh_expert_demand_rows")
+                before = expert_sum(await scrape(mesh), "expertmesh_expert_demand_rows")
                 await asyncio.sleep(0.05)
-            samples = scrape(mesh)
+            samples = await scrape(mesh)
             assert waiting > 0
             assert expert_sum(samples, "expertmesh_expert_demand_rows") > before
             assert {samples["expertmesh_expert_replicas", expert, "ready"] for expert in "01"} == {0}
@@ -234,7 +234,7 @@ def test_the_http_api_serves_what_is_rendered_to_scrapers_without_a_key(make_mix
             make_mixtral().directory, hosts=None, http_listen="127.0.0.1:0", api_keys=("secret",)
         ) as mesh:
             samples = await asyncio.to_thread(fetch, mesh.gateway.http.address)
-            assert samples.names == scrape(mesh).names
+            assert samples.names == (await scrape(mesh)).names
 
     asyncio.run(run())
 
@@ -255,7 +255,7 @@ def test_an_expert_server_is_scraped_at_its_own_address(make_mixtral, prompts):
                 samples = await asyncio.to_thread(fetch, server.metrics_address)
                 assert samples["expertmesh_server_calls_total"] == replica.stats.num_calls
                 assert samples["expertmesh_server_rows_total"] == (len(prompts[0]) + 7) * NUM_LAYERS
-                ours = scrape(mesh)
+                ours = await scrape(mesh)
                 for there, here in (("received", "sent"), ("sent", "received")):
                     assert (
                         samples["expertmesh_server_bytes_total", there] == ours["expertmesh_expert_bytes_total", here]

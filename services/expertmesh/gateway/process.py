@@ -25,6 +25,7 @@ from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.loaded_model import LoadedModel, Report, load_model
 from expertmesh.gateway.metrics.exposition import Metrics
+from expertmesh.gateway.state import LiveSnapshots
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
@@ -144,7 +145,7 @@ async def running(
     """
     core = assemble(config, model, tracer)
     loads = LoadServicer(core.state)
-    metrics = Metrics(CollectorRegistry(), core.state, core.info, config.metrics)
+    metrics = Metrics(CollectorRegistry(), LiveSnapshots(core.state), core.info, config.metrics)
     server = _make_server(config, GenerationServicer(core.generator, core.info, model.defaults), loads)
     service = Service(core.generator, core.info, model.defaults, lambda: server.is_serving)
     http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))

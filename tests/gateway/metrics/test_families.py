@@ -21,7 +21,7 @@ def test_a_histogram_is_exported_as_the_library_exports_its_own():
     for value in VALUES:
         ours.observe(value)
         theirs.observe(value)
-    exported = generate_latest(Families(histogram("seconds", "Time.", ours))).decode().splitlines()
+    exported = generate_latest(Families(histogram("seconds", "Time.", ours.snapshot()))).decode().splitlines()
     expected = generate_latest(registry).decode().splitlines()
     assert exported == [line for line in expected if "_created" not in line]
 
@@ -29,6 +29,6 @@ def test_a_histogram_is_exported_as_the_library_exports_its_own():
 def test_experts_are_labels():
     busy, idle = Histogram((1,)), Histogram((1,))
     busy.observe(3)
-    lines = generate_latest(Families(expert_histograms("rows", "Rows.", [idle, busy]))).decode()
+    lines = generate_latest(Families(expert_histograms("rows", "Rows.", [idle.snapshot(), busy.snapshot()]))).decode()
     assert 'rows_sum{expert="0"} 0.0' in lines
     assert 'rows_sum{expert="1"} 3.0' in lines

@@ -13,6 +13,6 @@ def make_router(metrics: Metrics) -> APIRouter:
     @router.get("/metrics")
     async def get_metrics() -> Response:
         """Return every metric in Prometheus's text format, version 0.0.4."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+        return Response(await metrics.render(), media_type=CONTENT_TYPE)
 
     return router

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from expertmesh.counting.histogram import Histogram
+from expertmesh.counting.histogram import HistogramSnapshot
 
 
 def counter(name: str, text: str, value: float) -> CounterMetricFamily:
@@ -18,7 +18,7 @@ def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value)
 
 
-def histogram(name: str, text: str, values: Histogram) -> HistogramMetricFamily:
+def histogram(name: str, text: str, values: HistogramSnapshot) -> HistogramMetricFamily:
     """Return a histogram without labels."""
     return HistogramMetricFamily(name, text, _buckets(values), values.sum)
 
@@ -44,7 +44,7 @@ def expert_gauges(name: str, text: str, values: Iterable[float]) -> GaugeMetricF
     return family
 
 
-def expert_histograms(name: str, text: str, values: Iterable[Histogram]) -> HistogramMetricFamily:
+def expert_histograms(name: str, text: str, values: Iterable[HistogramSnapshot]) -> HistogramMetricFamily:
     """Return a histogram per expert, expert 0 first."""
     family = HistogramMetricFamily(name, text, labels=["expert"])
     for expert, histogram in enumerate(values):
@@ -52,7 +52,7 @@ def expert_histograms(name: str, text: str, values: Iterable[Histogram]) -> Hist
     return family
 
 
-def _buckets(values: Histogram) -> list[tuple[str, float]]:
+def _buckets(values: HistogramSnapshot) -> list[tuple[str, float]]:
     """Add the counts up, as Prometheus wants them: each bucket holds those below it too."""
     names = [*(str(float(bound)) for bound in values.bounds), "+Inf"]
     return list(zip(names, map(float, accumulate(values.counts)), strict=True))
