@@ -21,7 +21,7 @@ def test_rows_are_counted_by_layer_and_expert_and_owed_only_inside():
         assert load.queue_rows == [1, 1, 2]
     with load.step(1, torch.tensor([[2, 0]])) as step:
         assert step.experts == (0, 2)
-    assert load.totals() == [2, 1, 3]
+    assert [sum(load.by_layer(expert)) for expert in range(3)] == [2, 1, 3]
     assert load.by_layer(2) == [2, 1]
     assert load.queue_rows == load.inflight_rows == [0, 0, 0]
 

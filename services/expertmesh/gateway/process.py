@@ -144,8 +144,9 @@ async def running(
     Health says NOT_SERVING until ``wait_ready``.
     """
     core = assemble(config, model, tracer)
-    loads = LoadServicer(core.state)
-    metrics = Metrics(CollectorRegistry(), LiveSnapshots(core.state), core.info, config.metrics)
+    snapshots = LiveSnapshots(core.state)
+    loads = LoadServicer(snapshots)
+    metrics = Metrics(CollectorRegistry(), snapshots, core.info, config.metrics)
     server = _make_server(config, GenerationServicer(core.generator, core.info, model.defaults), loads)
     service = Service(core.generator, core.info, model.defaults, lambda: server.is_serving)
     http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))

@@ -58,10 +58,6 @@ class ExpertLoadCounter:
         tokens: list[int] = self._tokens[:, expert].tolist()
         return tokens
 
-    def totals(self) -> list[int]:
-        """Rows sent to each expert over all layers, expert 0 first."""
-        return [int(tokens) for tokens in self._tokens.sum(axis=0)]
-
     def demand_changed(self, expert: int, num_rows: int) -> None:
         """Note that an expert owes ``num_rows`` more."""
         self._demand[expert].change(num_rows, self._clock())

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from expertmesh.gateway.api.load_json import measure_load
+from expertmesh.gateway.api.load_json import ReadLoad, measure_load
 from expertmesh.v1 import load_pb2 as pb
 
 
@@ -14,9 +14,17 @@ def load(tokens: int, generated: int) -> pb.GetLoadResponse:
     )
 
 
+def reader(*loads: pb.GetLoadResponse) -> ReadLoad:
+    remaining = iter(loads)
+
+    async def read() -> pb.GetLoadResponse:
+        return next(remaining)
+
+    return read
+
+
 def test_the_load_at_the_end_comes_with_the_rates_since_the_beginning():
-    reads = iter([load(10, 1), load(30, 5)])
-    update = json.loads(asyncio.run(measure_load(lambda: next(reads), 0.01)))
+    update = json.loads(asyncio.run(measure_load(reader(load(10, 1), load(30, 5)), 0.01)))
     seconds, rates = update["rates"]["seconds"], update["rates"]
     assert seconds >= 0.01
     assert rates["generation_tokens_per_second"] * seconds == pytest.approx(4)
@@ -26,7 +34,7 @@ def test_the_load_at_the_end_comes_with_the_rates_since_the_beginning():
 
 
 def test_what_is_zero_is_written_too():
-    update = json.loads(asyncio.run(measure_load(lambda: load(0, 0), 0.01)))
+    update = json.loads(asyncio.run(measure_load(reader(load(0, 0), load(0, 0)), 0.01)))
     assert update["load"]["experts"][1]["ready_replicas"] == 0
     assert update["load"]["experts"][1]["replicas"] == []
     assert update["load"]["gateway"]["kv_cache_usage"] == 0

@@ -5,7 +5,7 @@ from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.api.load_service import LoadServicer
-from expertmesh.gateway.state import GatewayState
+from expertmesh.gateway.state import GatewayState, LiveSnapshots
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import load_pb2, load_pb2_grpc
@@ -13,15 +13,15 @@ from expertmesh.v1 import load_pb2, load_pb2_grpc
 LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 
-def make_state() -> GatewayState:
+def make_source() -> LiveSnapshots:
     blocks = BlockPool(8, 16)
     scheduler = Scheduler(SchedulerConfig(), blocks)
-    return GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None)
+    return LiveSnapshots(GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None))
 
 
 def test_who_watches_does_not_keep_a_gateway_that_ends():
     async def run() -> int:
-        servicer = LoadServicer(make_state())
+        servicer = LoadServicer(make_source())
         server = RpcServer("127.0.0.1:0")
         server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, servicer)
         async with asyncio.timeout(20), server, AsyncClient(server.address) as client:
@@ -35,7 +35,7 @@ def test_who_watches_does_not_keep_a_gateway_that_ends():
 
 def test_experts_of_the_gateway_itself_are_ready():
     async def run() -> None:
-        servicer = LoadServicer(make_state())
+        servicer = LoadServicer(make_source())
         server = RpcServer("127.0.0.1:0")
         server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, servicer)
         async with server, AsyncClient(server.address) as client:
