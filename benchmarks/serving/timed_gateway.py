@@ -1,4 +1,4 @@
-"""The gateway with stopwatches on it: ``expertmesh`` run in this process, its functions wrapped from outside.
+"""A gateway with stopwatches on its engine: ``expertmesh`` run in this process, its functions wrapped from outside.
 
 Usage: python -m serving.timed_gateway TRACE gateway FLAG...; writes the spans of a ``Trace`` when it ends.
 """
@@ -11,17 +11,21 @@ from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
+from expertmesh.cli import engine
 from expertmesh.cli.main import main as run_command
 from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Chunk
+from expertmesh.gateway.engine_supervisor import EngineCommand
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 from serving.trace import Trace
 
 Function = Callable[..., Any]
 
-# All that the gateway computes in a step. They are private because nobody else needs them apart.
+# An argument that marks the engine process.
+ENGINE = "--engine"
+# All that an engine computes in a step. They are private because nobody else needs them apart.
 DECODER_PARTS = ("_embed", "_attend_and_choose", "_logits")
 
 
@@ -85,12 +89,24 @@ def _wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> Non
 
 
 def main() -> None:
-    """Run the command that follows, until it is told to end."""
-    path = Path(sys.argv.pop(1))
+    """Run the command that follows, until it is told to end, and have its engine process run with stopwatches."""
+    path = sys.argv.pop(1)
+    if ENGINE in sys.argv:
+        time_engine(Path(path))
+        return
+    make_command = engine.make_command
+    engine.make_command = lambda settings: EngineCommand(
+        (sys.executable, "-m", "serving.timed_gateway", path, ENGINE), make_command(settings).settings
+    )
+    run_command()
+
+
+def time_engine(path: Path) -> None:
+    """Run an engine process, and write what it did where its time went."""
     trace = Trace()
     Stopwatch(trace).attach()
     try:
-        run_command()
+        engine.main()
     finally:
         trace.write(path)
 

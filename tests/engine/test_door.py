@@ -1,30 +1,48 @@
 import asyncio
-from contextlib import aclosing
 
 import pytest
 
 from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.door import Door, TokenDelta
+from expertmesh.engine.door import Door
+from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.observer import Interruption
-from expertmesh.engine.request import FinishReason, Limits, Request
+from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
-from expertmesh.engine.stats import QUEUE_FULL, EngineStats
-from expertmesh.errors import ExpertmeshError, QueueFullError
+from expertmesh.engine.stats import INVALID, QUEUE_FULL, EngineStats
+from expertmesh.errors import ExpertmeshError, InvalidRequestError, QueueFullError
 from expertmesh.model.sampling import Choice, SamplingParams
 
-REQUEST = Request((1, 2, 3), SamplingParams())
+REQUEST = Request((1, 2, 3), SamplingParams(seed=1))
 TOKEN = TokenDelta(Choice(7), finish_reason=None)
-LAST = TokenDelta(Choice(2), FinishReason.STOP)
+OTHER = TokenDelta(Choice(8), finish_reason=None)
+
+
+class Listener:
+    """A caller that remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def hand(self, deltas: list[tuple[int, TokenDelta]]) -> None:
+        self.heard.append(deltas)
+
+    def refuse(self, request_id: int, error: ExpertmeshError) -> None:
+        self.heard.append((request_id, type(error)))
 
 
 class Hall:
-    """A door with the queue and the counts behind it."""
+    """A door with the queue and the counts behind it, and a caller before it."""
 
     def __init__(self, max_num_waiting: int = 8) -> None:
         self.stats = EngineStats()
         config = SchedulerConfig(max_num_waiting=max_num_waiting)
         self.scheduler = Scheduler(config, BlockPool(8, 16), self.stats)
         self.door = Door(self.scheduler, Limits(max_model_len=64, vocab_size=32), self.stats)
+        self.caller = Listener()
+
+    def enter(self, request_id: int = 0, request: Request = REQUEST, **more: object) -> Sequence:
+        self.door.enter(self.caller, request_id, request, **more)  # type: ignore[arg-type]
+        return next(chunk.sequence for chunk in self.scheduler.schedule()[::-1])
 
     def count(self) -> dict[str, int]:
         """Say how many sequences ended how."""
@@ -32,75 +50,102 @@ class Hall:
         return {outcome.value: count for outcome, count in self.stats.num_finished.items() if count}
 
 
-async def take_in(hall: Hall, *deltas: TokenDelta | ExpertmeshError) -> None:
-    """Wait for a request, schedule it, and give it ``deltas``."""
-    await hall.door.wait_for_work()
-    [chunk] = hall.scheduler.schedule()
-    for delta in deltas:
-        if isinstance(delta, ExpertmeshError):
-            hall.door.fail(chunk.sequence, delta)
-        else:
-            hall.door.hand_out(chunk.sequence, delta)
+@pytest.fixture
+def hall() -> Hall:
+    return Hall()
 
 
-def test_tokens_come_out_until_the_last_one():
-    async def run() -> list[int]:
-        taking = asyncio.create_task(take_in(hall, TOKEN, TOKEN, LAST))
-        ids = [delta.choice.token_id async for delta in hall.door.generate(REQUEST)]
-        await taking
-        return ids
-
-    hall = Hall()
-    assert asyncio.run(run()) == [7, 7, 2]
-    assert hall.count() == {"stop": 1}
-
-
-def test_who_leaves_is_cancelled_and_awaited_no_more():
-    async def run() -> None:
-        taking = asyncio.create_task(take_in(hall, TOKEN))
-        async with aclosing(hall.door.generate(REQUEST)) as deltas:
-            await anext(deltas)
-        await taking
-
-    hall = Hall()
-    asyncio.run(run())
-    assert hall.count() == {Interruption.CANCELLED.value: 1}
+def test_tokens_of_a_step_come_together(hall):
+    one, two = hall.enter(0), hall.enter(1)
+    hall.door.hand_out(one, TOKEN)
+    hall.door.hand_out(two, OTHER)
+    hall.door.hand_out(one, OTHER)
+    assert hall.caller.heard == []
+    hall.door.flush()
+    hall.door.flush()
+    assert hall.caller.heard == [[(0, TOKEN), (1, OTHER), (0, OTHER)]]
 
 
-def test_who_has_enough_says_why_it_ends():
-    async def run() -> None:
-        taking = asyncio.create_task(take_in(hall, TOKEN))
-        deltas = hall.door.generate(REQUEST)
-        await anext(deltas)
-        with pytest.raises(StopAsyncIteration):
-            await deltas.asend(FinishReason.STOP_SEQUENCE)
-        await taking
+def test_each_caller_hears_of_its_own_requests(hall):
+    other = Listener()
+    one = hall.enter(0)
+    hall.door.enter(other, 0, REQUEST)
+    [*_, chunk] = hall.scheduler.schedule()
+    hall.door.hand_out(one, TOKEN)
+    hall.door.hand_out(chunk.sequence, OTHER)
+    hall.door.flush()
+    assert (hall.caller.heard, other.heard) == ([[(0, TOKEN)]], [[(0, OTHER)]])
 
-    hall = Hall()
-    asyncio.run(run())
+
+def test_who_leaves_is_awaited_no_more(hall):
+    sequence = hall.enter()
+    hall.door.leave(hall.caller, 0, FinishReason.STOP_SEQUENCE)
+    hall.door.leave(hall.caller, 0, Interruption.CANCELLED)
+    assert not hall.door.is_awaited(sequence)
     assert hall.count() == {"stop_sequence": 1}
 
 
-def test_an_error_ends_the_stream_once():
-    async def run() -> None:
-        taking = asyncio.create_task(take_in(hall, TOKEN, ExpertmeshError("a step failed"), ExpertmeshError("again")))
-        deltas = hall.door.generate(REQUEST)
-        await anext(deltas)
-        with pytest.raises(ExpertmeshError, match="a step failed"):
-            await anext(deltas)
-        await taking
+def test_a_caller_that_is_gone_leaves_with_all_its_requests(hall):
+    for request_id in range(3):
+        hall.door.hand_out(hall.enter(request_id), TOKEN)
+    hall.door.leave_all(hall.caller)
+    hall.door.flush()
+    assert hall.caller.heard == []
+    assert hall.count() == {"cancelled": 3}
 
-    hall = Hall()
-    asyncio.run(run())
-    assert hall.count() == {Interruption.FAILED.value: 1}
+
+def test_an_error_comes_once_and_after_the_last_tokens(hall):
+    sequence = hall.enter()
+    hall.door.hand_out(sequence, TOKEN)
+    hall.door.fail(sequence, ExpertmeshError("a step failed"))
+    hall.door.fail(sequence, ExpertmeshError("again"))
+    assert hall.caller.heard == [[(0, TOKEN)], (0, ExpertmeshError)]
+    assert hall.count() == {"failed": 1}
 
 
 def test_a_full_queue_refuses_and_counts_it():
-    async def run() -> None:
-        with pytest.raises(QueueFullError):
-            await anext(hall.door.generate(REQUEST))
-
     hall = Hall(max_num_waiting=0)
-    asyncio.run(run())
-    assert hall.count() == {}
+    hall.door.enter(hall.caller, 3, REQUEST)
+    assert hall.caller.heard == [(3, QueueFullError)]
     assert hall.stats.num_rejected[QUEUE_FULL] == 1
+
+
+def test_what_cannot_be_served_is_refused_and_counted(hall):
+    for request in (Request((), SamplingParams(seed=1)), Request((1,), SamplingParams())):
+        hall.door.enter(hall.caller, 3, request)
+    assert hall.caller.heard == [(3, InvalidRequestError)] * 2
+    assert hall.stats.num_rejected[INVALID] == 2
+
+
+def test_work_is_waited_for(hall):
+    async def run() -> None:
+        waiting = asyncio.create_task(hall.door.wait_for_work())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        hall.enter()
+        await waiting
+        hall.door.leave(hall.caller, 0, Interruption.CANCELLED)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(hall.door.wait_for_work(), 0.01)
+
+    asyncio.run(run())
+
+
+class Counted:
+    """A constraint that remembers the tokens it was told of."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def advance(self, token_id: int) -> None:
+        self.taken.append(token_id)
+
+
+def test_a_request_with_a_past_goes_on_where_it_was(hall):
+    constraint = Counted()
+    request = Request((1, 2, 3), SamplingParams(max_tokens=5, seed=1, prompt_logprobs=0))
+    sequence = hall.enter(0, request, constraint=constraint, past_ids=(7, 8))
+    assert sequence.tokens == [1, 2, 3, 7, 8]
+    assert (sequence.num_prompt_tokens, sequence.num_output_tokens, sequence.max_tokens) == (3, 2, 5)
+    assert constraint.taken == [7, 8]
+    assert sequence.num_unscored == 0  # these went out with the first token

@@ -13,6 +13,7 @@ import promql
 import pytest
 import yaml
 from exposition import Samples
+from live_snapshots import LiveSnapshots
 from prometheus_client import CollectorRegistry, generate_latest
 
 from expertmesh.engine.blocks import BlockPool
@@ -21,7 +22,7 @@ from expertmesh.engine.stats import EngineStats
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.state import GatewayState, LiveSnapshots
+from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.wire.info import ServerInfo
 from expertmesh.wire.model_info import ModelInfo
@@ -40,7 +41,7 @@ def exported() -> list[Samples]:
     scheduler = Scheduler(SchedulerConfig(), blocks)
     state = GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None)
     model = ModelInfo("tiny", "MixtralForCausalLM", "f00d", "awq", 2, 16, 8, 2, 32, 128, "1", "avx2", True)
-    gateway = Metrics(CollectorRegistry(), LiveSnapshots(state), model, MetricsConfig(by_layer=True))
+    gateway = Metrics(LiveSnapshots(state), lambda: model, MetricsConfig(by_layer=True))
     registry = CollectorRegistry()
     ExpertMetrics(registry, ServerInfo("f00d", (0,), 8, 2, 16, "awq", "cpu", "cpu", 1, "1", "avx2", True), lambda: 0)
     return [Samples(asyncio.run(gateway.render()).decode()), Samples(generate_latest(registry).decode())]

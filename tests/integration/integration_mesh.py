@@ -1,4 +1,4 @@
-"""A mesh in this process: real expert servers and a real gateway on free ports, with gRPC between them."""
+"""A mesh in this process: real expert servers, engine and gateway, with gRPC and a Unix socket between them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,13 +9,24 @@ from typing import Any
 
 from expertmesh.client import AsyncClient, Sampling
 from expertmesh.discovery.endpoints import Discovery, StaticDiscovery
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.scheduler import Scheduler
 from expertmesh.expert import process as expert_process
 from expertmesh.expert.process import ExpertServerConfig
-from expertmesh.gateway import process as gateway_process
+from expertmesh.gateway.assembly import Core
+from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.engine_process import computing
+from expertmesh.gateway.engine_supervisor import socket_directory
+from expertmesh.gateway.http.http_server import HttpServer
+from expertmesh.gateway.link.client import EngineClient
+from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import load_model
-from expertmesh.gateway.process import Gateway
+from expertmesh.gateway.metrics.exposition import Metrics
+from expertmesh.gateway.process import serving
 from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.rpc.server import RpcServer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
@@ -29,6 +40,32 @@ def cache_bytes(num_blocks: int, isa: str) -> int:
 
 def silent(done: int, total: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Both halves of a gateway: what serves clients, and the engine behind the socket."""
+
+    engine: EngineClient
+    core: Core
+    server: RpcServer
+    http: HttpServer | None
+    metrics: Metrics
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What waits and runs."""
+        return self.core.state.scheduler
+
+    @property
+    def blocks(self) -> BlockPool:
+        """Blocks of the KV cache."""
+        return self.core.state.blocks
+
+    @property
+    def pool(self) -> ReplicaPool | None:
+        """Replicas of the experts; None where these live in the engine."""
+        return self.core.state.pool
 
 
 @dataclass
@@ -94,10 +131,22 @@ async def run_mesh(
             isa=isa,
             **{"drain_seconds": 1.0, **config},
         )
-        gateway = await stack.enter_async_context(
-            gateway_process.running(settings, load_model(settings, silent), tracer)
-        )
+        gateway = await stack.enter_async_context(run_gateway(settings, tracer))
         async with asyncio.timeout(20):
-            await gateway.wait_ready()
+            while not gateway.server.is_serving:
+                await asyncio.sleep(0.001)
         client = await stack.enter_async_context(AsyncClient(gateway.server.address))
         yield Mesh(gateway, client, [stop for stop, _ in experts])
+
+
+@asynccontextmanager
+async def run_gateway(settings: GatewayConfig, tracer: Tracer = NullTracer()) -> AsyncIterator[Gateway]:
+    """Run an engine and what serves its clients, in this process."""
+    model, host, client = load_model(settings, silent), EngineHost(), EngineClient()
+    async with AsyncExitStack() as stack:
+        socket = str(stack.enter_context(socket_directory()) / "engine")
+        await stack.enter_async_context(host.listening(socket))
+        engine = await stack.enter_async_context(computing(host, settings, model, tracer))
+        await stack.enter_async_context(background(client.run(socket)))
+        front = await stack.enter_async_context(serving(settings, client, tracer))
+        yield Gateway(client, engine.core, front.server, front.http, front.metrics)

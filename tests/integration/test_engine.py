@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from integration_mesh import QUARTERS, Mesh, cache_bytes, run_mesh
 
-from expertmesh.engine.door import TokenDelta
+from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
+from expertmesh.gateway import assembly
 from expertmesh.model.sampling import Choice, SamplingParams
 
 # With the logarithm of every token's probability, so that equal means equal logits.
@@ -274,14 +275,15 @@ class OnlyOnce:
         return OnlyOnce(self._num_taken)
 
 
-def test_a_constraint_at_a_loss_ends_its_own_request_only(make_mixtral, prompts):
+def test_a_constraint_at_a_loss_ends_its_own_request_only(make_mixtral, prompts, monkeypatch):
     directory = make_mixtral().directory
+    monkeypatch.setattr(assembly, "_make_compile", lambda model: lambda kind, source: OnlyOnce())
 
     async def run() -> None:
         async with run_mesh(directory, hosts=None) as mesh:
             good, bad = await asyncio.gather(
                 tokens(mesh, prompts[0], GREEDY),
-                tokens(mesh, prompts[1], GREEDY, constraint=OnlyOnce()),
+                tokens(mesh, prompts[1], GREEDY, grammar=("regex", "once")),
                 return_exceptions=True,
             )
             assert isinstance(bad, InvalidRequestError)

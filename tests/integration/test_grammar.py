@@ -12,7 +12,6 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tokenizer import Tokenizer
 
@@ -46,7 +45,7 @@ def with_generator(directory: Path, use):
 
 def make_generator(directory: Path, mesh: Mesh) -> TextGenerator:
     tokenizer = Tokenizer.open(directory)
-    return TextGenerator(tokenizer, mesh.gateway.engine, GrammarCompiler(tokenizer, {tokenizer.eos_id}, VOCAB))
+    return TextGenerator(tokenizer, mesh.gateway.engine)
 
 
 async def answer(generator: TextGenerator, request: GenerationRequest) -> list[str]:

@@ -1,6 +1,7 @@
 """``expertmesh gateway``: flags of a gateway process."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -66,6 +67,7 @@ def gateway(
     if local_experts == bool(experts):
         raise ConfigError("give either --experts, which says where expert servers are, or --local-experts")
 
+    from expertmesh.cli import engine
     from expertmesh.cli.runtime import run_process
     from expertmesh.discovery.sources import parse_experts
     from expertmesh.engine.scheduler import SchedulerConfig
@@ -99,7 +101,8 @@ def gateway(
         trace=TraceConfig(trace_endpoint, trace_sample),
     )
     with progress_bar("loading the gateway") as report:
-        run_process(serve(config, report, _print_ready), threads)
+        settings = partial(engine.EngineSettings, config, log_level=log_level, threads=threads)
+        run_process(serve(config, lambda socket: engine.make_command(settings(socket)), report, _print_ready))
 
 
 def _print_ready(addresses: Sequence[str]) -> None:

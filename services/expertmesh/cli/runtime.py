@@ -3,21 +3,22 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
+ResultT = TypeVar("ResultT")
 
 
-def run_process(main: Coroutine[Any, Any, None], threads: int) -> None:
-    """Run ``main`` to its end, on uvloop where there is one.
+def run_process(main: Coroutine[Any, Any, ResultT], threads: int = 0) -> ResultT:
+    """Run ``main`` to its end, on uvloop where there is one, and return its result.
 
-    ``threads`` are the CPU threads of torch, 0 = one per core.
+    ``threads`` are the CPU threads of torch, 0 = one per core, or whatever a process without torch has.
     """
     if threads:
+        import torch
+
         torch.set_num_threads(threads)
     if sys.platform == "win32":
-        asyncio.run(main)
-    else:
-        import uvloop
+        return asyncio.run(main)
+    import uvloop
 
-        uvloop.run(main)
+    return uvloop.run(main)

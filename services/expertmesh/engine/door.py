@@ -1,66 +1,81 @@
 """The door of the engine: requests come in, tokens go out, and whoever leaves early is cancelled.
 
-Knows token streams and why they end, neither steps nor text.
+Knows callers and token streams and why these end; neither steps nor text, nor how messages travel.
 """
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from typing import Protocol
 
+from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.observer import EngineObserver, Interruption, Outcome
-from expertmesh.engine.request import FinishReason, Limits, Request, Route, Sequence
+from expertmesh.engine.request import Constraint, Limits, Request, Sequence
 from expertmesh.engine.scheduler import Scheduler
-from expertmesh.errors import ExpertmeshError
-from expertmesh.model.sampling import Choice
+from expertmesh.errors import ExpertmeshError, InvalidRequestError
 
 
-@dataclass(frozen=True)
-class TokenDelta:
-    """The next token of a sequence; ``finish_reason`` is set with the last one.
+class Caller(Protocol):
+    """Who puts requests under numbers of its own, and hears what becomes of them."""
 
-    ``num_cached_tokens`` of the prompt were not computed anew. ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come
-    with the first token, where they are wanted; so do the experts asked for each token, ``routed_experts`` [L][A].
-    """
+    def hand(self, deltas: list[tuple[int, TokenDelta]]) -> None:
+        """Take the tokens of a step."""
+        ...
 
-    choice: Choice
-    finish_reason: FinishReason | None
-    num_cached_tokens: int = 0
-    prompt_logprobs: tuple[Choice, ...] | None = None
-    routed_experts: Route | None = None
+    def refuse(self, request_id: int, error: ExpertmeshError) -> None:
+        """Hear that a request ended with an error."""
+        ...
+
+
+Ticket = tuple[Caller, int]
 
 
 class Door:
-    """Where clients wait for tokens: they call ``generate``, the loop everything else."""
+    """Callers enter and leave; the loop asks who waits, hands tokens out, and flushes them after each step."""
 
     def __init__(self, scheduler: Scheduler, limits: Limits, observer: EngineObserver) -> None:
         self._scheduler = scheduler
         self._limits = limits
         self._observer = observer
-        self._streams: dict[Sequence, asyncio.Queue[TokenDelta | ExpertmeshError]] = {}
+        self._tickets: dict[Sequence, Ticket] = {}
+        self._sequences: dict[Ticket, Sequence] = {}
+        self._deltas: dict[Caller, list[tuple[int, TokenDelta]]] = {}
         self._has_work = asyncio.Event()
 
-    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
-        """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
-
-        Raises InvalidRequestError before anything is computed, or the error of the step that failed. Leaving the
-        iterator early frees everything that the request held, and counts as cancelled; whoever has all the text that
-        was wanted sends the reason instead, which ends the iterator.
-        """
-        sequence = self._accept(request)
-        stream = self._streams[sequence]
-        outcome: Outcome = Interruption.CANCELLED
+    def enter(
+        self,
+        caller: Caller,
+        request_id: int,
+        request: Request,
+        constraint: Constraint | None = None,
+        past_ids: tuple[int, ...] = (),
+    ) -> None:
+        """Take a request in; the caller hears at once if it is refused."""
         try:
-            while True:
-                delta = await stream.get()
-                if isinstance(delta, ExpertmeshError):
-                    raise delta
-                reason = (yield delta) or delta.finish_reason
-                if reason is not None:
-                    outcome = reason
-                    return
-        finally:
+            self._limits.check(request)
+            sequence = self._make(request, constraint, past_ids)
+            self._scheduler.add(sequence)
+        except ExpertmeshError as error:
+            self.refuse(caller, request_id, error)
+            return
+        self._tickets[sequence] = (caller, request_id)
+        self._sequences[caller, request_id] = sequence
+        self._observer.arrived(sequence)
+        self._has_work.set()
+
+    def refuse(self, caller: Caller, request_id: int, error: ExpertmeshError) -> None:
+        """Tell a caller that its request cannot be taken in."""
+        self._observer.rejected(error)
+        caller.refuse(request_id, error)
+
+    def leave(self, caller: Caller, request_id: int, outcome: Outcome) -> None:
+        """End a request of which the caller wants no more; nothing happens when it has ended before."""
+        if sequence := self._sequences.get((caller, request_id)):
             self.end(sequence, outcome)
+
+    def leave_all(self, caller: Caller) -> None:
+        """End every request of a caller that is gone."""
+        for sequence in [sequence for (owner, _), sequence in self._sequences.items() if owner is caller]:
+            self.end(sequence, Interruption.CANCELLED)
+        self._deltas.pop(caller, None)
 
     async def wait_for_work(self) -> None:
         """Return once any sequence is waiting or running."""
@@ -68,15 +83,24 @@ class Door:
 
     def is_awaited(self, sequence: Sequence) -> bool:
         """Tell whether anybody still waits for tokens of ``sequence``."""
-        return sequence in self._streams
+        return sequence in self._tickets
 
     def hand_out(self, sequence: Sequence, delta: TokenDelta) -> None:
-        """Give a token to whoever waits for it."""
-        self._streams[sequence].put_nowait(delta)
+        """Lay a token out for whoever waits for it."""
+        caller, request_id = self._tickets[sequence]
+        self._deltas.setdefault(caller, []).append((request_id, delta))
+
+    def flush(self) -> None:
+        """Give every caller its tokens of this step."""
+        deltas, self._deltas = self._deltas, {}
+        for caller, own in deltas.items():
+            caller.hand(own)
 
     def end(self, sequence: Sequence, outcome: Outcome) -> None:
         """Free what a sequence holds; nothing happens when it has ended before."""
-        if self._streams.pop(sequence, None) is not None:
+        ticket = self._tickets.pop(sequence, None)
+        if ticket is not None:
+            del self._sequences[ticket]
             self._scheduler.remove(sequence)
             self._observer.finished(sequence, outcome)
         if not self._scheduler.has_work:
@@ -84,28 +108,16 @@ class Door:
 
     def fail(self, sequence: Sequence, error: ExpertmeshError) -> None:
         """End a sequence with an error, if anybody still waits for it."""
-        if stream := self._streams.get(sequence):
-            stream.put_nowait(error)
+        if ticket := self._tickets.get(sequence):
+            self.flush()  # its last tokens come before
+            caller, request_id = ticket
+            caller.refuse(request_id, error)
             self.end(sequence, Interruption.FAILED)
 
-    def _accept(self, request: Request) -> Sequence:
-        try:
-            self._limits.check(request)
-            return self._start(request)
-        except ExpertmeshError as error:
-            self._observer.rejected(error)
-            raise
-
-    def _start(self, request: Request) -> Sequence:
+    def _make(self, request: Request, constraint: Constraint | None, past_ids: tuple[int, ...]) -> Sequence:
         sampling = request.sampling
+        if sampling.seed is None:
+            raise InvalidRequestError("seed is None; whoever puts a request to the engine draws one", "seed")
         room = self._limits.max_model_len - len(request.prompt_ids)
-        sequence = Sequence(
-            request,
-            max_tokens=room if sampling.max_tokens is None else min(sampling.max_tokens, room),
-            seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-        )
-        self._scheduler.add(sequence)
-        self._streams[sequence] = asyncio.Queue()
-        self._observer.arrived(sequence)
-        self._has_work.set()
-        return sequence
+        max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        return Sequence(request, max_tokens, sampling.seed, constraint, past_ids)

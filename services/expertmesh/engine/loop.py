@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
 from itertools import zip_longest
 
-from expertmesh.engine.door import Door, TokenDelta
+from expertmesh.engine.door import Door
+from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
-from expertmesh.engine.request import FinishReason, Limits, Request, Route, Sequence
+from expertmesh.engine.request import FinishReason, Route, Sequence
 from expertmesh.engine.runner import ChunkOutput, ModelRunner
 from expertmesh.engine.scheduler import Chunk, Scheduler
 from expertmesh.engine.step_spans import trace_step
@@ -19,32 +19,24 @@ from expertmesh.tracing.tracer import NullTracer, Tracer
 _log = logging.getLogger(__name__)
 
 
-class EngineError(ExpertmeshError):
-    """A step failed for a reason that nobody foresaw; the log has the details."""
-
-
 class Engine:
-    """Runs steps while there is work; ``generate`` is the only door."""
+    """Runs steps while anybody behind ``door`` waits for tokens."""
 
     def __init__(
         self,
         runner: ModelRunner,
         scheduler: Scheduler,
-        limits: Limits,
+        door: Door,
         eos_ids: frozenset[int],
         observer: EngineObserver = NullObserver(),
         tracer: Tracer = NullTracer(),
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._door = door
         self._eos_ids = eos_ids
         self._observer = observer
         self._tracer = tracer
-        self._door = Door(scheduler, limits, observer)
-
-    def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
-        """Yield the tokens of a request, as ``Door.generate`` says."""
-        return self._door.generate(request)
 
     async def run(self) -> None:
         """Run steps until cancelled. A step that fails ends the requests in it; the others go on."""
@@ -56,13 +48,14 @@ class Engine:
                 with trace_step(self._tracer, chunks) as step:
                     outputs = await self._runner.run(chunks, step)
                 self._postprocess(chunks, outputs)
+                self._door.flush()
                 self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             except ExpertmeshError as error:
                 self._fail(chunks, error)
             except Exception as error:
                 _log.exception("a step failed")
                 self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
-            # Steps on local experts never wait for anything: let clients read their tokens in between.
+            # Steps on local experts never wait for anything: let requests come in between.
             await asyncio.sleep(0)
 
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
@@ -94,8 +87,8 @@ class Engine:
     def _append(self, sequence: Sequence, choice: Choice, route: Route | None) -> FinishReason | None:
         """Add a token to its sequence and stream; returns why it is the last one, if it is."""
         sequence.tokens.append(choice.token_id)
-        if sequence.request.constraint is not None:
-            sequence.request.constraint.advance(choice.token_id)
+        if sequence.constraint is not None:
+            sequence.constraint.advance(choice.token_id)
         reason = self._finish_reason(sequence, choice.token_id)
         is_first = sequence.num_output_tokens == 1
         wants_scores = sequence.request.sampling.prompt_logprobs is not None

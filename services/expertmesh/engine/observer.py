@@ -16,6 +16,7 @@ class Interruption(Enum):
 
 
 Outcome = FinishReason | Interruption
+OUTCOMES: dict[str, Outcome] = {outcome.value: outcome for outcome in (*FinishReason, *Interruption)}
 
 
 @dataclass(frozen=True)

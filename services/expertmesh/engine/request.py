@@ -44,12 +44,13 @@ class Constraint(Protocol):
 class Request:
     """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included.
 
+    ``grammar`` is kind and source of what the text must look like, in the words of whoever makes constraints of it.
     ``traceparent`` names the span of the request, empty when it is not sampled.
     """
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
-    constraint: Constraint | None = None
+    grammar: tuple[str, str] | None = None
     return_routed_experts: bool = False
     traceparent: str = ""
 
@@ -83,13 +84,16 @@ class Limits:
 class Sequence:
     """A token stream in the making: its tokens, how many of them are in the KV cache, and its blocks there.
 
-    The first ``num_known_blocks`` blocks are known to the block pool as the prefix numbered ``known_prefix``.
+    ``past_ids`` are tokens that an engine before this one produced: they are part of the text and nobody's news. The
+    first ``num_known_blocks`` blocks are known to the block pool as the prefix numbered ``known_prefix``.
     ``prompt_logprobs`` are those found so far.
     """
 
     request: Request
     max_tokens: int
     seed: int
+    constraint: Constraint | None = None
+    past_ids: tuple[int, ...] = ()
     tokens: list[int] = field(init=False)
     num_computed: int = 0
     num_cached_tokens: int = 0
@@ -100,7 +104,10 @@ class Sequence:
     lookup: PromptLookup = field(default_factory=PromptLookup)
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.request.prompt_ids)
+        self.tokens = [*self.request.prompt_ids, *self.past_ids]
+        if self.constraint is not None:
+            for token_id in self.past_ids:
+                self.constraint.advance(token_id)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -124,6 +131,9 @@ class Sequence:
 
     @property
     def num_unscored(self) -> int:
-        """Prompt tokens whose log probability is wanted and not known yet; the first token never has one."""
-        wants = self.request.sampling.prompt_logprobs is not None
+        """Prompt tokens whose log probability is wanted and not known yet; the first token never has one.
+
+        They go out with the first token of the answer, so that a sequence with a past wants none.
+        """
+        wants = self.request.sampling.prompt_logprobs is not None and not self.past_ids
         return self.num_prompt_tokens - 1 - len(self.prompt_logprobs) if wants else 0

@@ -132,7 +132,7 @@ class ModelRunner:
                 output_ids=output_ids,
                 noise=noise(sequence.seed, len(sequence.tokens) + num_drafted),
                 banned_ids=(*self._eos_ids, *request.sampling.stop_ids) if is_short else (),
-                allowed=request.constraint.allowed() if request.constraint else None,
+                allowed=sequence.constraint.allowed() if sequence.constraint else None,
             )
 
 

@@ -136,7 +136,7 @@ class Scheduler:
 
     def _draft(self, sequence: Sequence, budget: int) -> tuple[int, ...]:
         """Guess what follows a decoding sequence, as far as budget, blocks and its own end allow."""
-        if not self._config.num_draft_tokens or sequence.num_pending > 1 or sequence.request.constraint is not None:
+        if not self._config.num_draft_tokens or sequence.num_pending > 1 or sequence.constraint is not None:
             return ()
         num_left = sequence.max_tokens - sequence.num_output_tokens
         num_tokens = min(self._config.num_draft_tokens, budget, num_left - 1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from expertmesh.counting.histogram import Histogram
-from expertmesh.engine.observer import Interruption, Outcome, StepSummary
-from expertmesh.engine.request import FinishReason, Sequence
+from expertmesh.engine.observer import OUTCOMES, Interruption, Outcome, StepSummary
+from expertmesh.engine.request import Sequence
 from expertmesh.errors import ExpertmeshError, QueueFullError
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -15,7 +15,6 @@ TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 QUEUE_FULL, INVALID = "queue_full", "invalid"
-OUTCOMES: tuple[Outcome, ...] = (*FinishReason, *Interruption)
 
 
 @dataclass
@@ -39,7 +38,7 @@ class EngineStats:
         self.num_drafted_tokens = 0
         self.num_accepted_tokens = 0
         self.num_preemptions = 0
-        self.num_finished: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.num_finished: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES.values(), 0))
         self.num_rejected: Counter[str] = Counter({QUEUE_FULL: 0, INVALID: 0})
         self.time_to_first_token = Histogram(SECONDS)
         self.inter_token_latency = Histogram(TOKEN_SECONDS)

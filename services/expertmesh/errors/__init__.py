@@ -40,6 +40,10 @@ class ExpertUnavailableError(ExpertmeshError):
     """No replica of an expert could answer in time."""
 
 
+class StillLoadingError(ExpertUnavailableError):
+    """The model is not loaded yet; the request may be sent again later."""
+
+
 class ComputeError(ExpertmeshError):
     """A kernel failed or produced a value that is not finite; the message names layer and expert."""
 

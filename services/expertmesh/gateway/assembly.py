@@ -1,17 +1,18 @@
-"""The parts of a gateway that generate, put together. Knows what depends on what; starts and serves nothing."""
+"""The parts of an engine, put together. Knows what depends on what; starts and serves nothing."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.door import Door
 from expertmesh.engine.loop import Engine
-from expertmesh.engine.request import Limits
+from expertmesh.engine.request import Constraint, Limits
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Scheduler
 from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.link.host import Compile
 from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.counted_experts import CountedExperts
@@ -22,16 +23,18 @@ from expertmesh.model.compute import ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.text.constraint import GrammarCompiler
+from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.tracing.tracer import Tracer
 from expertmesh.wire.model_info import ModelInfo
 
 
 @dataclass(frozen=True)
 class Core:
-    """A model that generates once ``engine`` runs (and ``state.pool``, where there is one)."""
+    """A model that generates for those at ``door`` once ``engine`` runs (and ``state.pool``, where there is one)."""
 
     engine: Engine
-    generator: TextGenerator
+    door: Door
+    compile_grammar: Compile
     info: ModelInfo
     state: GatewayState
     compute: ComputeThread
@@ -52,11 +55,18 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
         compute,
         tracer,
     )
-    limits = Limits(plan.max_model_len, model.config.vocab_size)
-    engine = Engine(runner, state.scheduler, limits, model.eos_ids, state.stats, tracer)
+    door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
+    engine = Engine(runner, state.scheduler, door, model.eos_ids, state.stats, tracer)
+    return Core(engine, door, _make_compile(model), _describe(model, plan), state, compute)
+
+
+def _make_compile(model: LoadedModel) -> Compile:
     compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
-    generator = TextGenerator(model.tokenizer, engine, compiler, tracer)
-    return Core(engine, generator, _describe(model, plan), state, compute)
+
+    def compile_grammar(kind: str, source: str) -> Constraint:
+        return compiler.compile(Grammar(GrammarKind(kind), source))
+
+    return compile_grammar
 
 
 def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:

@@ -5,19 +5,26 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import fmean
+from typing import Protocol
 
-from expertmesh.engine.loop import Engine
-from expertmesh.engine.request import Constraint, Request
+from expertmesh.engine.messages import TokenDelta
+from expertmesh.engine.request import FinishReason, Request
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
-from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.detokenizer import Detokenizer
-from expertmesh.text.grammar import Grammar
 from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
+
+
+class Engine(Protocol):
+    """What produces tokens, wherever it runs."""
+
+    def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
+        """Yield the tokens of a request, as ``EngineClient.generate`` says."""
+        ...
 
 
 class TextGenerator:
@@ -30,13 +37,11 @@ class TextGenerator:
         self,
         tokenizer: Tokenizer,
         engine: Engine,
-        compiler: GrammarCompiler,
         tracer: Tracer = NullTracer(),
         traceparent: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._engine = engine
-        self._compiler = compiler
         self._tracer = tracer
         self._traceparent = traceparent
 
@@ -44,7 +49,7 @@ class TextGenerator:
         """Return the generator for a caller with a span of its own; empty where it named none."""
         if not (traceparent and self._tracer.is_on):
             return self
-        return TextGenerator(self._tokenizer, self._engine, self._compiler, self._tracer, traceparent)
+        return TextGenerator(self._tokenizer, self._engine, self._tracer, traceparent)
 
     async def encode_prompt(self, text: str) -> list[int]:
         """Ids of raw text, begin-of-sequence id first. Runs in a thread: prompts may be long."""
@@ -77,11 +82,10 @@ class TextGenerator:
         return self._tokenizer.token_bytes(token_id)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
-        """Stream the answers; errors are those of ``Engine.generate``. Leaving early ends every sequence."""
+        """Stream the answers; errors are those of ``EngineClient.generate``. Leaving early ends every sequence."""
         request.validate()
         with ending(self._tracer.start("generate", self._traceparent, _describe(request), SpanKind.SERVER)) as span:
-            constraint = await self._compile(request.grammar)
-            sequences = _sequence_requests(request, constraint, span.traceparent)
+            sequences = _sequence_requests(request, span.traceparent)
             answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
             async with aclosing(merge(answers)) as deltas:
                 if request.num_sequences == request.n:
@@ -90,10 +94,6 @@ class TextGenerator:
                 else:
                     for delta in _best([delta async for delta in deltas], request.n):
                         yield delta
-
-    async def _compile(self, grammar: Grammar | None) -> Constraint | None:
-        """Prepare a grammar in a thread: a large one takes its time."""
-        return None if grammar is None else await asyncio.to_thread(self._compiler.compile, grammar)
 
     def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
@@ -109,13 +109,14 @@ def _describe(request: GenerationRequest) -> dict[str, int]:
     }
 
 
-def _sequence_requests(request: GenerationRequest, constraint: Constraint | None, traceparent: str) -> list[Request]:
-    """Make the request of each sequence, with a seed and a constraint of its own."""
+def _sequence_requests(request: GenerationRequest, traceparent: str) -> list[Request]:
+    """Make the request of each sequence, with a seed of its own."""
+    grammar = None if request.grammar is None else (request.grammar.kind.value, request.grammar.source)
     return [
         Request(
             request.prompt_ids,
             _sequence_sampling(request, index),
-            constraint=None if constraint is None else constraint.copy(),
+            grammar=grammar,
             return_routed_experts=request.return_routed_experts,
             traceparent=traceparent,
         )

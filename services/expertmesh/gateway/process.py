@@ -1,36 +1,35 @@
-"""A gateway process from start to end: load, connect, serve, drain. Knows the order of things, not how each is done."""
+"""A gateway from start to end: start an engine, serve clients, drain. Knows the order of things, not how each is done.
+
+This process serves clients and has no torch; the engine is one of its own, ``engine_process.py``.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
 
-from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.loop import Engine
-from expertmesh.engine.scheduler import Scheduler
 from expertmesh.gateway.api.generation_service import GenerationServicer
 from expertmesh.gateway.api.load_service import LoadServicer
-from expertmesh.gateway.assembly import Core, assemble
+from expertmesh.gateway.background import background, first_of
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.engine_supervisor import EngineCommand, EngineSupervisor, socket_directory
+from expertmesh.gateway.generation_config import read_defaults
+from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
-from expertmesh.gateway.loaded_model import LoadedModel, Report, load_model
+from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.state import LiveSnapshots
-from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.access import RequireAuthorization
-from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -43,70 +42,47 @@ LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 async def serve(
     config: GatewayConfig,
+    make_command: Callable[[str], EngineCommand],
     report: Report = lambda done, total: None,
     on_ready: Callable[[Sequence[str]], None] = lambda addresses: None,
 ) -> None:
-    """Load, wait for the experts, serve until SIGTERM or SIGINT, drain.
+    """Start an engine, serve until SIGTERM or SIGINT, drain.
 
-    ``report`` follows the loading from another thread; ``on_ready`` gets the addresses once every expert has a replica.
+    ``make_command`` says how an engine for a socket is started. ``report`` follows the loading; ``on_ready`` gets the
+    addresses once every expert has a replica.
     """
-    give_back_freed_memory()
-    model = await asyncio.to_thread(load_model, config, report)
-    keep_freed_memory()
-    with open_tracer(config.trace, "expertmesh-gateway") as tracer:
-        await _serve_model(config, model, tracer, on_ready)
+    client = EngineClient(report)
+    with socket_directory() as directory, open_tracer(config.trace, "expertmesh-gateway") as tracer:
+        socket = str(directory / "engine")
+        engine = EngineSupervisor(make_command(socket), client.has_loaded, client.why_broken)
+        async with background(client.run(socket), engine.run()) as tasks, serving(config, client, tracer) as gateway:
+            await _serve_until_shutdown(gateway, tasks, on_ready)
+            _log.info("draining for at most %g s", config.drain_seconds)
 
 
-async def _serve_model(
-    config: GatewayConfig, model: LoadedModel, tracer: Tracer, on_ready: Callable[[Sequence[str]], None]
+async def _serve_until_shutdown(
+    gateway: "Gateway", tasks: Sequence[asyncio.Task[None]], on_ready: Callable[[Sequence[str]], None]
 ) -> None:
-    async with running(config, model, tracer) as gateway:
-        shutdown = asyncio.create_task(wait_for_shutdown())
-        ready = asyncio.create_task(gateway.wait_ready())
-        await _first_of(shutdown, ready, *gateway.tasks)
+    shutdown = asyncio.create_task(wait_for_shutdown())
+    ready = asyncio.create_task(gateway.client.wait_serving())
+    try:
+        await first_of(shutdown, ready, *tasks)
         if ready.done():
             on_ready(gateway.addresses)
+        await first_of(shutdown, *tasks)
+    finally:
         ready.cancel()
-        await _first_of(shutdown, *gateway.tasks)
-        _log.info("draining for at most %g s", config.drain_seconds)
-
-
-async def _first_of(*tasks: asyncio.Task[Any]) -> None:
-    """Wait for the first task to end, and raise its error if it ended with one."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+        shutdown.cancel()
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """The running parts of a gateway."""
+    """What serves clients: the servers, and the client of the engine behind them."""
 
-    core: Core
+    client: EngineClient
     server: RpcServer
     http: HttpServer | None
     metrics: Metrics
-    tasks: tuple[asyncio.Task[None], ...]
-
-    @property
-    def engine(self) -> Engine:
-        """What generates."""
-        return self.core.engine
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """What waits and runs."""
-        return self.core.state.scheduler
-
-    @property
-    def blocks(self) -> BlockPool:
-        """Blocks of the KV cache."""
-        return self.core.state.blocks
-
-    @property
-    def pool(self) -> ReplicaPool | None:
-        """Replicas of the experts; None where these live in this process."""
-        return self.core.state.pool
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -124,53 +100,34 @@ class Gateway:
         servers = (self.server, self.http) if self.http else (self.server,)
         await asyncio.gather(*(server.drain(grace_seconds) for server in servers))
 
-    async def wait_ready(self) -> None:
-        """Wait until every expert has a replica, then say SERVING."""
-        if self.pool is not None:
-            pool, num_experts = self.pool, self.core.info.num_experts
-            _log.info("waiting for replicas of experts %s", pool.missing(num_experts))
-            await pool.wait_until(lambda: not pool.missing(num_experts))
-        await self.server.set_serving(True)
-
 
 @asynccontextmanager
-async def running(
-    config: GatewayConfig,
-    model: LoadedModel,
-    tracer: Tracer = NullTracer(),
-) -> AsyncIterator[Gateway]:
-    """Serve ``model`` inside the ``async with``, which yields the gateway; then finish what is in flight and stop.
-
-    Health says NOT_SERVING until ``wait_ready``.
-    """
-    core = assemble(config, model, tracer)
-    snapshots = LiveSnapshots(core.state)
-    loads = LoadServicer(snapshots)
-    metrics = Metrics(CollectorRegistry(), snapshots, core.info, config.metrics)
-    server = _make_server(config, GenerationServicer(core.generator, core.info, model.defaults), loads)
-    service = Service(core.generator, core.info, model.defaults, lambda: server.is_serving)
+async def serving(config: GatewayConfig, client: EngineClient, tracer: Tracer = NullTracer()) -> AsyncIterator[Gateway]:
+    """Serve clients inside the ``async with`` through an engine, whenever that comes; then drain."""
+    generator = TextGenerator(Tokenizer.open(config.model), client, tracer)
+    defaults = read_defaults(config.model)
+    loads = LoadServicer(client)
+    metrics = Metrics(client, lambda: client.model, config.metrics)
+    server = _make_server(config, GenerationServicer(generator, lambda: client.model, defaults), loads)
+    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving)
     http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))
-    async with _background(core.engine.run(), *([core.state.pool.run()] if core.state.pool else [])) as tasks:
-        gateway = Gateway(core, server, http, metrics, tasks)
+    gateway = Gateway(client, server, http, metrics)
+    async with background(_tell_health(client, server)):
         try:
             await gateway.start()
             yield gateway
         finally:
             loads.end()
             await gateway.drain(config.drain_seconds)
-            core.compute.close()
 
 
-@asynccontextmanager
-async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[tuple[asyncio.Task[None], ...]]:
-    """Run coroutines beside the body and cancel them after it."""
-    tasks = tuple(asyncio.create_task(coroutine) for coroutine in coroutines)
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _tell_health(client: EngineClient, server: RpcServer) -> None:
+    """Answer health checks with what the engine is able to do."""
+    is_serving = False
+    while True:
+        await client.wait_serving(not is_serving)
+        is_serving = not is_serving
+        await server.set_serving(is_serving)
 
 
 def _make_server(config: GatewayConfig, generation: GenerationServicer, loads: LoadServicer) -> RpcServer:

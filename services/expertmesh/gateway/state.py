@@ -29,14 +29,3 @@ def take_snapshot(state: GatewayState) -> Snapshot:
         take_engine_snapshot(state.stats, state.scheduler, state.blocks),
         take_mesh_snapshot(state.expert_load, state.pool),
     )
-
-
-class LiveSnapshots:
-    """A source of snapshots in the process that counts: each is taken when it is asked for."""
-
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
-
-    async def snapshot(self) -> Snapshot:
-        """Return how the gateway is now."""
-        return take_snapshot(self._state)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from expertmesh.engine.door import TokenDelta
+from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason
 from expertmesh.model.sampling import Choice
 from expertmesh.text.detokenizer import Detokenizer

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from expertmesh.errors import InvalidRequestError
 
 MAX_SEED = 2**64 - 1
@@ -11,8 +13,7 @@ MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, array_like=True):
     """A token and how probable the model found it: natural logarithms, before any parameter of the request.
 
     ``logprob`` is None unless the request asked for it; ``top_logprobs`` are the most probable (id, logprob), best

@@ -1,11 +1,13 @@
 import asyncio
 
+from live_snapshots import LiveSnapshots
+
 from expertmesh.client import AsyncClient
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.api.load_service import LoadServicer
-from expertmesh.gateway.state import GatewayState, LiveSnapshots
+from expertmesh.gateway.state import GatewayState
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import load_pb2, load_pb2_grpc

@@ -1,6 +1,6 @@
 """GenerationService: the public gRPC API. Knows the messages, not how text is generated."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -22,11 +22,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    """Serves generation; ``defaults`` stand for what a request does not set."""
+    """Serves generation; ``defaults`` stand for what a request does not set.
 
-    def __init__(self, generator: TextGenerator, info: ModelInfo, defaults: SamplingParams) -> None:
+    ``get_model`` raises StillLoadingError before the model is known.
+    """
+
+    def __init__(self, generator: TextGenerator, get_model: Callable[[], ModelInfo], defaults: SamplingParams) -> None:
         self._generator = generator
-        self._info = info
+        self._get_model = get_model
         self._defaults = defaults
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: D102
@@ -54,7 +57,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return pb.DetokenizeResponse(text=text)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:  # noqa: D102
-        return pb.GetModelInfoResponse(**vars(self._info))
+        async with report_errors(context):
+            return pb.GetModelInfoResponse(**vars(self._get_model()))
 
     async def _encode_prompt(self, request: pb.GenerateRequest) -> list[int]:
         match request.WhichOneof("prompt"):

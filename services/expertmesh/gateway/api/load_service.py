@@ -33,14 +33,15 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         self._ending.set()
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:  # noqa: D102
-        return await self.read_load()
+        async with report_errors(context):
+            return await self.read_load()
 
     async def WatchLoad(  # noqa: D102
         self, request: pb.WatchLoadRequest, context: Context
     ) -> AsyncIterator[pb.WatchLoadResponse]:
         async with report_errors(context):
             interval_seconds = _interval_seconds(request)
-        load, taken = await self.read_load(), time.monotonic()
+            load, taken = await self.read_load(), time.monotonic()
         yield pb.WatchLoadResponse(load=load)
         while not await self._ends_within(interval_seconds):
             before, since, load, taken = load, taken, await self.read_load(), time.monotonic()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Security
@@ -35,7 +36,7 @@ def make_app(service: Service, config: HttpConfig, more_routers: Iterable[APIRou
     There are no documentation pages: theirs would load from elsewhere.
     """
     app = FastAPI(
-        title="expertmesh", version=service.model.version, description=DESCRIPTION, docs_url=None, redoc_url=None
+        title="expertmesh", version=version("expertmesh"), description=DESCRIPTION, docs_url=None, redoc_url=None
     )
     app.state.service = service
     for router in (*OPEN_ROUTERS, *more_routers):

@@ -42,6 +42,6 @@ def absent_when_none(description: str, **more: Any) -> Any:
     return Field(default=None, description=description, exclude_if=lambda value: value is None, **more)
 
 
-def json_response(reply: BaseModel) -> Response:
+def json_response(reply: BaseModel, status: int = 200) -> Response:
     """Answer with ``reply``; the application need not look at it again."""
-    return Response(reply.model_dump_json(), media_type="application/json")
+    return Response(reply.model_dump_json(), status_code=status, media_type="application/json")

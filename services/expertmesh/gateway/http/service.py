@@ -25,13 +25,21 @@ class HttpConfig:
 
 @dataclass(frozen=True)
 class Service:
-    """A model that generates; ``defaults`` stand for what a request does not set, ``started`` is in Unix seconds."""
+    """A model that generates; ``defaults`` stand for what a request does not set, ``started`` is in Unix seconds.
+
+    ``get_model`` raises StillLoadingError before the model is known.
+    """
 
     generator: TextGenerator
-    model: ModelInfo
+    get_model: Callable[[], ModelInfo]
     defaults: SamplingParams
     is_ready: Callable[[], bool]
     started: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is served; StillLoadingError before that is known."""
+        return self.get_model()
 
 
 async def get_service(request: Request) -> Service:

@@ -1,8 +1,11 @@
 """Routes about the process: is it alive, is it ready, what is it. Knows no shape of anybody's API."""
 
+from importlib.metadata import version
+
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from expertmesh.errors import StillLoadingError
 from expertmesh.gateway.http.schema import ReplyModel, json_response
 from expertmesh.gateway.http.service import ServiceDep
 
@@ -21,9 +24,18 @@ class Version(ReplyModel):
     version: str = Field(examples=["0.1.0"])
 
 
-@router.get("/health", summary="Is the process alive?", response_model=Status)
-async def get_health() -> Response:
-    """Answer 200 while the process lives, whatever the state of the experts."""
+@router.get(
+    "/health",
+    summary="Is the process alive, and its model loaded?",
+    response_model=Status,
+    responses={503: {"model": Status, "description": "The model is still loading."}},
+)
+async def get_health(service: ServiceDep) -> Response:
+    """Answer 200 from the moment the model is loaded, whatever the state of the experts."""
+    try:
+        service.get_model()
+    except StillLoadingError:
+        return json_response(Status(status="loading"), status=503)
     return json_response(Status(status="ok"))
 
 
@@ -39,12 +51,10 @@ async def get_ready(service: ServiceDep) -> Response:
     """Answer 200 once every expert has a replica and until draining begins; the same state as gRPC's health service."""
     if service.is_ready():
         return json_response(Status(status="ready"))
-    response = json_response(Status(status="not ready"))
-    response.status_code = 503
-    return response
+    return json_response(Status(status="not ready"), status=503)
 
 
 @router.get("/version", summary="Which version is this?", response_model=Version)
-async def get_version(service: ServiceDep) -> Response:
+async def get_version() -> Response:
     """Return the version of the gateway's software."""
-    return json_response(Version(version=service.model.version))
+    return json_response(Version(version=version("expertmesh")))

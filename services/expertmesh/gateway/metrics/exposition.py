@@ -1,8 +1,8 @@
 """Everything that a gateway tells Prometheus, put together. Knows collectors, not who counts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Info
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -17,28 +17,33 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Metrics:
-    """The metrics of one gateway: those of ``source``, and beside them what this process counts in ``registry``."""
+    """The metrics of one gateway: those of ``source``, and what it serves; ``get_model`` raises StillLoadingError."""
 
-    def __init__(
-        self, registry: CollectorRegistry, source: SnapshotSource, model: ModelInfo, config: MetricsConfig
-    ) -> None:
-        self._registry = registry
+    def __init__(self, source: SnapshotSource, get_model: Callable[[], ModelInfo], config: MetricsConfig) -> None:
         self._source = source
-        self._model = model
+        self._get_model = get_model
         self._config = config
-        Info("expertmesh_build", "Version of the gateway, and its model.", registry=registry).info(_labels(model))
 
     async def render(self) -> bytes:
         """Write all metrics as they are now in Prometheus's text format (``CONTENT_TYPE``)."""
-        return b"".join(map(generate_latest, self._collectors(await self._source.snapshot())))
+        return b"".join(map(generate_latest, self._collectors(await self._source.snapshot(), self._get_model())))
 
-    def _collectors(self, snapshot: Snapshot) -> Iterator[Collector]:
+    def _collectors(self, snapshot: Snapshot, model: ModelInfo) -> Iterator[Collector]:
         engine = EngineCollector(snapshot.engine)
         yield engine
         yield MeshCollector(snapshot.mesh, self._config.by_layer)
-        yield self._registry
+        yield _BuildCollector(model)
         if self._config.vllm_names:
-            yield VllmNames(engine, self._model.name)
+            yield VllmNames(engine, model.name)
+
+
+class _BuildCollector(Collector):
+    def __init__(self, model: ModelInfo) -> None:
+        self._model = model
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what runs and what it serves."""
+        yield InfoMetricFamily("expertmesh_build", "Version of the gateway, and its model.", _labels(self._model))
 
 
 def _labels(model: ModelInfo) -> dict[str, str]:

@@ -1,0 +1,75 @@
+"""The engine process from start to end: load, connect to the experts, compute for those at the door.
+
+Knows the order of things, not how each is done; serves no client.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from expertmesh.errors import ExpertmeshError
+from expertmesh.gateway.assembly import Core, assemble
+from expertmesh.gateway.background import background, first_of
+from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.link.host import EngineHost
+from expertmesh.gateway.loaded_model import LoadedModel, load_model
+from expertmesh.gateway.state import take_snapshot
+from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
+from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.tracing.config import open_tracer
+from expertmesh.tracing.tracer import NullTracer, Tracer
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine at work, and the tasks that it does it in, which end only when something is wrong."""
+
+    core: Core
+    tasks: tuple[asyncio.Task[None], ...]
+
+
+@asynccontextmanager
+async def computing(
+    host: EngineHost, config: GatewayConfig, model: LoadedModel, tracer: Tracer = NullTracer()
+) -> AsyncIterator[RunningEngine]:
+    """Compute inside the ``async with`` for those who come to ``host``; ConfigError when the KV cache does not fit."""
+    core = assemble(config, model, tracer)
+    pool = core.state.pool
+    async with background(core.engine.run(), *([pool.run()] if pool else [])) as tasks:
+        host.open(core.info, core.door, core.compile_grammar, partial(take_snapshot, core.state))
+        async with background(_announce(host, core)):
+            try:
+                yield RunningEngine(core, tasks)
+            finally:
+                core.compute.close()
+
+
+async def _announce(host: EngineHost, core: Core) -> None:
+    """Say that it serves once every expert has a replica."""
+    if (pool := core.state.pool) is not None:
+        await pool.wait_until(lambda: not pool.missing(core.info.num_experts))
+    host.serving()
+
+
+async def run_engine(config: GatewayConfig, socket: str) -> bool:
+    """Load, and compute for those who come to ``socket`` until SIGTERM; returns whether the model could be served."""
+    host, loop = EngineHost(), asyncio.get_running_loop()
+
+    def report(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(host.loading, done, total)
+
+    give_back_freed_memory()
+    async with host.listening(socket):
+        try:
+            model = await asyncio.to_thread(load_model, config, report)
+            keep_freed_memory()
+            with open_tracer(config.trace, "expertmesh-gateway") as tracer:
+                async with computing(host, config, model, tracer) as engine:
+                    await first_of(asyncio.create_task(wait_for_shutdown()), *engine.tasks)
+        except ExpertmeshError as error:
+            host.broken(error)
+            await host.wait_told()
+            return False
+    return True

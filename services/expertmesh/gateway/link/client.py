@@ -1,0 +1,240 @@
+"""The API process's end: requests go to the engine, tokens come back, and an engine that dies is not a lost request.
+
+Knows messages and what was asked, neither text nor who starts engines.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import msgspec
+
+from expertmesh.engine.messages import Cancel, EngineError, Failed, Submit, TokenDelta, Tokens, decode_error
+from expertmesh.engine.observer import Interruption, Outcome
+from expertmesh.engine.request import FinishReason, Request
+from expertmesh.errors import ExpertmeshError, StillLoadingError
+from expertmesh.gateway.link.connection import Connection, connect
+from expertmesh.gateway.link.messages import (
+    AskSnapshot,
+    Broken,
+    FromEngine,
+    Loaded,
+    Loading,
+    Serving,
+    SnapshotTaken,
+)
+from expertmesh.gateway.snapshot import Snapshot
+from expertmesh.wire.model_info import ModelInfo
+
+_log = logging.getLogger(__name__)
+
+CONNECT_PAUSE_SECONDS = 0.02
+# An engine in the middle of a long step answers after it; who asks how it is gets what it said before.
+SNAPSHOT_SECONDS = 0.5
+# A request that was being computed whenever an engine died so often within so long is what it dies of.
+MAX_CRASHES = 3
+CRASH_WINDOW_SECONDS = 600.0
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(eq=False)
+class _OpenRequest:
+    """A request whose answer is not complete, with the tokens that came so far."""
+
+    id: int
+    request: Request
+    stream: asyncio.Queue[TokenDelta | ExpertmeshError] = field(default_factory=asyncio.Queue)
+    past_ids: list[int] = field(default_factory=list)
+    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_CRASHES))
+
+    def has_crashed_too_often(self, now: float) -> bool:
+        """Note a crash; tell whether there were as many as are bearable, within the time that counts."""
+        self.crashes.append(now)
+        return len(self.crashes) == MAX_CRASHES and now - self.crashes[0] <= CRASH_WINDOW_SECONDS
+
+
+class EngineClient:
+    """An engine in another process, or in this one behind the same socket; ``run`` keeps the connection."""
+
+    def __init__(self, report: Report = lambda done, total: None) -> None:
+        self._report = report
+        self._numbers = count()
+        self._open: dict[int, _OpenRequest] = {}
+        self._connection: Connection[FromEngine] | None = None
+        self._model: ModelInfo | None = None
+        self._is_loaded = False
+        self._is_serving = False
+        self._snapshot: Snapshot | None = None
+        self._asked: asyncio.Future[None] | None = None
+        self._changed = asyncio.Event()
+        self._broken: asyncio.Future[ExpertmeshError] = asyncio.get_running_loop().create_future()
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is served; StillLoadingError before that is known."""
+        if self._model is None:
+            raise StillLoadingError("the model is still loading; try again later")
+        return self._model
+
+    def has_loaded(self) -> bool:
+        """Tell whether any engine has loaded the model."""
+        return self._model is not None
+
+    async def why_broken(self, seconds: float = 1.0) -> ExpertmeshError | None:
+        """Return what an engine said that cannot load; its words may still be on the way when it has ended."""
+        done, _ = await asyncio.wait((self._broken,), timeout=seconds)
+        return self._broken.result() if done else None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the engine is there and every expert has a replica."""
+        return self._is_serving
+
+    async def wait_serving(self, is_serving: bool = True) -> None:
+        """Return once ``is_serving`` is so; raises the error of an engine that cannot load."""
+        while self._is_serving != is_serving:
+            if self._broken.done():
+                raise self._broken.result()
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def snapshot(self) -> Snapshot:
+        """Return what the engine counts now, or the last that is known of one that is gone or busy.
+
+        StillLoadingError before any has said so.
+        """
+        if self._is_loaded and self._connection is not None:
+            if self._asked is None:
+                self._asked = asyncio.get_running_loop().create_future()
+                self._send(AskSnapshot())
+            await asyncio.wait((self._asked,), timeout=SNAPSHOT_SECONDS)
+        if self._snapshot is None:
+            raise StillLoadingError("the model is still loading, so that nothing is counted yet; try again later")
+        return self._snapshot
+
+    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
+        """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
+
+        Raises InvalidRequestError before anything is computed, or the error of the step that failed. Leaving the
+        iterator early frees everything that the request held, and counts as cancelled; whoever has all the text that
+        was wanted sends the reason instead, which ends the iterator. An engine that dies meanwhile is waited for.
+        """
+        opened = self._enter(request)
+        outcome: Outcome | None = Interruption.CANCELLED
+        try:
+            while True:
+                delta = await opened.stream.get()
+                if isinstance(delta, ExpertmeshError):
+                    outcome = None
+                    raise delta
+                reason = yield delta
+                if delta.finish_reason is not None:
+                    outcome = None
+                    return
+                if reason is not None:
+                    outcome = reason
+                    return
+        finally:
+            self._leave(opened, outcome)
+
+    async def run(self, path: str) -> None:
+        """Keep connected to the engine at the socket ``path``, whichever process that is, until cancelled."""
+        while True:
+            self._connection = await _connect_when_possible(path)
+            try:
+                async for message in self._connection.messages():
+                    self._take(message)
+            finally:
+                await self._connection.close()
+                self._lose()
+
+    def _enter(self, request: Request) -> _OpenRequest:
+        self.model  # noqa: B018  # raises before the first engine is loaded
+        if request.sampling.seed is None:
+            # Drawn here, so that another engine draws the same tokens.
+            request = replace(request, sampling=replace(request.sampling, seed=secrets.randbits(63)))
+        opened = _OpenRequest(next(self._numbers), request)
+        self._open[opened.id] = opened
+        if self._is_loaded:
+            self._submit(opened)
+        return opened
+
+    def _submit(self, opened: _OpenRequest) -> None:
+        self._send(Submit(opened.id, opened.request, tuple(opened.past_ids)))
+
+    def _leave(self, opened: _OpenRequest, outcome: Outcome | None) -> None:
+        if self._open.pop(opened.id, None) is not None and outcome is not None and self._is_loaded:
+            self._send(Cancel(opened.id, outcome.value))
+
+    def _send(self, message: msgspec.Struct) -> None:
+        if self._connection is not None:
+            self._connection.send(message)
+
+    def _take(self, message: FromEngine) -> None:
+        if isinstance(message, Tokens):
+            for request_id, delta in message.deltas:
+                self._hand(request_id, delta)
+        elif isinstance(message, SnapshotTaken):
+            self._snapshot = message.snapshot
+            self._end_asking()
+        elif isinstance(message, Failed):
+            if opened := self._open.get(message.id):
+                opened.stream.put_nowait(decode_error(message.error))
+        else:
+            self._take_status(message)
+
+    def _hand(self, request_id: int, delta: TokenDelta) -> None:
+        opened = self._open.get(request_id)
+        if opened is None:
+            return  # its client left meanwhile
+        opened.past_ids.append(delta.choice.token_id)
+        opened.stream.put_nowait(delta)
+
+    def _take_status(self, message: Loading | Loaded | Serving | Broken) -> None:
+        if isinstance(message, Loading):
+            self._report(message.done, message.total)
+        elif isinstance(message, Loaded):
+            self._model, self._is_loaded = message.model, True
+            for opened in self._open.values():
+                self._submit(opened)
+        elif isinstance(message, Serving):
+            self._is_serving = True
+        elif not self._broken.done():
+            self._broken.set_result(decode_error(message.error))
+        self._changed.set()
+
+    def _end_asking(self) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
+        self._asked = None
+
+    def _lose(self) -> None:
+        """Note that the engine is gone; requests wait for the next one, but for those that it seems to die of."""
+        was_computing, self._is_loaded, self._connection = self._is_loaded, False, None
+        self._is_serving = False
+        self._end_asking()
+        self._changed.set()
+        if not was_computing or not self._open:
+            return
+        _log.warning("the engine is gone; %d requests wait for it to come back", len(self._open))
+        now = time.monotonic()
+        for opened in [opened for opened in self._open.values() if opened.has_crashed_too_often(now)]:
+            del self._open[opened.id]
+            opened.stream.put_nowait(
+                EngineError(f"the engine died {MAX_CRASHES} times while it computed this request; the log says more")
+            )
+
+
+async def _connect_when_possible(path: str) -> "Connection[FromEngine]":
+    decoder = msgspec.msgpack.Decoder(FromEngine)
+    while True:
+        try:
+            return await connect(path, decoder)
+        except OSError:
+            await asyncio.sleep(CONNECT_PAUSE_SECONDS)

@@ -1,0 +1,59 @@
+"""Messages over a Unix socket: four bytes of length, then msgpack. Knows frames, not what is in them."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import msgspec
+
+MessageT = TypeVar("MessageT")
+
+_LENGTH = struct.Struct("<I")
+_READ_LIMIT = 1 << 20
+
+
+class Connection(Generic[MessageT]):
+    """One end of the socket; what comes in are messages of a type."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decoder: "msgspec.msgpack.Decoder[MessageT]"
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = decoder
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message; it is dropped when the other end is gone, which the reader notices."""
+        if not self._writer.is_closing():
+            frame = bytearray(_LENGTH.size)
+            self._encoder.encode_into(message, frame, _LENGTH.size)
+            _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
+            self._writer.write(frame)
+
+    async def messages(self) -> AsyncIterator[MessageT]:
+        """Yield what comes in until the other end is gone."""
+        while True:
+            try:
+                (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+                frame = await self._reader.readexactly(length)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            yield self._decoder.decode(frame)
+
+    async def flush(self) -> None:
+        """Wait until what was sent is in the system's hands."""
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        """Send what was written and hang up."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+async def connect(path: str, decoder: "msgspec.msgpack.Decoder[MessageT]") -> Connection[MessageT]:
+    """Connect to the socket at ``path``; OSError when nobody listens there."""
+    return Connection(*await asyncio.open_unix_connection(path, limit=_READ_LIMIT), decoder)

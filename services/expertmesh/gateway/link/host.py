@@ -1,0 +1,178 @@
+"""The engine's end: API processes connect, learn how far the engine is, and put requests. Knows messages, not steps."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from expertmesh.engine.door import Door
+from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens, encode_error
+from expertmesh.engine.observer import OUTCOMES
+from expertmesh.engine.request import Constraint
+from expertmesh.errors import ExpertmeshError
+from expertmesh.gateway.link.connection import Connection
+from expertmesh.gateway.link.messages import AskSnapshot, Broken, Loaded, Loading, Serving, SnapshotTaken, ToEngine
+from expertmesh.gateway.snapshot import Snapshot
+from expertmesh.wire.model_info import ModelInfo
+
+_log = logging.getLogger(__name__)
+
+# Makes the constraint of an answer that has not begun from kind and source of a grammar; may take a second.
+Compile = Callable[[str, str], Constraint]
+NUM_KEPT_GRAMMARS = 64
+
+
+class Grammars:
+    """Constraints of the grammars asked for last. Each is compiled once, in a thread: a large one takes its time."""
+
+    def __init__(self, compile_grammar: Compile) -> None:
+        self._compile = compile_grammar
+        self._compiled: dict[tuple[str, str], asyncio.Task[Constraint]] = {}
+
+    async def make_constraint(self, kind: str, source: str) -> Constraint:
+        """Return a constraint for one more answer; raises what compiling raises."""
+        task = self._compiled.pop((kind, source), None)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(self._compile, kind, source))
+        self._compiled[kind, source] = task  # the youngest comes last
+        if len(self._compiled) > NUM_KEPT_GRAMMARS:
+            del self._compiled[next(iter(self._compiled))]
+        return (await asyncio.shield(task)).copy()
+
+
+class ApiProcess:
+    """An API process on the line: a caller at the engine's door."""
+
+    def __init__(self, connection: "Connection[ToEngine]") -> None:
+        self._connection = connection
+        # Numbers of requests whose grammar is being compiled.
+        self.compiling: set[int] = set()
+
+    def tell(self, message: msgspec.Struct) -> None:
+        """Send a message."""
+        self._connection.send(message)
+
+    async def flush(self) -> None:
+        """Wait until all that was told is on its way."""
+        await self._connection.flush()
+
+    def hand(self, deltas: list[tuple[int, TokenDelta]]) -> None:
+        """Send the tokens of a step."""
+        self._connection.send(Tokens(deltas))
+
+    def refuse(self, request_id: int, error: ExpertmeshError) -> None:
+        """Say that a request ended with an error."""
+        self._connection.send(Failed(request_id, encode_error(error)))
+
+
+class EngineHost:
+    """Listens for API processes from the first moment; has a ``door`` for them once the model is loaded."""
+
+    def __init__(self) -> None:
+        self._processes: set[ApiProcess] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._status: list[msgspec.Struct] = []
+        self._door: Door | None = None
+        self._grammars: Grammars | None = None
+        self._take_snapshot: Callable[[], Snapshot] | None = None
+
+    @asynccontextmanager
+    async def listening(self, path: str) -> AsyncIterator[None]:
+        """Take connections at the socket ``path`` inside the ``async with``."""
+        server = await asyncio.start_unix_server(self._serve, path)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def loading(self, done: int, total: int) -> None:
+        """Tell how far the loading is."""
+        self._say(Loading(done, total), keeps=False)
+
+    def broken(self, error: ExpertmeshError) -> None:
+        """Tell that the model cannot be loaded."""
+        self._say(Broken(encode_error(error)))
+
+    def open(
+        self, model: ModelInfo, door: Door, compile_grammar: Compile, take_snapshot: Callable[[], Snapshot]
+    ) -> None:
+        """Take requests from now on."""
+        self._door, self._grammars, self._take_snapshot = door, Grammars(compile_grammar), take_snapshot
+        self._say(Loaded(model))
+
+    def serving(self) -> None:
+        """Tell that every expert has a replica."""
+        self._say(Serving())
+
+    async def wait_told(self, seconds: float = 2.0) -> None:
+        """Wait until an API process has heard the last word: the first one connects while the model loads."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._processes:
+                    await asyncio.sleep(0.01)
+                for process in tuple(self._processes):
+                    await process.flush()
+
+    def _say(self, status: msgspec.Struct, keeps: bool = True) -> None:
+        """Tell every API process, and those to come if it ``keeps`` being true."""
+        if keeps:
+            self._status.append(status)
+        for process in self._processes:
+            process.tell(status)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection: Connection[ToEngine] = Connection(reader, writer, msgspec.msgpack.Decoder(ToEngine))
+        process = ApiProcess(connection)
+        self._processes.add(process)
+        try:
+            for status in self._status:
+                process.tell(status)
+            async for message in connection.messages():
+                self._take(process, message)
+        finally:
+            self._processes.discard(process)
+            process.compiling.clear()
+            if self._door is not None:
+                self._door.leave_all(process)
+            await connection.close()
+            self._tasks.discard(task)
+
+    def _take(self, process: ApiProcess, message: ToEngine) -> None:
+        if isinstance(message, AskSnapshot):
+            if self._take_snapshot is not None:
+                process.tell(SnapshotTaken(self._take_snapshot()))
+        elif isinstance(message, Cancel):
+            process.compiling.discard(message.id)
+            if self._door is not None:
+                self._door.leave(process, message.id, OUTCOMES[message.outcome])
+        elif message.request.grammar is None:
+            self._enter(process, message, None)
+        else:
+            process.compiling.add(message.id)
+            task = asyncio.create_task(self._compile_and_enter(process, message, *message.request.grammar))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _enter(self, process: ApiProcess, message: Submit, constraint: Constraint | None) -> None:
+        if self._door is None:
+            raise RuntimeError("a request came before the model was loaded")
+        self._door.enter(process, message.id, message.request, constraint, message.past_ids)
+
+    async def _compile_and_enter(self, process: ApiProcess, message: Submit, kind: str, source: str) -> None:
+        assert self._grammars is not None and self._door is not None
+        try:
+            constraint = await self._grammars.make_constraint(kind, source)
+        except ExpertmeshError as error:
+            self._door.refuse(process, message.id, error)
+            return
+        if message.id in process.compiling:
+            process.compiling.discard(message.id)
+            self._enter(process, message, constraint)
