@@ -37,7 +37,6 @@ PIECES = TokenIds(1000, 32000)
 OBJECTIVE = Objective(ttft_seconds=30.0, tpot_seconds=0.5)
 CLIENTS = 16
 PREFIX_TOKENS = 2000
-NUM_EXPERTS = 8
 CHAOS_SECONDS = "0.001"
 NUM_DRAFTED = "4"
 # Greedy answers over a few tokens soon go round in circles.
@@ -127,7 +126,7 @@ def overhead(setting: Setting) -> list[Row]:
     load = setting.load(32, prompt=32, output=128)
     with tempfile.TemporaryDirectory(prefix="expertmesh-trace-") as temporary:
         path = Path(temporary) / "trace.json"
-        with expert_servers(setting.model, NUM_EXPERTS) as endpoints:
+        with expert_servers(setting.model) as endpoints:
             program = ("serving.timed_gateway", str(path))
             measure(Gateway(setting.model, endpoints, program), load)
         mean = shares(Trace.read(path), CLIENTS)

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import httpx
 
+from expertmesh.architectures.registry import read_model
+from expertmesh.checkpoint.configuration import find_config, read_config
 from expertmesh.cli.local_servers import default_servers, default_threads, place_experts
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.rpc.sockets import free_port
@@ -124,14 +126,15 @@ def started(server: Server) -> Iterator[Target]:
 
 
 @contextmanager
-def expert_servers(model: Path, num_experts: int) -> Iterator[tuple[str, ...]]:
+def expert_servers(model: Path) -> Iterator[tuple[str, ...]]:
     """Run expert servers as ``up`` does where nothing is said; yields their endpoints."""
-    num_cores = os.cpu_count() or 1
-    num_servers = default_servers(num_experts, num_cores)
-    hosted = [format_ranges(experts) for experts in place_experts(num_experts, num_servers, {})]
+    file, num_cores = find_config(model), os.cpu_count() or 1
+    config = read_model(read_config(file), file)
+    num_servers = default_servers(config.num_experts, num_cores)
+    hosted = [format_ranges(experts) for experts in place_experts(config.num_experts, num_servers, {})]
     endpoints = tuple(f"127.0.0.1:{free_port()}" for _ in hosted)
     expert = [sys.executable, "-m", "expertmesh.cli.main", "expert", "--model", str(model), "--log-level", "warning"]
-    threads = str(default_threads(num_servers, num_cores))
+    threads = str(default_threads(num_servers, config.num_experts_per_token, num_cores))
     with ExitStack() as processes:
         for experts, endpoint in zip(hosted, endpoints, strict=True):
             command = [*expert, "--experts", experts, "--listen", endpoint, "--threads", threads]

@@ -3,28 +3,28 @@
 Usage: python -m serving.timed_gateway TRACE gateway FLAG...; writes the spans of a ``Trace`` when it ends.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
-from expertmesh.cli import engine
+from expertmesh.cli import gateway_processes
 from expertmesh.cli.main import main as run_command
 from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Chunk
-from expertmesh.gateway.engine_supervisor import EngineCommand
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.model.decoder import Decoder
 from serving.trace import Trace
 
 Function = Callable[..., Any]
 
-# An argument that marks the engine process.
-ENGINE = "--engine"
+# Where the engine process writes its trace; set, it marks that process.
+TRACE_VARIABLE = "TIMED_GATEWAY_TRACE"
 # All that an engine computes in a step. They are private because nobody else needs them apart.
 DECODER_PARTS = ("_embed", "_attend_and_choose", "_logits")
 
@@ -89,15 +89,12 @@ def _wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> Non
 
 
 def main() -> None:
-    """Run the command that follows, until it is told to end, and have its engine process run with stopwatches."""
-    path = sys.argv.pop(1)
-    if ENGINE in sys.argv:
+    """Run the command that follows, and have its engine process run this module too."""
+    if path := os.environ.get(TRACE_VARIABLE):
         time_engine(Path(path))
         return
-    make_command = engine.make_command
-    engine.make_command = lambda settings: EngineCommand(
-        (sys.executable, "-m", "serving.timed_gateway", path, ENGINE), make_command(settings).settings
-    )
+    os.environ[TRACE_VARIABLE] = sys.argv.pop(1)
+    gateway_processes.Commands = partial(gateway_processes.Commands, module="serving.timed_gateway")
     run_command()
 
 
@@ -106,7 +103,7 @@ def time_engine(path: Path) -> None:
     trace = Trace()
     Stopwatch(trace).attach()
     try:
-        engine.main()
+        gateway_processes.main()
     finally:
         trace.write(path)
 

@@ -17,13 +17,13 @@ from expertmesh.gateway.assembly import Core
 from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.engine_process import computing
-from expertmesh.gateway.engine_supervisor import socket_directory
 from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.link.client import EngineClient
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import load_model
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process import serving
+from expertmesh.gateway.process_keeper import socket_directory
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.server import RpcServer

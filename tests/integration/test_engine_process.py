@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from expertmesh.cli.engine import EngineSettings, make_command
+from expertmesh.cli.gateway_processes import Commands
 from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.request import Request
 from expertmesh.errors import CheckpointError, InvalidRequestError
 from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.engine_supervisor import EngineSupervisor, socket_directory
 from expertmesh.gateway.link.client import EngineClient
+from expertmesh.gateway.process_keeper import ProcessKeeper, socket_directory
 from expertmesh.model.sampling import Choice, SamplingParams
 
 LONG = {"max_tokens": 60, "ignore_eos": True}
@@ -26,15 +26,16 @@ def directory(make_mixtral):
     return make_mixtral(vocab_size=32000, num_hidden_layers=1, max_position_embeddings=256).directory
 
 
-def with_engine(directory, use: Callable[[EngineClient, EngineSupervisor], Awaitable[Any]]) -> Any:
+def with_engine(directory, use: Callable[[EngineClient, ProcessKeeper], Awaitable[Any]]) -> Any:
     """Run ``use(client, supervisor)`` with a real engine process, once it serves."""
 
     async def run() -> Any:
         client = EngineClient()
         with socket_directory() as sockets:
-            settings = EngineSettings(GatewayConfig(directory, backend="cpu"), str(sockets / "engine"), "error", 1)
-            supervisor = EngineSupervisor(make_command(settings), client.has_loaded, client.why_broken)
-            async with background(client.run(settings.socket), supervisor.run()) as (_, supervision):
+            socket = str(sockets / "engine")
+            command = Commands("error", threads=1).engine(GatewayConfig(directory, backend="cpu"), socket)
+            supervisor = ProcessKeeper("engine", command, client.check_loaded)
+            async with background(client.run(socket), supervisor.run()) as (_, supervision):
                 serving = asyncio.create_task(client.wait_serving())
                 await asyncio.wait((serving, supervision), return_when=asyncio.FIRST_COMPLETED, timeout=60)
                 await (supervision if supervision.done() else serving)
@@ -67,7 +68,7 @@ def mixed_requests() -> list[Request]:
     ]
 
 
-async def kill_in_mid_stream(supervisor: EngineSupervisor, answers: Sequence[Answer], num_tokens: int) -> None:
+async def kill_in_mid_stream(supervisor: ProcessKeeper, answers: Sequence[Answer], num_tokens: int) -> None:
     """Kill the engine when the unfinished ``answers`` have ``num_tokens`` more than they have now."""
     wanted = [len(answer.deltas) + num_tokens for answer in answers]
     async with asyncio.timeout(60):
@@ -80,7 +81,7 @@ async def kill_in_mid_stream(supervisor: EngineSupervisor, answers: Sequence[Ans
 
 
 def answer_all(directory, num_kills: int) -> list[list[Choice]]:
-    async def use(client: EngineClient, supervisor: EngineSupervisor) -> list[list[Choice]]:
+    async def use(client: EngineClient, supervisor: ProcessKeeper) -> list[list[Choice]]:
         answers = [Answer(client, request) for request in mixed_requests()]
         for _ in range(num_kills):
             await kill_in_mid_stream(supervisor, answers, 4)
@@ -98,7 +99,7 @@ def test_killed_equals_undisturbed(directory):
 
 
 def test_a_request_that_engines_die_of_fails_and_the_next_is_served(directory):
-    async def use(client: EngineClient, supervisor: EngineSupervisor) -> None:
+    async def use(client: EngineClient, supervisor: ProcessKeeper) -> None:
         [guilty] = answers = [Answer(client, Request((1, 2, 3), SamplingParams(max_tokens=200, ignore_eos=True)))]
         for _ in range(3):
             await kill_in_mid_stream(supervisor, answers, 2)
@@ -111,7 +112,7 @@ def test_a_request_that_engines_die_of_fails_and_the_next_is_served(directory):
 
 
 def test_requests_that_come_while_there_is_no_engine_wait_for_it(directory):
-    async def use(client: EngineClient, supervisor: EngineSupervisor) -> None:
+    async def use(client: EngineClient, supervisor: ProcessKeeper) -> None:
         assert supervisor.pid is not None
         os.kill(supervisor.pid, signal.SIGKILL)
         await client.wait_serving(False)
@@ -122,7 +123,7 @@ def test_requests_that_come_while_there_is_no_engine_wait_for_it(directory):
         with pytest.raises(InvalidRequestError, match="the prompt has no tokens"):
             await Answer(client, Request((), SamplingParams())).task
 
-    async def use_after_asking(client: EngineClient, supervisor: EngineSupervisor) -> None:
+    async def use_after_asking(client: EngineClient, supervisor: ProcessKeeper) -> None:
         await client.snapshot()
         await use(client, supervisor)
 
@@ -130,7 +131,7 @@ def test_requests_that_come_while_there_is_no_engine_wait_for_it(directory):
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_its_own_words(tmp_path):
-    async def use(client: EngineClient, supervisor: EngineSupervisor) -> None:
+    async def use(client: EngineClient, supervisor: ProcessKeeper) -> None:
         raise AssertionError("it serves")
 
     with pytest.raises(CheckpointError, match=str(tmp_path)):

@@ -1,7 +1,6 @@
 """``expertmesh gateway``: flags of a gateway process."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -50,6 +49,7 @@ def gateway(
     max_num_waiting: options.MaxNumWaiting = 256,
     no_prefix_cache: options.NoPrefixCache = False,
     micro_batches: options.MicroBatches = 1,
+    api_processes: options.ApiProcesses = 1,
     speculate: options.Speculate = 0,
     wait_seconds: options.WaitSeconds = 120.0,
     drain_seconds: options.DrainSeconds = 30.0,
@@ -67,7 +67,7 @@ def gateway(
     if local_experts == bool(experts):
         raise ConfigError("give either --experts, which says where expert servers are, or --local-experts")
 
-    from expertmesh.cli import engine
+    from expertmesh.cli import gateway_processes
     from expertmesh.cli.runtime import run_process
     from expertmesh.discovery.sources import parse_experts
     from expertmesh.engine.scheduler import SchedulerConfig
@@ -94,6 +94,7 @@ def gateway(
         kv_cache_bytes=None if kv_cache_gib is None else int(kv_cache_gib * 2**30),
         reuses_prefixes=not no_prefix_cache,
         num_micro_batches=micro_batches,
+        num_api_processes=api_processes,
         scheduler=SchedulerConfig(max_num_batched_tokens, max_num_seqs, max_num_waiting, speculate),
         dispatch=DispatchConfig(wait_seconds=wait_seconds),
         metrics=MetricsConfig(metrics_by_layer, vllm_metrics),
@@ -101,8 +102,7 @@ def gateway(
         trace=TraceConfig(trace_endpoint, trace_sample),
     )
     with progress_bar("loading the gateway") as report:
-        settings = partial(engine.EngineSettings, config, log_level=log_level, threads=threads)
-        run_process(serve(config, lambda socket: engine.make_command(settings(socket)), report, _print_ready))
+        run_process(serve(config, gateway_processes.Commands(log_level, threads), report, _print_ready))
 
 
 def _print_ready(addresses: Sequence[str]) -> None:

@@ -184,6 +184,10 @@ MicroBatches = Annotated[
         max=8,
     ),
 ]
+ApiProcesses = Annotated[
+    int,
+    flag(SPEED, "API_PROCESSES", "Processes that serve clients, on the same ports; the engine is one more.", min=1),
+]
 Speculate = Annotated[
     int,
     flag(SPEED, "SPECULATE", "Tokens to guess per step from what the text holds already; 0 = none.", min=0, max=64),

@@ -15,10 +15,11 @@ class GatewayConfig:
     """What to serve, where, and within which bounds.
 
     Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
-    in this process. ``isa`` is the instruction set of the CPU kernels, ``dtype`` the type of activations.
+    in the engine. ``isa`` is the instruction set of the CPU kernels, ``dtype`` the type of activations.
     ``max_model_len`` None serves the longest sequence that the model and the KV cache allow; ``kv_cache_bytes`` None
-    takes a share of the memory that is free after loading. ``http_listen`` None serves gRPC only. With ``api_keys`` a
-    caller must present one of them. Spans go where ``trace`` says.
+    takes a share of the memory that is free after loading. ``num_api_processes`` serve clients, on the same ports.
+    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them. Spans go where ``trace``
+    says.
     """
 
     model: Path
@@ -33,6 +34,7 @@ class GatewayConfig:
     kv_cache_bytes: int | None = None
     reuses_prefixes: bool = True
     num_micro_batches: int = 1
+    num_api_processes: int = 1
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

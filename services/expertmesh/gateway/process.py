@@ -5,9 +5,10 @@ This process serves clients and has no torch; the engine is one of its own, ``en
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from fastapi import APIRouter
 
@@ -15,7 +16,6 @@ from expertmesh.gateway.api.generation_service import GenerationServicer
 from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.background import background, first_of
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.engine_supervisor import EngineCommand, EngineSupervisor, socket_directory
 from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
@@ -26,6 +26,7 @@ from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
+from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper, socket_directory
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
@@ -37,27 +38,61 @@ from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb
 _log = logging.getLogger(__name__)
 
 GENERATION = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
+TRACED_AS = "expertmesh-gateway"
 LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
+
+
+class Commands(Protocol):
+    """How the other processes of a gateway are started, those that share the engine at ``socket``."""
+
+    def engine(self, config: GatewayConfig, socket: str) -> ProcessCommand:
+        """Say how an engine process is started."""
+        ...
+
+    def api(self, config: GatewayConfig, socket: str) -> ProcessCommand:
+        """Say how a further process for clients is started, on the addresses that ``config`` names."""
+        ...
 
 
 async def serve(
     config: GatewayConfig,
-    make_command: Callable[[str], EngineCommand],
+    commands: Commands,
     report: Report = lambda done, total: None,
     on_ready: Callable[[Sequence[str]], None] = lambda addresses: None,
 ) -> None:
-    """Start an engine, serve until SIGTERM or SIGINT, drain.
+    """Start an engine and further API processes, serve until SIGTERM or SIGINT, drain.
 
-    ``make_command`` says how an engine for a socket is started. ``report`` follows the loading; ``on_ready`` gets the
-    addresses once every expert has a replica.
+    ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica.
     """
     client = EngineClient(report)
-    with socket_directory() as directory, open_tracer(config.trace, "expertmesh-gateway") as tracer:
+    with socket_directory() as directory, open_tracer(config.trace, TRACED_AS) as tracer:
         socket = str(directory / "engine")
-        engine = EngineSupervisor(make_command(socket), client.has_loaded, client.why_broken)
-        async with background(client.run(socket), engine.run()) as tasks, serving(config, client, tracer) as gateway:
-            await _serve_until_shutdown(gateway, tasks, on_ready)
+        engine = ProcessKeeper("engine process", commands.engine(config, socket), client.check_loaded)
+        async with (
+            background(client.run(socket), engine.run()) as tasks,
+            serving(config, client, tracer) as gateway,
+            background(*(process.run() for process in _more_processes(config, gateway, commands, socket))) as more,
+        ):
+            await _serve_until_shutdown(gateway, (*tasks, *more), on_ready)
             _log.info("draining for at most %g s", config.drain_seconds)
+
+
+def _more_processes(
+    config: GatewayConfig, gateway: "Gateway", commands: Commands, socket: str
+) -> Iterator[ProcessKeeper]:
+    """Further processes for clients, on the ports of this one."""
+    http = gateway.http.address if gateway.http else None
+    command = commands.api(replace(config, listen=gateway.server.address, http_listen=http), socket)
+    for number in range(1, config.num_api_processes):
+        yield ProcessKeeper(f"API process {number}", command, end_seconds=config.drain_seconds + END_SECONDS)
+
+
+async def serve_beside(config: GatewayConfig, socket: str) -> None:
+    """Be a further API process: serve on the ports of the first until SIGTERM, drain."""
+    client = EngineClient()
+    with open_tracer(config.trace, TRACED_AS) as tracer:
+        async with background(client.run(socket)) as tasks, serving(config, client, tracer):
+            await first_of(asyncio.create_task(wait_for_shutdown()), *tasks)
 
 
 async def _serve_until_shutdown(
@@ -131,7 +166,8 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
 
 
 def _make_server(config: GatewayConfig, generation: GenerationServicer, loads: LoadServicer) -> RpcServer:
-    server = RpcServer(config.listen, [RequireAuthorization(ApiKeys(config.api_keys).accept)])
+    interceptors = [RequireAuthorization(ApiKeys(config.api_keys).accept)]
+    server = RpcServer(config.listen, interceptors, config.num_api_processes > 1)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
     return server
@@ -141,4 +177,4 @@ def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRou
     if config.http_listen is None:
         return None
     http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
-    return HttpServer(config.http_listen, make_app(service, http, routers))
+    return HttpServer(config.http_listen, make_app(service, http, routers), config.num_api_processes > 1)

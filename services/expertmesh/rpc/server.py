@@ -17,8 +17,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Clients ping every KEEPALIVE_SECONDS, a server that allows fewer ends their connection: GOAWAY too_many_pings.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Without this a second server on the same port would start and take half of the connections.
-    ("grpc.so_reuseport", 0),
 )
 
 
@@ -29,12 +27,20 @@ LIVENESS = "liveness"
 class RpcServer:
     """Serves on ``address`` (host:port, port 0 for a free one); make it, register, start and drain it in one loop.
 
-    ``interceptors`` see every rpc first, those of health and reflection too.
+    ``interceptors`` see every rpc first, those of health and reflection too. Where it ``shares_port``, so may servers
+    of other processes; elsewhere a second one on the same port would start and take half of the connections.
     """
 
-    def __init__(self, address: str, interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = ()) -> None:
+    def __init__(
+        self,
+        address: str,
+        interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = (),
+        shares_port: bool = False,
+    ) -> None:
         self._address = address
-        self._server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+        self._shares_port = shares_port
+        options = (*SERVER_OPTIONS, ("grpc.so_reuseport", int(shares_port)))
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0
@@ -95,7 +101,7 @@ class RpcServer:
 
     def _bind(self) -> int:
         # Try the address with a plain socket first: gRPC says less about a failure, and prints it.
-        bind(self._address).close()
+        bind(self._address, self._shares_port).close()
         try:
             return self._server.add_insecure_port(self._address)
         except RuntimeError as error:

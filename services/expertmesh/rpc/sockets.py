@@ -5,12 +5,15 @@ import socket
 from expertmesh.errors import ConfigError
 
 
-def bind(address: str) -> socket.socket:
-    """Listen on ``address`` (host:port, port 0 for a free one); ConfigError when it is no address or taken."""
+def bind(address: str, shares_port: bool = False) -> socket.socket:
+    """Listen on ``address`` (host:port, port 0 for a free one); ConfigError when it is no address or taken.
+
+    Sockets that all ``shares_port`` may listen on the same one, and get a part of the connections each.
+    """
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, reuse_port=shares_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error}") from error
 

@@ -32,3 +32,10 @@ def test_a_quiet_time_has_zeros():
     result = rates(before, before, seconds=1.0)
     assert [(expert.tokens_per_second, expert.share) for expert in result.experts] == [(0, 0), (0, 0)]
     assert result.balancedness == 0
+
+
+def test_an_engine_that_was_started_again_counts_from_zero():
+    result = rates(load(100, 50, (40,), (7,)), load(3, 2, (6,), (2,)), seconds=2.0)
+    assert (result.prompt_tokens_per_second, result.generation_tokens_per_second) == (1.5, 1.0)
+    assert [expert.tokens_per_second for expert in result.experts] == [3.0, 1.0]
+    assert [expert.share for expert in result.experts] == [0.75, 0.25]

@@ -11,10 +11,14 @@ from expertmesh.rpc.sockets import bind, with_port
 
 
 class HttpServer:
-    """Serves ``app`` on ``address`` (host:port, port 0 for a free one); start and drain it in one loop."""
+    """Serves ``app`` on ``address`` (host:port, port 0 for a free one); start and drain it in one loop.
 
-    def __init__(self, address: str, app: ASGIApp) -> None:
+    Where it ``shares_port``, so may servers of other processes.
+    """
+
+    def __init__(self, address: str, app: ASGIApp, shares_port: bool = False) -> None:
         self._address = address
+        self._shares_port = shares_port
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -37,7 +41,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Bind and serve; ConfigError when the address is taken."""
-        socket = bind(self._address)
+        socket = bind(self._address, self._shares_port)
         self._port = socket.getsockname()[1]
         self._running = asyncio.create_task(self._server.serve(sockets=[socket]))
 

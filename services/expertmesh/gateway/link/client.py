@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 CONNECT_PAUSE_SECONDS = 0.02
 # An engine in the middle of a long step answers after it; who asks how it is gets what it said before.
 SNAPSHOT_SECONDS = 0.5
+LAST_WORDS_SECONDS = 1.0
 # A request that was being computed whenever an engine died so often within so long is what it dies of.
 MAX_CRASHES = 3
 CRASH_WINDOW_SECONDS = 600.0
@@ -82,14 +83,15 @@ class EngineClient:
             raise StillLoadingError("the model is still loading; try again later")
         return self._model
 
-    def has_loaded(self) -> bool:
-        """Tell whether any engine has loaded the model."""
-        return self._model is not None
+    async def check_loaded(self, code: int) -> None:
+        """Raise what an engine said that ended before any has loaded the model: another would end like it.
 
-    async def why_broken(self, seconds: float = 1.0) -> ExpertmeshError | None:
-        """Return what an engine said that cannot load; its words may still be on the way when it has ended."""
-        done, _ = await asyncio.wait((self._broken,), timeout=seconds)
-        return self._broken.result() if done else None
+        Its words may still be on the way when it has ended, with exit ``code``.
+        """
+        if self._model is None:
+            done, _ = await asyncio.wait((self._broken,), timeout=LAST_WORDS_SECONDS)
+            what = f"the engine process ended with exit code {code} while it loaded the model"
+            raise self._broken.result() if done else EngineError(what)
 
     @property
     def is_serving(self) -> bool:

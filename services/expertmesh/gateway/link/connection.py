@@ -47,9 +47,13 @@ class Connection(Generic[MessageT]):
         """Wait until what was sent is in the system's hands."""
         await self._writer.drain()
 
-    async def close(self) -> None:
-        """Send what was written and hang up."""
+    def hang_up(self) -> None:
+        """Send what was written and end the line; ``messages`` ends, too."""
         self._writer.close()
+
+    async def close(self) -> None:
+        """Hang up, and wait until that is done."""
+        self.hang_up()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 

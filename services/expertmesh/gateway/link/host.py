@@ -54,6 +54,10 @@ class ApiProcess:
         """Send a message."""
         self._connection.send(message)
 
+    def hang_up(self) -> None:
+        """End the line: nothing comes in any more."""
+        self._connection.hang_up()
+
     async def flush(self) -> None:
         """Wait until all that was told is on its way."""
         await self._connection.flush()
@@ -86,8 +90,8 @@ class EngineHost:
             yield
         finally:
             server.close()
-            for task in tuple(self._tasks):
-                task.cancel()
+            for process in tuple(self._processes):
+                process.hang_up()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def loading(self, done: int, total: int) -> None:
