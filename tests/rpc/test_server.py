@@ -67,6 +67,20 @@ def test_liveness_does_not_follow_set_serving():
     assert asyncio.run(main()) == SERVING
 
 
+def test_a_server_that_has_to_load_is_alive_from_then_on():
+    async def run() -> list[int]:
+        server = RpcServer("127.0.0.1:0")
+        await server.start(is_serving=False, is_alive=False)
+        async with open_channel(server.address) as channel:
+            before = await check(channel, LIVENESS)
+            await server.set_alive()
+            after = await check(channel, LIVENESS)
+        await server.drain(0)
+        return [before, after]
+
+    assert asyncio.run(run()) == [NOT_SERVING, SERVING]
+
+
 def test_reflection_lists_the_services():
     async def main():
         async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:

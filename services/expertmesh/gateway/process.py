@@ -126,7 +126,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen; health says NOT_SERVING. ConfigError when an address is taken."""
-        await self.server.start(is_serving=False)
+        await self.server.start(is_serving=False, is_alive=False)
         if self.http:
             await self.http.start()
 
@@ -158,6 +158,8 @@ async def serving(config: GatewayConfig, client: EngineClient, tracer: Tracer = 
 
 async def _tell_health(client: EngineClient, server: RpcServer) -> None:
     """Answer health checks with what the engine is able to do."""
+    await client.wait_loaded()
+    await server.set_alive()
     is_serving = False
     while True:
         await client.wait_serving(not is_serving)

@@ -20,7 +20,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-# Health of the process alone: SERVING as long as it answers, whatever its peers do. What a liveness probe asks.
+# Health of the process alone: SERVING as long as it answers, whatever its peers do. What liveness probes ask.
 LIVENESS = "liveness"
 
 
@@ -66,13 +66,16 @@ class RpcServer:
         add_to_server(servicer, self._server)
         self._services.append(service)
 
-    async def start(self, is_serving: bool = True) -> None:
-        """Bind and serve; health says SERVING unless told otherwise. ConfigError when the address is taken."""
+    async def start(self, is_serving: bool = True, is_alive: bool = True) -> None:
+        """Bind and serve; health says SERVING unless told otherwise. ConfigError when the address is taken.
+
+        One that has to load first answers clients meanwhile, but ``is_alive`` only from ``set_alive`` on.
+        """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(LIVENESS, _status(is_alive))
         await self.set_serving(is_serving)
         self._port = self._bind()
         await self._server.start()
@@ -80,9 +83,12 @@ class RpcServer:
     async def set_serving(self, is_serving: bool) -> None:
         """Answer health checks of every service, and of the server as a whole, with SERVING or NOT_SERVING."""
         self._is_serving = is_serving
-        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, *self._services):
-            await self._health.set(service, status)
+            await self._health.set(service, _status(is_serving))
+
+    async def set_alive(self) -> None:
+        """Answer what probes of the process ask with SERVING from now on."""
+        await self._health.set(LIVENESS, _status(True))
 
     async def drain(self, grace_seconds: float) -> None:
         """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds`` and cancel what is left."""
@@ -106,3 +112,8 @@ class RpcServer:
             return self._server.add_insecure_port(self._address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {self._address}; is the port in use?") from error
+
+
+def _status(is_serving: bool) -> "health_pb2.HealthCheckResponse.ServingStatus":
+    status = health_pb2.HealthCheckResponse
+    return status.SERVING if is_serving else status.NOT_SERVING

@@ -98,9 +98,16 @@ class EngineClient:
         """Whether the engine is there and every expert has a replica."""
         return self._is_serving
 
+    async def wait_loaded(self) -> None:
+        """Return once an engine has loaded the model; raises the error of one that cannot."""
+        await self._wait(lambda: self._model is not None)
+
     async def wait_serving(self, is_serving: bool = True) -> None:
         """Return once ``is_serving`` is so; raises the error of an engine that cannot load."""
-        while self._is_serving != is_serving:
+        await self._wait(lambda: self._is_serving == is_serving)
+
+    async def _wait(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
             if self._broken.done():
                 raise self._broken.result()
             self._changed.clear()

@@ -1,0 +1,84 @@
+"""A gateway whose clients are served by several processes on the same ports."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from expertmesh.rpc.sockets import free_port
+
+GATEWAY = (sys.executable, "-m", "expertmesh.cli.main", "gateway", "--local-experts", "--log-level", "error")
+MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    port = free_port()
+    flags = ("--model", str(MODEL), "--listen", "127.0.0.1:0", "--http-listen", f"127.0.0.1:{port}")
+    command = [*GATEWAY, *flags, "--api-processes", "3", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("ready: gateway on ")
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def count_listeners(url: str) -> int:
+    """Count the sockets that listen on the port of ``url``."""
+    port = f":{int(url.rpartition(':')[2]):04X}"
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(address.endswith(port) and state == "0A" for _, address, _, state, *_ in sockets)
+
+
+def wait_until_listening(url: str, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while count_listeners(url) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ask(url: str) -> str:
+    body = {"prompt": "What is 291 - 150?", "max_tokens": 6, "temperature": 0}
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=30).raise_for_status().json()["choices"][0]["text"]
+
+
+def test_all_processes_answer_alike_and_one_that_dies_is_started_again(gateway):
+    process, url = gateway
+    wait_until_listening(url, 3)
+    answers = {ask(url) for _ in range(12)}
+    assert len(answers) == 1
+    engine, *others = children(process)
+    assert len(others) == 2
+    os.kill(others[0], signal.SIGKILL)
+    wait_until_listening(url, 2)
+    assert {ask(url) for _ in range(6)} == answers
+    wait_until_listening(url, 3)
+    assert {ask(url) for _ in range(6)} == answers
+    assert children(process)[0] == engine
+
+
+def test_every_process_tells_the_same_counts(gateway):
+    _, url = gateway
+    wait_until_listening(url, 3)
+    ask(url)
+    lines = {
+        line
+        for _ in range(8)
+        for line in httpx.get(f"{url}/metrics").text.splitlines()
+        if line.startswith("expertmesh_generation_tokens_total ")
+    }
+    assert len(lines) == 1
+    assert lines.pop() != "expertmesh_generation_tokens_total 0.0"
