@@ -22,8 +22,12 @@ class _End:
 _Queue = asyncio.Queue[_Item[T] | _End]
 
 
-async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
+def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
     """Yield what the streams yield, as it comes. The first error ends all of them; so does leaving early."""
+    return streams[0] if len(streams) == 1 else _merge(streams)
+
+
+async def _merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
     queue: _Queue[T] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
     try:
