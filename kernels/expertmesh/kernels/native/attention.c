@@ -77,8 +77,7 @@ static int64_t floats_per_group(const attention_t *attention, int64_t num_tokens
     return num_tokens * num_sharing(attention) * (2 * width + SPAN + 2) + (NUM_ROWS + 1) * width;
 }
 
-static int64_t max_tasks(const attention_t *attention) {
-    const int64_t most = tokens_per_task(attention);
+static int64_t max_tasks(const attention_t *attention, int64_t most) {
     int64_t count = 0;
     for (int64_t i = 0; i < attention->num_sequences; i++)
         count += divide_up(attention->sequences[i].num_rows, most) * attention->num_kv_heads;
@@ -86,16 +85,16 @@ static int64_t max_tasks(const attention_t *attention) {
 }
 
 int64_t attention_scratch_bytes(const attention_t *attention, int num_threads) {
-    const int64_t num_floats = floats_per_group(attention, tokens_per_task(attention));
-    return max_tasks(attention) * (int64_t)sizeof(task_t) +
+    const int64_t most = tokens_per_task(attention), num_floats = floats_per_group(attention, most);
+    return max_tasks(attention, most) * (int64_t)sizeof(task_t) +
            num_threads * attention->num_kv_heads * num_floats * (int64_t)sizeof(float);
 }
 
-/* Cut the tokens of a sequence into tasks. Heads share pages, so that a single token's stay together while there is
+/* Cut the tokens of a sequence into tasks of `most` tokens. Heads share pages, so that a single token's stay together while there is
    work for all threads; those of several have enough to do with one. Returns the number of tasks. */
-static int64_t plan_sequence(const attention_t *attention, int64_t sequence, int64_t parts, task_t *tasks) {
-    const int64_t most = tokens_per_task(attention), num_rows = attention->sequences[sequence].num_rows;
-    const int64_t num_kv_heads = attention->num_kv_heads;
+static int64_t plan_sequence(const attention_t *attention, int64_t sequence, int64_t most, int64_t parts,
+                             task_t *tasks) {
+    const int64_t num_rows = attention->sequences[sequence].num_rows, num_kv_heads = attention->num_kv_heads;
     int64_t count = 0;
     for (int64_t first = 0; first < num_rows; first += most) {
         const int64_t num_tokens = smaller(most, num_rows - first), cuts = num_tokens > 1 ? num_kv_heads : parts;
@@ -293,12 +292,13 @@ void attention_run(const attention_t *attention, void *scratch, int num_threads)
     if (!attention->num_sequences) return;
     const int team = useful_threads(num_threads, num_products(attention));
     const int64_t parts = smaller(divide_up(team, attention->num_sequences), attention->num_kv_heads);
+    const int64_t most = tokens_per_task(attention);
     task_t *tasks = scratch;
-    float *memory = (float *)(tasks + max_tasks(attention));
-    const int64_t num_floats = attention->num_kv_heads * floats_per_group(attention, tokens_per_task(attention));
+    float *memory = (float *)(tasks + max_tasks(attention, most));
+    const int64_t num_floats = attention->num_kv_heads * floats_per_group(attention, most);
     int64_t num_tasks = 0;
     for (int64_t i = 0; i < attention->num_sequences; i++)
-        num_tasks += plan_sequence(attention, i, parts, tasks + num_tasks);
+        num_tasks += plan_sequence(attention, i, most, parts, tasks + num_tasks);
 #pragma omp parallel for num_threads(team) schedule(dynamic)
     for (int64_t i = 0; i < num_tasks; i++) attend(attention, tasks + i, memory + omp_get_thread_num() * num_floats);
 }
