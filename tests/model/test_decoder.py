@@ -64,8 +64,8 @@ KERNELS = [
     *on_isas(torch.float32),
     *on_isas(torch.bfloat16),
     *on_isas(torch.float32, activation_bits=8),
-    # torch's products depend on the number of rows.
-    pytest.param(Kernels(partial(CpuBackend, is_native=False), torch.float32, 2e-2), id="without C kernels"),
+    # torch's products depend on the number of rows; few may be rounded to bfloat16, which more are not.
+    pytest.param(Kernels(partial(CpuBackend, is_native=False), torch.float32, 6e-2), id="without C kernels"),
     pytest.param(Kernels(partial(ReferenceBackend, torch.device("cpu")), torch.float32, 1e-5), id="reference"),
 ]
 
