@@ -74,6 +74,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/cpu_kernels.py
 	@$(BIN)/python benchmarks/cpu_attention.py
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/engine_restart.py
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/calibration.py
 
