@@ -79,7 +79,8 @@ def write_checkpoint(directory: Path, sizes: Sizes) -> int:
 
 def load_and_report(directory: Path) -> None:
     """Load as an expert server does and print what the kernel says."""
-    from expertmesh.expert.process import ExpertServerConfig, load_store
+    from expertmesh.expert.config import ExpertServerConfig
+    from expertmesh.expert.process import load_store
     from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 
     give_back_freed_memory()

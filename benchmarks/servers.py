@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.expert.process import ExpertServerConfig, running
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.process import running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.mesh.pool import ReplicaPool

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expertmesh.expert.process import ExpertServerConfig, running
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.process import running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.rpc.channels import open_channel

@@ -11,7 +11,8 @@ import torch
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError, ConfigError
-from expertmesh.expert.process import ExpertServerConfig, load_store, serve
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.process import load_store, serve
 from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY

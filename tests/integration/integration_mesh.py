@@ -12,7 +12,7 @@ from expertmesh.discovery.endpoints import Discovery, StaticDiscovery
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.scheduler import Scheduler
 from expertmesh.expert import process as expert_process
-from expertmesh.expert.process import ExpertServerConfig
+from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.assembly import Core
 from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
@@ -129,7 +129,7 @@ async def run_mesh(
             discovery=None if hosts is None else discovery or StaticDiscovery(addresses),
             backend=backend,
             isa=isa,
-            **{"drain_seconds": 1.0, **config},
+            **{"http_listen": None, "drain_seconds": 1.0, **config},
         )
         gateway = await stack.enter_async_context(run_gateway(settings, tracer))
         async with asyncio.timeout(20):

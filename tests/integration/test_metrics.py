@@ -13,7 +13,7 @@ from expertmesh.engine.request import Request
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.expert import process as expert_process
-from expertmesh.expert.process import ExpertServerConfig
+from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.model.sampling import SamplingParams
 

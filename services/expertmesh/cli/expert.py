@@ -41,7 +41,8 @@ def expert(
     hosted = parse_ranges(experts)
 
     from expertmesh.cli.runtime import run_process
-    from expertmesh.expert.process import ExpertServerConfig, serve
+    from expertmesh.expert.config import ExpertServerConfig
+    from expertmesh.expert.process import serve
     from expertmesh.tracing.config import TraceConfig
 
     config = ExpertServerConfig(

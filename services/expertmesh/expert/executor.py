@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from expertmesh.expert.batcher import Batch, Batcher
+from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
@@ -26,7 +27,7 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 _log = logging.getLogger(__name__)
 
 # While a call runs in the event loop, this hears nobody, health checks neither.
-MAX_INLINE_SECONDS = 0.01
+MAX_INLINE_SECONDS = ExpertServerConfig.max_inline_seconds
 
 
 class Executor:

@@ -4,9 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -15,7 +14,8 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.call_spans import TracedCalls
-from expertmesh.expert.executor import MAX_INLINE_SECONDS, Executor
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
@@ -26,48 +26,12 @@ from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
-from expertmesh.tracing.config import TraceConfig, open_tracer
+from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.info import ServerInfo
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ExpertServerConfig:
-    """What to serve and where.
-
-    ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
-    one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
-    ``max_queue_rows`` what may wait; calls of a lone gateway that should take at most ``max_inline_seconds`` run in the
-    event loop. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are rounded to
-    ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP,
-    None for nowhere. Spans of calls that are traced go where ``trace`` says.
-    """
-
-    model: Path
-    listen: str = "0.0.0.0:50051"
-    experts: tuple[int, ...] | None = None
-    backend: str = "auto"
-    device: str = "cpu"
-    isa: str = "auto"
-    max_batch_rows: int = 2048
-    max_inline_seconds: float = MAX_INLINE_SECONDS
-    max_queue_rows: int = 16384
-    drain_seconds: float = 25.0
-    round_to_bits: int | None = None
-    chaos_delay_seconds: float = 0.0
-    metrics_listen: str | None = None
-    trace: TraceConfig = field(default_factory=TraceConfig)
-
-    def __post_init__(self) -> None:
-        if min(self.max_batch_rows, self.max_queue_rows) < 1:
-            raise ConfigError(
-                f"max_batch_rows {self.max_batch_rows} and max_queue_rows {self.max_queue_rows} must be at least 1"
-            )
-        if self.drain_seconds < 0:
-            raise ConfigError(f"drain_seconds is {self.drain_seconds}; 0 or more would be right")
 
 
 @dataclass(frozen=True)
