@@ -28,7 +28,9 @@ class CountPreemptions(NullObserver):
 
 
 def scheduler(num_blocks: int = 16, block_size: int = 4, tokens: int = 16, seqs: int = 4, **config: Any) -> Scheduler:
-    return Scheduler(SchedulerConfig(tokens, seqs, **config), BlockPool(num_blocks, block_size))
+    return Scheduler(
+        SchedulerConfig(max_num_batched_tokens=tokens, max_num_seqs=seqs, **config), BlockPool(num_blocks, block_size)
+    )
 
 
 def advance(plan: Scheduler, chunks: list[Chunk], token: int = 0) -> None:
@@ -76,7 +78,7 @@ def test_no_more_sequences_than_allowed_and_first_come_first_served():
 
 def test_the_youngest_is_preempted_and_computed_again_but_for_what_is_still_known():
     preempted = CountPreemptions()
-    plan = Scheduler(SchedulerConfig(64, 4), BlockPool(4, 4), preempted)
+    plan = Scheduler(SchedulerConfig(max_num_batched_tokens=64, max_num_seqs=4), BlockPool(4, 4), preempted)
     old, young = sequence(7), sequence(7)
     assert preempted.count == 0
     plan.add(old)
@@ -95,7 +97,7 @@ def test_the_youngest_is_preempted_and_computed_again_but_for_what_is_still_know
 
 def test_removing_frees_the_blocks_of_waiting_and_running():
     pool = BlockPool(4, 4)
-    plan = Scheduler(SchedulerConfig(8, 1), pool)
+    plan = Scheduler(SchedulerConfig(max_num_batched_tokens=8, max_num_seqs=1), pool)
     running, waiting = sequence(8), sequence(8)
     plan.add(running)
     plan.add(waiting)
@@ -110,7 +112,7 @@ def test_removing_frees_the_blocks_of_waiting_and_running():
 def test_every_sequence_finishes_whatever_the_mix():
     rng = random.Random(0)
     pool = BlockPool(12, 4)
-    plan = Scheduler(SchedulerConfig(16, 4), pool)
+    plan = Scheduler(SchedulerConfig(max_num_batched_tokens=16, max_num_seqs=4), pool)
     todo = [sequence(rng.randint(1, 30), rng.randint(1, 16)) for _ in range(40)]
     for one in todo:
         plan.add(one)

@@ -33,7 +33,8 @@ def with_engine(directory, use: Callable[[EngineClient, ProcessKeeper], Awaitabl
         client = EngineClient()
         with socket_directory() as sockets:
             socket = str(sockets / "engine")
-            command = Commands("error", threads=1).engine(GatewayConfig(directory, backend="cpu"), socket)
+            config = GatewayConfig(directory, backend="cpu", threads=1, log_level="error")
+            command = Commands().engine(config, socket)
             supervisor = ProcessKeeper("engine", command, client.check_loaded)
             async with background(client.run(socket), supervisor.run()) as (_, supervision):
                 serving = asyncio.create_task(client.wait_serving())

@@ -9,6 +9,7 @@ from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
 from expertmesh.client import Client, Piece, Sampling
 from expertmesh.errors import GatewayBusyError, InvalidRequestError
+from expertmesh.settings.flags import MODEL
 
 HELP = "Type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
 
@@ -18,7 +19,7 @@ History = list[tuple[str, str]]
 def chat(
     system: Annotated[
         str | None,
-        options.flag(options.MODEL, "SYSTEM", "Text that stands before the first message.", show_default=False),
+        options.flag(MODEL, "SYSTEM", "Text that stands before the first message.", show_default=False),
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     api_key: options.ClientKey = None,

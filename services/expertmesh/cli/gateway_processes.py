@@ -12,21 +12,17 @@ from expertmesh.gateway.process_keeper import ProcessCommand
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process needs to know; ``threads`` are the CPU threads of an engine's kernels, 0 = one per core."""
+    """What a process needs to know."""
 
     is_engine: bool
     config: GatewayConfig
     socket: str
-    log_level: str
-    threads: int
 
 
 @dataclass(frozen=True)
 class Commands:
     """How processes are started. Keys and the like go where no list of processes shows them."""
 
-    log_level: str
-    threads: int
     module: str = __name__
 
     def engine(self, config: GatewayConfig, socket: str) -> ProcessCommand:
@@ -38,15 +34,15 @@ class Commands:
         return self._command(False, config, socket)
 
     def _command(self, is_engine: bool, config: GatewayConfig, socket: str) -> ProcessCommand:
-        settings = Settings(is_engine, config, socket, self.log_level, self.threads)
-        return ProcessCommand((sys.executable, "-m", self.module), pickle.dumps(settings))
+        settings = pickle.dumps(Settings(is_engine, config, socket))
+        return ProcessCommand((sys.executable, "-m", self.module), settings)
 
 
 def main() -> None:
     """Read the settings and run until SIGTERM."""
     end_with_parent()
     settings: Settings = pickle.loads(sys.stdin.buffer.read())
-    configure_logging(settings.log_level)
+    configure_logging(settings.config.log_level)
 
     from expertmesh.cli.runtime import run_process
 
@@ -58,7 +54,7 @@ def main() -> None:
 
     from expertmesh.gateway.engine_process import run_engine
 
-    could_serve = run_process(run_engine(settings.config, settings.socket), settings.threads)
+    could_serve = run_process(run_engine(settings.config, settings.socket), settings.config.threads)
     sys.exit(0 if could_serve else 1)
 
 

@@ -8,13 +8,14 @@ import typer
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
 from expertmesh.client import Client, Sampling
+from expertmesh.settings.flags import MODEL
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.", show_default=False)],
     raw: Annotated[
         bool,
-        options.flag(options.MODEL, "RAW", "Continue the text as it is, without the [INST] template.", "--raw"),
+        options.flag(MODEL, "RAW", "Continue the text as it is, without the [INST] template.", "--raw"),
     ] = False,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     api_key: options.ClientKey = None,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from expertmesh.cli import options
 from expertmesh.errors import CheckpointError
+from expertmesh.settings.flags import MODEL
 
 # Memory of common GPUs.
 MEMORY_SIZES_GB = (8, 12, 16, 24, 40, 48, 80)
@@ -18,9 +19,7 @@ def inspect(
     directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
     verify: Annotated[
         bool,
-        options.flag(
-            options.MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"
-        ),
+        options.flag(MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"),
     ] = False,
 ) -> None:
     """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory."""

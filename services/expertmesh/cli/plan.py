@@ -12,6 +12,7 @@ from rich.table import Table
 from expertmesh.cli import options
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.errors import ConfigError
+from expertmesh.settings.flags import COMPUTE
 
 if TYPE_CHECKING:
     from expertmesh.placement.estimate import Workload
@@ -26,7 +27,7 @@ def plan(
     gpu: Annotated[
         list[str],
         options.flag(
-            options.COMPUTE,
+            COMPUTE,
             "GPU",
             "GPUs for experts, NAME=COUNT@PRICE such as l4=4@0.80; a kind that is not known as "
             "NAME:MEMORY_GB:BANDWIDTH_GB:TERAFLOPS=COUNT@PRICE. May be repeated.",
@@ -35,9 +36,7 @@ def plan(
     ],
     gateway_gpu: Annotated[
         str | None,
-        options.flag(
-            options.COMPUTE, "GATEWAY_GPU", "GPU of the gateway. Default: of the first kind.", show_default=False
-        ),
+        options.flag(COMPUTE, "GATEWAY_GPU", "GPU of the gateway. Default: of the first kind.", show_default=False),
     ] = None,
     sequences: Annotated[int, options.flag(DEMAND, "SEQUENCES", "Sequences that decode at the same time.", min=1)] = 32,
     context: Annotated[int, options.flag(DEMAND, "CONTEXT", "Tokens of each of them, on average.", min=0)] = 1024,

@@ -7,27 +7,28 @@ import typer
 
 from expertmesh.cli import options
 from expertmesh.cli.progress import progress_bar
+from expertmesh.settings.flags import MODEL
 
 
 def quantize(
     model: Annotated[Path, typer.Argument(help="Directory of a plain checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Directory to write to.", show_default=False)],
-    format: Annotated[str, options.flag(options.MODEL, "FORMAT", "Format of the codes: awq or gptq.")] = "awq",
-    bits: Annotated[int, options.flag(options.MODEL, "BITS", "Bits of a code: awq 4; gptq 2, 3, 4 or 8.")] = 4,
+    format: Annotated[str, options.flag(MODEL, "FORMAT", "Format of the codes: awq or gptq.")] = "awq",
+    bits: Annotated[int, options.flag(MODEL, "BITS", "Bits of a code: awq 4; gptq 2, 3, 4 or 8.")] = 4,
     group_size: Annotated[
-        int, options.flag(options.MODEL, "GROUP_SIZE", "Inputs that share a scale; -1 = all of a matrix.")
+        int, options.flag(MODEL, "GROUP_SIZE", "Inputs that share a scale; -1 = all of a matrix.")
     ] = 128,
     calibrate: Annotated[
         Path | None,
         options.flag(
-            options.MODEL,
+            MODEL,
             "CALIBRATE",
             "Text in UTF-8 to calibrate on. Default: none, plain rounding.",
             show_default=False,
         ),
     ] = None,
     calibration_tokens: Annotated[
-        int, options.flag(options.MODEL, "CALIBRATION_TOKENS", "Tokens of the text to calibrate on.", min=32)
+        int, options.flag(MODEL, "CALIBRATION_TOKENS", "Tokens of the text to calibrate on.", min=32)
     ] = 2048,
     device: options.Device = "cpu",
 ) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import read_model
@@ -20,129 +20,81 @@ from expertmesh.cli.output import MeshOutput
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.gateway.config import GatewayConfig
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
-from expertmesh.tracing.config import TraceConfig
+from expertmesh.settings.flags import MODEL, Flag, fill, flags_of, setting
 
 MODULE = "expertmesh.cli.main"
 
 
-def up(
-    model: options.Model,
-    expert_servers: Annotated[
-        int,
-        options.flag(
-            options.MODEL,
+@dataclass(frozen=True)
+class UpConfig:
+    """How experts are spread over processes: how many there are (0 = as suits this machine), and EXPERT=COUNT."""
+
+    expert_servers: int = setting(
+        0,
+        Flag(
+            MODEL,
             "EXPERT_SERVERS",
             "Expert processes to spread the experts over; 0 = one for every two cores, at most 4.",
             min=0,
         ),
-    ] = 0,
-    replicas: Annotated[
-        list[str] | None,
-        options.flag(
-            options.MODEL,
-            "REPLICAS",
-            "EXPERT=COUNT: so many processes host this expert; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    quantize: options.Quantize = "none",
-    listen: options.Listen = options.DEFAULT_GATEWAY,
-    http_listen: options.HttpListen = options.DEFAULT_HTTP,
-    api_key: options.ApiKey = None,
-    api_key_file: options.ApiKeyFile = None,
-    cors_origin: options.CorsOrigin = None,
-    max_body_mib: options.MaxBodyMiB = 4.0,
-    backend: options.Backend = "auto",
-    device: options.Device = "cpu",
-    isa: options.Isa = "auto",
-    dtype: options.DType = "auto",
-    threads: Annotated[
-        int,
-        options.flag(
-            options.COMPUTE,
-            "THREADS",
-            "CPU threads of each process; 0 = one per core for the gateway, and for expert servers so many that those "
-            "busy at a time fill the cores.",
-            min=0,
-        ),
-    ] = 0,
-    max_model_len: options.MaxModelLen = None,
-    kv_cache_gib: options.KVCacheGiB = None,
-    max_num_seqs: options.MaxNumSeqs = 64,
-    max_num_batched_tokens: options.MaxNumBatchedTokens = 512,
-    max_num_waiting: options.MaxNumWaiting = 256,
-    no_prefix_cache: options.NoPrefixCache = False,
-    micro_batches: options.MicroBatches = 1,
-    api_processes: options.ApiProcesses = 1,
-    speculate: options.Speculate = 0,
-    wait_seconds: options.WaitSeconds = 120.0,
-    drain_seconds: options.DrainSeconds = 30.0,
-    log_level: options.LogLevel = "warning",
-    trace_endpoint: options.TraceEndpoint = "",
-    trace_sample: options.TraceSample = options.DEFAULT_TRACE_SAMPLE,
-    chaos_delay: options.ChaosDelay = 0.0,
-) -> None:
+    )
+    replicas: tuple[str, ...] = setting(
+        (), Flag(MODEL, "REPLICAS", "EXPERT=COUNT: so many processes host this expert; may be repeated.")
+    )
+
+
+GATEWAY_FLAGS, EXPERT_FLAGS = flags_of(GatewayConfig), flags_of(ExpertServerConfig)
+# Where experts are is said here; the others are for those who watch more than one machine.
+LEFT_OUT = ("experts", "local_experts", "metrics_by_layer", "vllm_metrics")
+THREADS = (
+    "CPU threads of each process; 0 = one per core for the gateway, and for expert servers so many that those "
+    "busy at a time fill the cores."
+)
+FLAGS = {
+    "model": GATEWAY_FLAGS["model"],
+    **flags_of(UpConfig),
+    **{name: flag for name, flag in GATEWAY_FLAGS.items() if name not in LEFT_OUT},
+    "threads": replace(GATEWAY_FLAGS["threads"], text=THREADS),
+    "log_level": replace(GATEWAY_FLAGS["log_level"], default="warning"),
+    "chaos_delay": EXPERT_FLAGS["chaos_delay"],
+}
+
+
+@options.takes(FLAGS)
+def up(**flags: Any) -> None:
     """Serve a model on this machine: a gateway and expert servers, each in a process of its own.
 
     An expert process that dies is started again, and requests wait for it. Ctrl-C stops everything in order.
     """
-    configure_logging(log_level)
+    configure_logging(flags["log_level"])
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options.quantize_bits(quantize)
-    keys = read_keys(api_key or (), None)
-    TraceConfig(trace_endpoint, trace_sample)
-    config, num_cores = _read_config(model), os.cpu_count() or 1
-    num_servers = expert_servers or default_servers(config.num_experts, num_cores)
-    servers = place_experts(config.num_experts, num_servers, parse_replicas(replicas or []))
-    endpoints = [f"127.0.0.1:{free_port()}" for _ in servers]
-    shared = {
-        "model": model,
-        "quantize": quantize,
-        "backend": backend,
-        "device": device,
-        "isa": isa,
-        "drain-seconds": drain_seconds,
-        "log-level": log_level,
-        "trace-endpoint": trace_endpoint or None,
-    }
-    experts = [
-        _program(
-            f"experts {format_ranges(hosted)}",
-            "expert",
-            experts=format_ranges(hosted),
-            listen=endpoint,
-            threads=threads or default_threads(len(servers), config.num_experts_per_token, num_cores),
-            chaos_delay=chaos_delay,
-            **shared,
-        )
-        for hosted, endpoint in zip(servers, endpoints, strict=True)
-    ]
-    serving = {
-        "http-listen": http_listen,
-        "api-key-file": api_key_file,
-        "cors-origin": cors_origin or [],
-        "max-body-mib": max_body_mib,
-        "dtype": dtype,
-        "max-model-len": max_model_len,
-        "kv-cache-gib": kv_cache_gib,
-        "max-num-seqs": max_num_seqs,
-        "max-num-batched-tokens": max_num_batched_tokens,
-        "max-num-waiting": max_num_waiting,
-        "no-prefix-cache": no_prefix_cache,
-        "micro-batches": micro_batches,
-        "api-processes": api_processes,
-        "speculate": speculate,
-        "wait-seconds": wait_seconds,
-        "trace-sample": trace_sample,
-    }
-    gateway = _program(
-        "gateway", "gateway", experts=",".join(endpoints), listen=listen, threads=threads, **shared, **serving
+    keys = read_keys(flags["api_key"] or (), None)
+    config = fill(GatewayConfig, flags, api_keys=keys)
+    servers = _servers(_read_config(config.model), fill(UpConfig, flags), flags)
+    gateway = child_program(
+        "gateway", "gateway", GATEWAY_FLAGS, flags, experts=",".join(address for _, address in servers), api_key=None
     )
     gateway = replace(gateway, environment=_key_environment(keys))
-    asyncio.run(_supervise(experts, gateway, drain_seconds))
+    asyncio.run(_supervise([server for server, _ in servers], gateway, config.drain_seconds))
+
+
+def _servers(model: ModelConfig, config: UpConfig, flags: Mapping[str, Any]) -> list[tuple[Program, str]]:
+    """Say which expert servers to run, and at which addresses."""
+    num_cores = os.cpu_count() or 1
+    num_servers = config.expert_servers or default_servers(model.num_experts, num_cores)
+    placed = place_experts(model.num_experts, num_servers, parse_replicas(config.replicas))
+    threads = flags["threads"] or default_threads(len(placed), model.num_experts_per_token, num_cores)
+
+    def server(experts: str, address: str) -> tuple[Program, str]:
+        own = {"experts": experts, "listen": address, "threads": threads}
+        return child_program(f"experts {experts}", "expert", EXPERT_FLAGS, flags, **own), address
+
+    return [server(format_ranges(hosted), f"127.0.0.1:{free_port()}") for hosted in placed]
 
 
 def _read_config(model: Path) -> ModelConfig:
@@ -151,8 +103,10 @@ def _read_config(model: Path) -> ModelConfig:
     return read_model(read_config(file), file)
 
 
-def _program(name: str, command: str, **flags: object) -> Program:
-    arguments = [part for flag, value in flags.items() for part in _argument(flag.replace("_", "-"), value)]
+def child_program(name: str, command: str, takes: Iterable[str], flags: Mapping[str, Any], **own: Any) -> Program:
+    """Start a command with those of ``flags`` that it takes; its ``own`` take their place."""
+    passed = {flag: flags[flag] for flag in takes if flag in flags} | own
+    arguments = [part for flag, value in passed.items() for part in _argument(flag.replace("_", "-"), value)]
     return Program(name, (sys.executable, "-m", MODULE, command, "--with-parent", *arguments))
 
 

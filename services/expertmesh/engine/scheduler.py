@@ -8,19 +8,27 @@ from expertmesh.engine.blocks import ROOT, BlockPool
 from expertmesh.engine.observer import NullObserver, SchedulerObserver
 from expertmesh.engine.request import Sequence
 from expertmesh.errors import QueueFullError
+from expertmesh.settings.flags import LIMITS, SPEED, Flag, setting
+
+_SEQS = Flag(LIMITS, "MAX_NUM_SEQS", "Sequences computed at once.", min=1)
+_TOKENS = Flag(LIMITS, "MAX_NUM_BATCHED_TOKENS", "Tokens of one step; longer prompts are computed in chunks.", min=1)
+_WAITING = Flag(
+    LIMITS, "MAX_NUM_WAITING", "Sequences that may wait to be computed; more are refused as too many.", min=1
+)
+_DRAFT = Flag(SPEED, "SPECULATE", "Tokens to guess per step from what the text holds already; 0 = none.", min=0, max=64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """Bounds of one step: new tokens over all sequences, and sequences; and of the queue before it.
+    """Bounds of one step: sequences, and new tokens over all of them; and of the queue before it.
 
     ``num_draft_tokens`` guessed tokens per sequence are verified in a step, beside the one that it computes anyway.
     """
 
-    max_num_batched_tokens: int = 512
-    max_num_seqs: int = 64
-    max_num_waiting: int = 256
-    num_draft_tokens: int = 0
+    max_num_seqs: int = setting(64, _SEQS)
+    max_num_batched_tokens: int = setting(512, _TOKENS)
+    max_num_waiting: int = setting(256, _WAITING)
+    num_draft_tokens: int = setting(0, _DRAFT)
 
 
 @dataclass(frozen=True)

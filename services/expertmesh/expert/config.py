@@ -1,15 +1,28 @@
-"""What an expert server serves, where, and within which bounds. Knows settings, not what they do."""
+"""What an expert server serves, where, and within which bounds. Knows settings and their flags, not what they do."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from expertmesh.errors import ConfigError
+from expertmesh.settings import servers
+from expertmesh.settings.flags import LIMITS, LOGGING, MODEL, NETWORK, Flag, nested, setting
 from expertmesh.tracing.config import TraceConfig
+
+EXPERTS = Flag(MODEL, "EXPERTS", "Experts to host, for example 0,3-5.", kind=str)
+METRICS_LISTEN = Flag(
+    NETWORK,
+    "METRICS_LISTEN",
+    "Serve Prometheus metrics over HTTP on host:port, such as 0.0.0.0:9090. Default: not at all.",
+)
+MAX_QUEUE_ROWS = Flag(LIMITS, "MAX_QUEUE_ROWS", "Rows that may wait; more are answered BUSY.", min=1)
+CHAOS_DELAY = Flag(
+    LOGGING, "CHAOS_DELAY", "For experiments: answer every expert call so many seconds later.", min=0, max=60
+)
 
 
 @dataclass(frozen=True)
 class ExpertServerConfig:
-    """What to serve and where.
+    """What to serve and where. The order of the fields is that of their flags in ``--help``.
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
@@ -19,20 +32,23 @@ class ExpertServerConfig:
     None for nowhere. Spans of calls that are traced go where ``trace`` says.
     """
 
-    model: Path
-    listen: str = "0.0.0.0:50051"
-    experts: tuple[int, ...] | None = None
-    backend: str = "auto"
-    device: str = "cpu"
-    isa: str = "auto"
+    model: Path = field(metadata=servers.model)
+    listen: str = setting("127.0.0.1:50052", servers.LISTEN)
+    experts: tuple[int, ...] | None = setting(None, EXPERTS)
+    round_to_bits: int | None = servers.round_to_bits()
+    metrics_listen: str | None = setting(None, METRICS_LISTEN)
+    backend: str = servers.backend()
+    device: str = servers.device()
+    isa: str = servers.isa()
+    threads: int = servers.threads()
     max_batch_rows: int = 2048
     max_inline_seconds: float = 0.01
-    max_queue_rows: int = 16384
-    drain_seconds: float = 25.0
-    round_to_bits: int | None = None
-    chaos_delay_seconds: float = 0.0
-    metrics_listen: str | None = None
-    trace: TraceConfig = field(default_factory=TraceConfig)
+    max_queue_rows: int = setting(16384, MAX_QUEUE_ROWS)
+    drain_seconds: float = servers.drain_seconds()
+    log_level: str = servers.log_level()
+    chaos_delay_seconds: float = setting(0.0, CHAOS_DELAY)
+    # Calls follow their caller.
+    trace: TraceConfig = nested(TraceConfig, sample_ratio=0.0)
 
     def __post_init__(self) -> None:
         if min(self.max_batch_rows, self.max_queue_rows) < 1:

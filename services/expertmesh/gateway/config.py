@@ -1,4 +1,4 @@
-"""What a gateway serves, where, and within which bounds. Knows settings, not flags and not what they do."""
+"""What a gateway serves, where, and within which bounds. Knows settings and their flags, not what they do."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,40 +7,113 @@ from expertmesh.discovery.endpoints import Discovery
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.settings import servers
+from expertmesh.settings.flags import ACCESS, COMPUTE, LIMITS, NETWORK, SPEED, Flag, flagged, nested, setting
 from expertmesh.tracing.config import TraceConfig
+
+EXPERTS = Flag(
+    NETWORK,
+    "EXPERT_ENDPOINTS",
+    "Expert servers: host:port,host:port,..., or dns://NAME:PORT,... for every address of these names, or "
+    "kubernetes://NAMESPACE/?selector=KEY=VALUE,...&port=NAME for the pods of the Services that have these "
+    "labels (default NAMESPACE: this pod's; port: grpc). Each server says itself which experts it hosts.",
+    name="experts",
+    kind=str,
+    default="",
+)
+LOCAL_EXPERTS = Flag(NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", kind=bool, default=False)
+HTTP_LISTEN = Flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
+API_KEY = Flag(
+    ACCESS,
+    "API_KEY",
+    "Key that callers must present; may be repeated (in the environment: separated by spaces). Default: no key.",
+    kind=list[str] | None,
+    default=None,
+)
+API_KEY_FILE = Flag(
+    ACCESS,
+    "API_KEY_FILE",
+    "File with further keys, one a line; # begins a comment.",
+    kind=Path | None,
+    default=None,
+)
+CORS_ORIGIN = Flag(
+    ACCESS,
+    "CORS_ORIGIN",
+    "Origin whose pages may call over HTTP, such as https://example.org, or *; may be repeated. Default: none.",
+)
+MAX_BODY = Flag(LIMITS, "MAX_BODY_MIB", "Largest body of an HTTP request, MiB.", min=0, max=2**20, unit=2**20)
+DTYPE = Flag(
+    COMPUTE,
+    "DTYPE",
+    "Activations: auto, float32, bfloat16 or float16. auto = bfloat16 where the kernels are fast at it.",
+)
+MAX_MODEL_LEN = Flag(
+    LIMITS,
+    "MAX_MODEL_LEN",
+    "Longest sequence, prompt and output together. Default: what the model and --kv-cache-gib allow.",
+    min=2,
+)
+KV_CACHE = Flag(
+    LIMITS,
+    "KV_CACHE_GIB",
+    "Memory of the KV cache, GiB. Default: half of what is free after loading, nine tenths on a GPU.",
+    min=0,
+    # Keeps inf out, which is no number of bytes.
+    max=2**20,
+    unit=2**30,
+)
+NO_PREFIX_CACHE = Flag(
+    SPEED,
+    "NO_PREFIX_CACHE",
+    "Compute every prompt anew, also one that begins like an earlier one.",
+    negates=True,
+)
+MICRO_BATCHES = Flag(
+    SPEED,
+    "MICRO_BATCHES",
+    "Parts of a step that run interleaved: while one awaits its experts, another attends.",
+    min=1,
+    max=8,
+)
+API_PROCESSES = Flag(
+    SPEED, "API_PROCESSES", "Processes that serve clients, on the same ports; the engine is one more.", min=1
+)
 
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """What to serve, where, and within which bounds.
+    """What to serve, where, and within which bounds. The order of the fields is that of their flags in ``--help``.
 
     Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
     in the engine. ``isa`` is the instruction set of the CPU kernels, ``dtype`` the type of activations.
     ``max_model_len`` None serves the longest sequence that the model and the KV cache allow; ``kv_cache_bytes`` None
     takes a share of the memory that is free after loading. ``num_api_processes`` serve clients, on the same ports.
-    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them. Spans go where ``trace``
-    says.
+    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them. Spans go where
+    ``trace`` says.
     """
 
-    model: Path
-    round_to_bits: int | None = None
-    listen: str = "127.0.0.1:50051"
-    discovery: Discovery | None = None
-    backend: str = "auto"
-    device: str = "cpu"
-    isa: str = "auto"
-    dtype: str = "auto"
-    max_model_len: int | None = None
-    kv_cache_bytes: int | None = None
-    reuses_prefixes: bool = True
-    num_micro_batches: int = 1
-    num_api_processes: int = 1
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    dispatch: DispatchConfig = field(default_factory=DispatchConfig)
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    drain_seconds: float = 30.0
-    http_listen: str | None = None
-    cors_origins: tuple[str, ...] = ()
-    max_body_bytes: int = 4 * 2**20
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
-    trace: TraceConfig = field(default_factory=TraceConfig)
+    model: Path = field(metadata=servers.model)
+    discovery: Discovery | None = setting(None, EXPERTS, LOCAL_EXPERTS)
+    round_to_bits: int | None = servers.round_to_bits()
+    listen: str = setting("127.0.0.1:50051", servers.LISTEN)
+    http_listen: str | None = setting("127.0.0.1:8000", HTTP_LISTEN)
+    api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY, API_KEY_FILE))
+    cors_origins: tuple[str, ...] = setting((), CORS_ORIGIN)
+    max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
+    backend: str = servers.backend()
+    device: str = servers.device()
+    isa: str = servers.isa()
+    dtype: str = setting("auto", DTYPE)
+    threads: int = servers.threads()
+    max_model_len: int | None = setting(None, MAX_MODEL_LEN)
+    kv_cache_bytes: int | None = setting(None, KV_CACHE)
+    reuses_prefixes: bool = setting(True, NO_PREFIX_CACHE)
+    num_micro_batches: int = setting(1, MICRO_BATCHES)
+    num_api_processes: int = setting(1, API_PROCESSES)
+    scheduler: SchedulerConfig = nested(SchedulerConfig)
+    dispatch: DispatchConfig = nested(DispatchConfig)
+    drain_seconds: float = servers.drain_seconds()
+    log_level: str = servers.log_level()
+    metrics: MetricsConfig = nested(MetricsConfig)
+    trace: TraceConfig = nested(TraceConfig)

@@ -2,6 +2,15 @@
 
 from dataclasses import dataclass
 
+from expertmesh.settings.flags import LIMITS, Flag, setting
+
+_WAIT = Flag(
+    LIMITS,
+    "WAIT_SECONDS",
+    "How long a request waits for an expert without a replica; 0 = fail at once.",
+    min=0,
+)
+
 
 @dataclass(frozen=True)
 class DispatchConfig:
@@ -12,5 +21,5 @@ class DispatchConfig:
     """
 
     call_timeout_seconds: float = 30.0
-    wait_seconds: float = 120.0
+    wait_seconds: float = setting(120.0, _WAIT)
     max_message_bytes: int = 1024 * 1024

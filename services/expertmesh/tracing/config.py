@@ -5,9 +5,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from expertmesh.errors import ConfigError
+from expertmesh.settings.flags import LOGGING, Flag, setting
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
+_ENDPOINT = Flag(
+    LOGGING,
+    "TRACE_ENDPOINT",
+    "Send traces to this OTLP collector: http://HOST:4318 or grpc://HOST:4317 (https://, grpcs://). Default: none.",
+)
+_SAMPLE = Flag(
+    LOGGING,
+    "TRACE_SAMPLE",
+    "Share of requests to trace, 0 to 1; a request that comes with a traceparent follows its caller instead.",
+    min=0,
+    max=1,
+)
 
 
 @dataclass(frozen=True)
@@ -17,8 +30,9 @@ class TraceConfig:
     ``http://`` and ``https://`` speak OTLP over HTTP, ``grpc://`` and ``grpcs://`` over gRPC.
     """
 
-    endpoint: str = ""
-    sample_ratio: float = 0.0
+    endpoint: str = setting("", _ENDPOINT)
+    # A token of a large model has hundreds of spans.
+    sample_ratio: float = setting(0.01, _SAMPLE)
 
     def __post_init__(self) -> None:
         if self.endpoint and not (self.endpoint.startswith(SCHEMES) and self.endpoint.partition("://")[2].strip("/")):

@@ -1,0 +1,45 @@
+"""Settings that every kind of server has: fields to be written into its configuration."""
+
+from functools import partial
+
+from expertmesh.settings.flags import COMPUTE, LIMITS, LOGGING, MODEL, NETWORK, Flag, flagged, setting
+
+model = flagged(Flag(MODEL, "MODEL", "Directory of the checkpoint."))
+round_to_bits = partial(
+    setting,
+    None,
+    Flag(
+        MODEL,
+        "QUANTIZE",
+        "Round plain weights while loading: none, int8 or int4 (groups of 128). Gateway and expert servers must agree.",
+        words={"none": None, "int8": 8, "int4": 4},
+    ),
+)
+LISTEN = Flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")
+backend = partial(
+    setting,
+    "auto",
+    Flag(
+        COMPUTE,
+        "BACKEND",
+        "Kernels: auto, cpu, cpu-a8, triton or reference. cpu-a8 rounds activations to 8 bits: faster, less exact.",
+    ),
+)
+device = partial(setting, "cpu", Flag(COMPUTE, "DEVICE", "Device of the kernels."))
+isa = partial(
+    setting,
+    "auto",
+    Flag(
+        COMPUTE,
+        "ISA",
+        "Instruction set of the CPU kernels: auto, avx2, avx512, avx512-bf16 or amx. auto = the best one here. "
+        "Two of them may differ in a result's last bits.",
+    ),
+)
+threads = partial(setting, 0, Flag(COMPUTE, "THREADS", "CPU threads of the kernels; 0 = one per core.", min=0))
+drain_seconds = partial(
+    setting,
+    30.0,
+    Flag(LIMITS, "DRAIN_SECONDS", "After SIGTERM, let running work finish for at most this long.", min=0),
+)
+log_level = partial(setting, "info", Flag(LOGGING, "LOG_LEVEL", "debug, info, warning or error."))
