@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.model.sampling import PARAMETERS, SamplingParams
 from expertmesh.settings.flags import NETWORK, REQUIRED, Flag, flags_of
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -30,7 +31,7 @@ def takes(flags: Mapping[str, Flag]) -> Callable[[CommandT], CommandT]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if one.default is REQUIRED else one.default,
-                annotation=annotate(one),
+                annotation=Annotated[one.kind, option(one)],
             )
             for name, one in flags.items()
         ]
@@ -44,15 +45,20 @@ def takes(flags: Mapping[str, Flag]) -> Callable[[CommandT], CommandT]:
     return declare
 
 
-def annotate(one: Flag) -> Any:
-    """Turn a flag into the type of a command's parameter."""
+def option(one: Flag) -> Any:
+    """Describe a flag that fills a setting."""
     name, has_default = f"--{one.name.replace('_', '-')}", one.default not in (None, "")
-    return Annotated[
-        one.kind, flag(one.panel, one.env, one.text, name, min=one.min, max=one.max, show_default=has_default)
-    ]
+    return flag(one.panel, one.env, one.text, name, min=one.min, max=one.max, show_default=has_default)
 
 
-Device = annotate(flags_of(GatewayConfig)["device"])
+def sampling(name: str, text: str = "", unset: str = "") -> Any:
+    """Describe the flag of a sampling parameter, and what counts without it: ``unset`` or the parameter's default."""
+    parameter = PARAMETERS[name]
+    default = unset or "the model's, else " * parameter.is_suggested + f"{getattr(SamplingParams, name):g}"
+    return flag(SAMPLING, name.upper(), f"{text or parameter.text} Default: {default}.", show_default=False)
+
+
+Device = Annotated[str, option(flags_of(GatewayConfig)["device"])]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
 ClientKey = Annotated[
@@ -60,54 +66,13 @@ ClientKey = Annotated[
     flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False),
 ]
 
-MaxTokens = Annotated[
-    int | None,
-    flag(
-        SAMPLING, "MAX_TOKENS", "Tokens to produce at most. Default: what is left of the context.", show_default=False
-    ),
-]
-Temperature = Annotated[
-    float | None,
-    flag(
-        SAMPLING,
-        "TEMPERATURE",
-        "0 = always the most probable token. Default: the model's, else 0.",
-        show_default=False,
-    ),
-]
-TopK = Annotated[
-    int | None,
-    flag(
-        SAMPLING, "TOP_K", "Keep the k most probable tokens; 0 = all. Default: the model's, else 0.", show_default=False
-    ),
-]
-TopP = Annotated[
-    float | None,
-    flag(
-        SAMPLING,
-        "TOP_P",
-        "Keep the most probable tokens that add up to p. Default: the model's, else 1.",
-        show_default=False,
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    flag(
-        SAMPLING,
-        "REPETITION_PENALTY",
-        "Above 1: avoid tokens already seen. Default: the model's, else 1.",
-        show_default=False,
-    ),
-]
-MinP = Annotated[
-    float | None,
-    flag(
-        SAMPLING,
-        "MIN_P",
-        "Keep tokens at least p times as probable as the most probable one. Default: 0.",
-        show_default=False,
-    ),
-]
+MaxTokens = Annotated[int | None, sampling("max_tokens", unset="what is left of the context")]
+Temperature = Annotated[float | None, sampling("temperature")]
+TopK = Annotated[int | None, sampling("top_k")]
+TopP = Annotated[float | None, sampling("top_p")]
+MinP = Annotated[float | None, sampling("min_p", "Keep tokens at least p times as probable as the most probable one.")]
+RepetitionPenalty = Annotated[float | None, sampling("repetition_penalty", "Above 1: avoid tokens already seen.")]
+Seed = Annotated[int | None, sampling("seed", unset="random")]
 Stop = Annotated[
     list[str] | None,
     flag(
@@ -129,6 +94,5 @@ JsonSchema = Annotated[
         dir_okay=False,
     ),
 ]
-Seed = Annotated[int | None, flag(SAMPLING, "SEED", "Makes sampling repeatable. Default: random.", show_default=False)]
 
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when the parent process ends.")]

@@ -5,10 +5,10 @@ from typing import Any
 
 from expertmesh.checkpoint.jsonfile import read_json
 from expertmesh.errors import CheckpointError, InvalidRequestError
-from expertmesh.model.sampling import SamplingParams
+from expertmesh.model.sampling import PARAMETERS, SamplingParams
 
 FILE_NAME = "generation_config.json"
-FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty")
+FIELDS = tuple(name for name, parameter in PARAMETERS.items() if parameter.is_suggested)
 
 
 def read_defaults(directory: Path) -> SamplingParams:

@@ -1,12 +1,13 @@
-"""What chat and text completion requests have in common. Knows fields and their ranges, not sampling."""
+"""What chat and text completion requests have in common. Knows fields, not sampling."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, RequestModel
-from expertmesh.model.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
+from expertmesh.model.sampling import PARAMETERS
 
 # No number of tokens comes near it, and every library can count so far.
 MAX_COUNT = 2**31 - 1
@@ -14,7 +15,7 @@ MAX_COUNT = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 StopString = Annotated[str, StringConstraints(min_length=1)]
-Bias = Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
+Bias = Annotated[float, Field(**PARAMETERS["logit_bias"].bounds)]
 BiasKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
@@ -76,51 +77,31 @@ class CompletionFields(RequestModel):
     model: str | None = Field(
         default=None, description='Name of the served model, or "dummy" or "tgi". Default: the served model.'
     )
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Tokens to produce at most.")
-    min_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT, description="Tokens that an answer has at least.")
-    temperature: float | None = Field(default=None, ge=0, description="0 = always the most probable token.")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="Keep the most probable tokens that add up to p.")
-    top_k: int | None = Field(
-        default=None, ge=-1, le=MAX_COUNT, description="Keep the k most probable tokens; 0, -1 = all."
-    )
-    min_p: float | None = Field(
-        default=None, ge=0, le=1, description="Keep tokens at least so many times as probable as the most probable one."
-    )
-    typical_p: float | None = Field(default=None, gt=0, le=1, description="Locally typical sampling: mass to keep.")
-    repetition_penalty: float | None = Field(
-        default=None, gt=0, description="Divides logits of tokens seen in prompt or output; above 1 avoids them."
-    )
-    frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Lowers the logit of a token for each time it was produced."
-    )
-    presence_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Lowers the logit of a token that was produced."
-    )
+    max_tokens: int | None = parameter("max_tokens", le=MAX_COUNT)
+    min_tokens: int | None = parameter("min_tokens", le=MAX_COUNT)
+    temperature: float | None = parameter("temperature")
+    top_p: float | None = parameter("top_p")
+    top_k: int | None = parameter("top_k", "Keep the k most probable tokens; 0, -1 = all.", ge=-1, le=MAX_COUNT)
+    min_p: float | None = parameter("min_p")
+    typical_p: float | None = parameter("typical_p")
+    repetition_penalty: float | None = parameter("repetition_penalty")
+    frequency_penalty: float | None = parameter("frequency_penalty")
+    presence_penalty: float | None = parameter("presence_penalty")
     logit_bias: dict[BiasKey, Bias] | None = Field(
-        default=None, description="Adds to the logits of tokens, by id.", examples=[{"15043": -100}]
+        default=None, description=PARAMETERS["logit_bias"].text, examples=[{"15043": -100}]
     )
     n: int | None = Field(default=None, ge=1, le=MAX_SEQUENCES, description="Answers to return.")
     best_of: int | None = Field(
         default=None, ge=1, le=MAX_SEQUENCES, description="Answers to generate; the n most probable are returned."
     )
-    seed: int | None = Field(
-        default=None,
-        ge=-(2**63),
-        le=MAX_SEED,
-        description="Makes sampling repeatable. A negative one is taken modulo 2^64.",
-    )
+    seed: int | None = parameter("seed", "Makes sampling repeatable. A negative one is taken modulo 2^64.", ge=-(2**63))
     stop: Stop | None = Field(default=None, description="Strings that end an answer and are not part of it.")
-    stop_token_ids: list[TokenId] | None = Field(default=None, description="End an answer with any of these tokens.")
-    ignore_eos: bool | None = Field(default=None, description="Go on behind the end-of-sequence token.")
+    stop_token_ids: list[TokenId] | None = Field(default=None, description=PARAMETERS["stop_ids"].text)
+    ignore_eos: bool | None = parameter("ignore_eos")
     stream: bool | None = Field(default=None, description="Send the answer piece by piece, as server-sent events.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with stream.")
     response_format: ResponseFormat | None = Field(default=None, description="What answers have to look like.")
-    prompt_logprobs: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_LOGPROBS,
-        description="Return how probable each token of the prompt was, and so many alternatives.",
-    )
+    prompt_logprobs: int | None = parameter("prompt_logprobs")
     return_routed_experts: bool | None = Field(
         default=None, description="Return which experts computed each token: ids by layer."
     )

@@ -6,8 +6,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
+from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, RequestModel
-from expertmesh.model.sampling import MAX_LOGPROBS
 from expertmesh.text.template import Message
 
 MAX_PROMPTS = 1024
@@ -55,14 +55,9 @@ class ChatCompletionRequest(CompletionFields):
         description="The conversation, oldest first; the last one who speaks is the user.",
         examples=[[{"role": "user", "content": "What is 291 - 150?"}]],
     )
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Newer name of max_tokens.")
+    max_completion_tokens: int | None = parameter("max_tokens", "Newer name of max_tokens.", le=MAX_COUNT)
     logprobs: bool | None = Field(default=None, description="Return how probable each token was.")
-    top_logprobs: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_LOGPROBS,
-        description="Alternatives to return for each token; only with logprobs.",
-    )
+    top_logprobs: int | None = parameter("logprobs", "Alternatives to return for each token; only with logprobs.")
     tools: Annotated[Any, Only([])] = None
     tool_choice: Annotated[Any, Only("none", "auto")] = None
     parallel_tool_calls: bool | None = Field(default=None, description="Changes nothing: there are no tools.")
@@ -103,9 +98,7 @@ class CompletionRequest(CompletionFields):
         examples=["The capital of France is"],
     )
     echo: bool | None = Field(default=None, description="Put the prompt before the text, and its tokens into logprobs.")
-    logprobs: int | None = Field(
-        default=None, ge=0, le=MAX_LOGPROBS, description="Return how probable each token was, and so many alternatives."
-    )
+    logprobs: int | None = parameter("logprobs")
     suffix: Annotated[Any, Only("")] = None
 
     def prompts(self) -> list[str | list[int]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.fields import CompletionFields, JsonObjectFormat, JsonSchemaFormat, ResponseFormat
+from expertmesh.gateway.http.parameters import given
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.wire.model_info import ModelInfo
@@ -13,19 +14,8 @@ from expertmesh.wire.model_info import ModelInfo
 # Names that clients send which know only a URL: huggingface_hub and those written for TGI.
 ANY_MODEL = ("dummy", "tgi")
 
-_SAME_NAMES = (
-    "max_tokens",
-    "min_tokens",
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "ignore_eos",
-    "prompt_logprobs",
-)
+# What SamplingParams has in another form.
+_CONVERTED = ("top_k", "seed", "logit_bias", "logprobs")
 
 
 def check_model(name: str | None, model: ModelInfo) -> None:
@@ -61,7 +51,7 @@ def _check(body: CompletionFields) -> None:
 
 
 def _sampling(body: CompletionFields, defaults: SamplingParams) -> SamplingParams:
-    params = replace(defaults, **{name: value for name in _SAME_NAMES if (value := getattr(body, name)) is not None})
+    params = replace(defaults, **given(body, but=_CONVERTED))
     if body.top_k is not None:
         params = replace(params, top_k=max(body.top_k, 0))
     if body.seed is not None:

@@ -1,4 +1,4 @@
-"""Requests and replies of TGI's API. Knows fields and their ranges, not what is done with them."""
+"""Requests and replies of TGI's API. Knows fields, not what is done with them."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,8 +6,9 @@ from pydantic import Field
 
 from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, StopString
+from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
-from expertmesh.model.sampling import MAX_LOGPROBS, MAX_SEED
+from expertmesh.model.sampling import PARAMETERS
 
 DEFAULT_MAX_NEW_TOKENS = 100
 
@@ -46,21 +47,17 @@ GrammarField = Annotated[JsonGrammar | JsonSchemaGrammar | RegexGrammar, Field(d
 class Parameters(RequestModel):
     """How to generate. Tokens are drawn if do_sample says so, or says nothing and a parameter of drawing is set."""
 
-    max_new_tokens: int | None = Field(
-        default=None, ge=1, le=MAX_COUNT, description=f"Tokens to produce at most. Default: {DEFAULT_MAX_NEW_TOKENS}."
+    max_new_tokens: int | None = parameter(
+        "max_tokens", f"{PARAMETERS['max_tokens'].text} Default: {DEFAULT_MAX_NEW_TOKENS}.", le=MAX_COUNT
     )
     do_sample: bool | None = Field(default=None, description="False = always the most probable token.")
-    temperature: float | None = Field(default=None, gt=0, description="Logits are divided by it. Default: 1.")
-    top_k: int | None = Field(default=None, ge=0, le=MAX_COUNT, description="Keep the k most probable tokens; 0 = all.")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="Keep the most probable tokens that add up to p.")
-    typical_p: float | None = Field(default=None, gt=0, le=1, description="Locally typical sampling: mass to keep.")
-    repetition_penalty: float | None = Field(
-        default=None, gt=0, description="Divides logits of tokens seen in prompt or output; above 1 avoids them."
-    )
-    frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Lowers the logit of a token for each time it was produced."
-    )
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Makes drawing repeatable.")
+    temperature: float | None = parameter("temperature", "Logits are divided by it. Default: 1.", ge=None, gt=0)
+    top_k: int | None = parameter("top_k", le=MAX_COUNT)
+    top_p: float | None = parameter("top_p")
+    typical_p: float | None = parameter("typical_p")
+    repetition_penalty: float | None = parameter("repetition_penalty")
+    frequency_penalty: float | None = parameter("frequency_penalty")
+    seed: int | None = parameter("seed", "Makes drawing repeatable.")
     stop: list[StopString] | None = Field(
         default=None,
         max_length=MAX_STOPS,
@@ -75,9 +72,7 @@ class Parameters(RequestModel):
     decoder_input_details: bool | None = Field(
         default=None, description="Return how probable the tokens of the inputs were; not in a stream."
     )
-    top_n_tokens: int | None = Field(
-        default=None, ge=0, le=MAX_LOGPROBS, description="Return so many of the most probable tokens in place of each."
-    )
+    top_n_tokens: int | None = parameter("logprobs", "Return so many of the most probable tokens in place of each.")
     grammar: GrammarField | None = Field(default=None, description="What the text has to look like.")
     watermark: Annotated[Any, Only(False)] = None
     adapter_id: Annotated[Any, Only()] = None

@@ -4,6 +4,7 @@ import json
 import secrets
 
 from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.http.parameters import given
 from expertmesh.gateway.http.tgi.models import (
     DEFAULT_MAX_NEW_TOKENS,
     GrammarField,
@@ -31,13 +32,9 @@ def generation_request(parameters: Parameters, prompt_ids: list[int], continues_
 def _sampling(parameters: Parameters) -> SamplingParams:
     draws = _draws(parameters)
     return SamplingParams(
+        **given(parameters, but=("temperature", "seed")),
         max_tokens=parameters.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         temperature=(parameters.temperature or 1.0) if draws else 0.0,
-        top_k=parameters.top_k or 0,
-        top_p=parameters.top_p or 1.0,
-        typical_p=parameters.typical_p or 1.0,
-        repetition_penalty=parameters.repetition_penalty or 1.0,
-        frequency_penalty=parameters.frequency_penalty or 0.0,
         # Replies name the seed, also where the client left it open.
         seed=secrets.randbits(63) if draws and parameters.seed is None else parameters.seed,
         logprobs=parameters.top_n_tokens or 0,
