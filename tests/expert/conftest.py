@@ -2,13 +2,18 @@
 
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.executor import Executor
+from expertmesh.expert.job import CallJob
+from expertmesh.expert.observer import NullCallObserver
 from expertmesh.expert.process import running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
@@ -83,6 +88,17 @@ def run_direct(store, call):
     return run_chosen(store.layers[call.layer], len(store.experts), call.hidden, slots, call.topk_weights)
 
 
+def run_queued(store, calls, observer=NullCallObserver(), max_batch_rows=64):
+    """Outcomes, in the order of ``calls``, of calls that all wait when the executor's thread gets its turn."""
+    batcher, outcomes = Batcher(max_batch_rows, 1000), {}
+    batcher.submit(CallJob(calls[0], print))  # has the turn meanwhile
+    with Executor(store, batcher, 100, observer) as executor:
+        for number, call in enumerate(calls):
+            executor.submit(CallJob(call, partial(outcomes.__setitem__, number)))
+        executor._turns.put(batcher.release())
+    return [outcomes[number] for number in range(len(calls))]
+
+
 def make_info(store):
     sizes = (NUM_EXPERTS, NUM_LAYERS, HIDDEN)
     kernels = "torch", "cpu", store.weight_bytes
@@ -131,5 +147,5 @@ async def serving(store, **options):
 @pytest.fixture
 def mesh():
     """The helpers of this file, for tests that cannot import it."""
-    names = (SwiGLU, Held, Raising, Client, make_store, make_call, make_info, make_config, run_direct, serving)
-    return SimpleNamespace(**{helper.__name__: helper for helper in names})
+    names = (SwiGLU, Held, Raising, Client, make_store, make_call, make_info, make_config, run_direct, run_queued)
+    return SimpleNamespace(**{helper.__name__: helper for helper in (*names, serving)})

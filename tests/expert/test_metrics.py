@@ -1,11 +1,6 @@
-import asyncio
-
 from exposition import Samples
 from prometheus_client import CollectorRegistry, generate_latest
 
-from expertmesh.expert.batcher import Batcher
-from expertmesh.expert.executor import Executor
-from expertmesh.expert.job import CallJob
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo
@@ -13,26 +8,18 @@ from expertmesh.wire.info import ServerInfo
 INFO = ServerInfo("f00d", (1, 2), 8, 3, 16, "awq", "cpu", "cpu", 12345, "1.2.3", "avx2", True)
 
 
-def scrape_after(store, calls, queue_rows=lambda: 0):
+def scrape_after(mesh, calls, queue_rows=lambda: 0):
     """What is exported once ``calls``, which wait together, are answered."""
     registry = CollectorRegistry()
     metrics = ExpertMetrics(registry, INFO, queue_rows)
-
-    async def main():
-        loop, batcher = asyncio.get_running_loop(), Batcher(64, 1000)
-        outcomes = [loop.create_future() for _ in calls]
-        for call, outcome in zip(calls, outcomes, strict=True):
-            batcher.submit(CallJob(call, outcome.set_result))
-        with Executor(store, batcher, loop, metrics):
-            await asyncio.gather(*outcomes)
-
-    asyncio.run(main())
+    if calls:
+        mesh.run_queued(mesh.make_store(), calls, metrics)
     return Samples(generate_latest(registry).decode())
 
 
 def test_what_is_counted_is_what_was_run(mesh):
     calls = [mesh.make_call(num_rows, layer=layer, seed=num_rows) for num_rows, layer in ((2, 0), (3, 0), (4, 1))]
-    samples = scrape_after(mesh.make_store(), calls)
+    samples = scrape_after(mesh, calls)
     assert (samples["expertmesh_server_calls_total"], samples["expertmesh_server_rows_total"]) == (3, 9)
     # The two calls of one layer ran together.
     assert samples["expertmesh_server_batch_rows_count"] == samples["expertmesh_server_compute_seconds_count"] == 2
@@ -45,7 +32,7 @@ def test_what_is_counted_is_what_was_run(mesh):
 def test_a_failed_call_is_counted_by_its_code_and_not_as_answered(mesh):
     bad = mesh.make_call(1)
     bad.hidden[0, 0] = float("nan")
-    samples = scrape_after(mesh.make_store(), [bad])
+    samples = scrape_after(mesh, [bad])
     assert samples["expertmesh_server_failures_total", "INVALID_REQUEST"] == 1
     assert samples["expertmesh_server_calls_total"] == 0
 
@@ -59,7 +46,7 @@ def test_every_failure_code_exists_before_its_first_time():
 
 
 def test_the_server_describes_itself(mesh):
-    samples = scrape_after(mesh.make_store(), [], queue_rows=lambda: 7)
+    samples = scrape_after(mesh, [], queue_rows=lambda: 7)
     assert samples["expertmesh_server_queue_rows"] == 7
     assert samples["expertmesh_server_weight_bytes"] == 12345
     assert samples["expertmesh_server_info", "cpu", "cpu", "1,2", "f00d", "avx2", "1.2.3", "awq"] == 1

@@ -109,7 +109,7 @@ def test_two_streams_that_run_together_get_what_each_would_get_alone(mesh):
     calls = [mesh.make_call(3, seed=1), mesh.make_call(4, seed=2)]
 
     async def main():
-        async with mesh.serving(store, max_inline_seconds=0) as one:
+        async with mesh.serving(store) as one:
             two = mesh.Client(one.channel, one.server)
             await one.send(0, mesh.make_call(1))
             await entered(held)
@@ -187,7 +187,7 @@ def test_a_full_queue_is_busy_and_a_late_call_is_not_run(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store, max_batch_rows=4, max_queue_rows=4, max_inline_seconds=0) as client:
+        async with mesh.serving(store, max_batch_rows=4, max_queue_rows=4) as client:
             await client.send(0, mesh.make_call(1))
             await entered(held)
             await client.send(1, mesh.make_call(3, timeout_seconds=0.01))
@@ -252,7 +252,7 @@ def test_forward_stops_waiting_at_its_deadline_and_leaves_the_queue(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store, max_inline_seconds=0) as client:
+        async with mesh.serving(store) as client:
             await client.send(0, mesh.make_call(1))
             await entered(held)
             with pytest.raises(grpc.aio.AioRpcError) as late:
@@ -271,7 +271,7 @@ def test_a_client_that_leaves_takes_its_waiting_calls_along(mesh):
     held = store.layers[0]
 
     async def main():
-        async with mesh.serving(store, max_inline_seconds=0) as client:
+        async with mesh.serving(store) as client:
             gone = mesh.Client(client.channel, client.server)
             await gone.send(0, mesh.make_call(1))
             await entered(held)
@@ -320,7 +320,7 @@ def test_nothing_is_left_after_the_end(mesh):
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(main()) == set()
-    assert [thread.name for thread in set(threading.enumerate()) - threads if thread.name == "expert-device"] == []
+    assert [thread.name for thread in set(threading.enumerate()) - threads if thread.name == "expert-executor"] == []
 
 
 def test_draining_answers_what_is_in_flight_refuses_the_new_and_ends_streams(mesh):

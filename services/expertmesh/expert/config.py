@@ -26,9 +26,8 @@ class ExpertServerConfig:
 
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
-    ``max_queue_rows`` what may wait; calls of a lone gateway that should take at most ``max_inline_seconds`` run in the
-    event loop. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are rounded to
-    ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP,
+    ``max_queue_rows`` what may wait. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are
+    rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP,
     None for nowhere. Spans of calls that are traced go where ``trace`` says.
     """
 
@@ -42,7 +41,6 @@ class ExpertServerConfig:
     isa: str = servers.isa()
     threads: int = servers.threads()
     max_batch_rows: int = 2048
-    max_inline_seconds: float = 0.01
     max_queue_rows: int = setting(16384, MAX_QUEUE_ROWS)
     drain_seconds: float = servers.drain_seconds()
     log_level: str = servers.log_level()

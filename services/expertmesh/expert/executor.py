@@ -1,22 +1,21 @@
-"""Who runs calls: a device thread takes those that wait and runs them together; a lone caller's short ones run at once.
+"""Who runs calls: the thread that finds the experts free, with all calls that wait and can run beside its own.
 
 Knows tensors and kernels, not messages. Alphabet: U rows of a call, A experts chosen per row, D hidden width.
 """
 
-import asyncio
 import logging
-import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from expertmesh.expert.batcher import Batch, Batcher
-from expertmesh.expert.config import ExpertServerConfig
-from expertmesh.expert.job import CallJob, Outcome
+from expertmesh.expert.checks import check_call
+from expertmesh.expert.job import CallJob, Outcome, Seat
 from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.finite import is_finite
@@ -26,32 +25,30 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 
 _log = logging.getLogger(__name__)
 
-# While a call runs in the event loop, this hears nobody, health checks neither.
-MAX_INLINE_SECONDS = ExpertServerConfig.max_inline_seconds
+IDLE_POLL_SECONDS = 0.001
 
 
 class Executor:
-    """Runs calls on the experts of ``store``, those in ``batcher`` in a thread of its own; use it in ``with``.
+    """Runs calls on the experts of ``store``, one batch at a time, in the threads of those who ask; use it in ``with``.
 
-    Everything but that thread belongs to the event loop ``loop``. Calls that should take at most
-    ``max_inline_seconds`` may be run there, too.
+    A thread that finds the experts free runs its call at once. One that does not waits, until another thread has run
+    its call beside its own, or its turn comes to run it with all that fit beside it. For calls that no thread waits
+    for, the executor has one of its own. ``max_rows`` is the greatest call that is accepted.
     """
 
     def __init__(
         self,
         store: ExpertStore,
         batcher: Batcher[CallJob],
-        loop: asyncio.AbstractEventLoop,
+        max_rows: int,
         observer: CallObserver = NullCallObserver(),
-        max_inline_seconds: float = MAX_INLINE_SECONDS,
     ) -> None:
         self._store = store
         self._batcher = batcher
-        self._loop = loop
+        self._max_rows = max_rows
         self._observer = observer
-        self._max_inline_seconds = max_inline_seconds
-        self._seconds_per_row = math.inf  # of the last launch, in whichever thread
-        self._thread = threading.Thread(target=self._work, name="expert-device")
+        self._turns: SimpleQueue[Batch[CallJob] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="expert-executor")
 
     def __enter__(self) -> "Executor":
         self._thread.start()
@@ -59,38 +56,65 @@ class Executor:
 
     def __exit__(self, *_: object) -> None:
         """Refuse new jobs, finish those that wait, end the thread."""
-        self._batcher.close()
+        self._batcher.drain()
+        while not self._batcher.is_idle:
+            time.sleep(IDLE_POLL_SECONDS)
+        self._turns.put(None)
         self._thread.join()
 
-    def submit(self, job: CallJob, is_alone: bool) -> None:
-        """Queue a job, or run it at once: then it is answered on return; CallFailure as ``Batcher.submit``.
+    def run(self, job: CallJob, seat: Seat, reply: Callable[[Outcome], None]) -> None:
+        """Run a job that ``seat`` made, here or where it is run beside another one; ``reply`` gets its outcome.
 
-        A job ``is_alone`` when no other caller is there, whose calls could join it. The way to the thread and back
-        takes longer than the transport of a row; without company, nothing is won by it. How long a job will take is
-        judged by the last launch.
+        Returns after ``reply``. CallFailure, and no reply, when the call cannot be run or the batcher refuses it.
         """
-        may_run = is_alone and job.num_rows * self._seconds_per_row <= self._max_inline_seconds
-        batch = self._batcher.take_at_once(job) if may_run else None
-        if batch is None:
-            self._batcher.submit(job)
+        batch = self._admit(job)
+        news = seat.wait() if batch is None else batch
+        if not isinstance(news, Batch):
+            reply(news)
             return
-        answers = self._answer(batch)
-        _deliver(answers)
-        self._loop.call_soon(self._observer.answered, answers)  # after the answer is on its way
+        answers = self._take_turn(news)
+        outcome = seat.wait()
+        assert not isinstance(outcome, Batch), "a job gets one turn at most"
+        try:
+            reply(outcome)
+        finally:
+            self._observer.answered(answers)  # after the answer is on its way
 
-    def cancel(self, job: CallJob) -> None:
-        """Do not run a job that still waits."""
-        self._batcher.cancel(job)
+    def submit(self, job: CallJob) -> None:
+        """Have a job run by another thread; CallFailure as ``run``."""
+        batch = self._admit(job)
+        if batch is not None:
+            self._turns.put(batch)
+
+    def cancel(self, job: CallJob) -> bool:
+        """Do not run a job that still waits; False when it does not (any more). It gets no outcome then."""
+        return self._batcher.cancel(job)
 
     def drain(self) -> None:
         """Refuse new jobs from now on."""
         self._batcher.drain()
 
+    def _admit(self, job: CallJob) -> Batch[CallJob] | None:
+        try:
+            check_call(job.call, self._store, self._max_rows)
+            return self._batcher.submit(job)
+        except CallFailure as failure:
+            self._observer.refused(failure)
+            raise
+
     def _work(self) -> None:
-        while (batch := self._batcher.take()) is not None:
-            answers = self._answer(batch)
-            self._loop.call_soon_threadsafe(_deliver, answers)
-            self._observer.answered(answers)
+        while (batch := self._turns.get()) is not None:
+            self._observer.answered(self._take_turn(batch))
+
+    def _take_turn(self, batch: Batch[CallJob]) -> list[tuple[CallJob, Outcome]]:
+        """Run a batch, pass the turn on, and answer."""
+        answers = self._answer(batch)
+        following = self._batcher.release()
+        if following is not None:
+            (following.first.on_turn or self._turns.put)(following)
+        for job, outcome in answers:
+            job.on_done(outcome)
+        return answers
 
     @torch.inference_mode()
     def _answer(self, batch: Batch[CallJob]) -> list[tuple[CallJob, Outcome]]:
@@ -121,7 +145,6 @@ class Executor:
             weights,
         ).cpu()  # [sum of U, D]
         compute_seconds = time.monotonic() - started
-        self._seconds_per_row = compute_seconds / len(hidden)
         parts = [partial] if len(jobs) == 1 else partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
         results = [
             ExpertResult(part, started - job.arrived, compute_seconds) for job, part in zip(jobs, parts, strict=True)
@@ -139,11 +162,6 @@ def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, npt.NDArray[np.int
         np.concatenate([call.topk_ids for call in calls]),  # [sum of U, A]
         np.concatenate([call.topk_weights for call in calls]),  # [sum of U, A]
     )
-
-
-def _deliver(answers: Sequence[tuple[CallJob, Outcome]]) -> None:
-    for job, outcome in answers:
-        job.on_done(outcome)
 
 
 def _expired(job: CallJob) -> CallFailure:

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
+from queue import SimpleQueue
 
+from expertmesh.expert.batcher import Batch
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure
 
@@ -14,11 +16,16 @@ Outcome = ExpertResult | CallFailure
 
 @dataclass(eq=False)
 class CallJob:
-    """A checked call in the queue; ``on_done`` gets its outcome, in the event loop."""
+    """A call in the queue; ``on_done`` gets its outcome, in whichever thread ran it: answer in microseconds.
+
+    ``on_turn`` gets a batch that begins with it, when it is its turn, for the thread that waits for the outcome to run
+    it; None where no thread waits.
+    """
 
     call: ExpertCall
     on_done: Callable[[Outcome], None]
     arrived: float = field(default_factory=time.monotonic)
+    on_turn: "Callable[[Batch[CallJob]], None] | None" = None
 
     @cached_property
     def key(self) -> Hashable:
@@ -34,3 +41,18 @@ class CallJob:
     def deadline(self) -> float:
         """When the caller stops waiting, in ``time.monotonic`` seconds."""
         return self.arrived + (math.inf if self.call.timeout_seconds is None else self.call.timeout_seconds)
+
+
+class Seat:
+    """Where one thread waits for its call: for the outcome, or for its turn to run a batch."""
+
+    def __init__(self) -> None:
+        self._news: SimpleQueue[Outcome | Batch[CallJob]] = SimpleQueue()
+
+    def job(self, call: ExpertCall) -> CallJob:
+        """Make the job of a call whose news come here; one at a time."""
+        return CallJob(call, self._news.put, on_turn=self._news.put)
+
+    def wait(self) -> Outcome | Batch[CallJob]:
+        """Wait for the next news."""
+        return self._news.get()

@@ -8,7 +8,7 @@ from expertmesh.wire.failures import CallFailure
 
 
 class CallObserver(Protocol):
-    """Told what becomes of calls, from the event loop and from the device thread: answer in microseconds."""
+    """Told what becomes of calls, from many threads: answer in microseconds."""
 
     def refused(self, failure: CallFailure) -> None:
         """Note a call that was not queued."""

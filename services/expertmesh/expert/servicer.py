@@ -1,17 +1,14 @@
 """ExpertService: the rpcs of an expert server. Knows messages and metadata, not kernels."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable
 from dataclasses import replace
 
 import grpc.aio
 
 from expertmesh.errors import FingerprintMismatchError
-from expertmesh.expert.checks import check_call
 from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob, Outcome
-from expertmesh.expert.observer import CallObserver, NullCallObserver
-from expertmesh.expert.store import ExpertStore
 from expertmesh.expert.stream import DispatchStream
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.status import report_errors
@@ -28,26 +25,20 @@ GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.
 
 
 class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
-    """Checks calls, has them run by ``executor`` and answers; ``max_rows`` is the greatest call that is accepted.
+    """Reads calls, has them run by ``executor`` and answers.
 
     Every answer comes ``delay_seconds`` late: so a slow network can be tried out.
     """
 
     def __init__(
         self,
-        store: ExpertStore,
         executor: Executor,
         info: ServerInfo,
-        max_rows: int,
         delay_seconds: float = 0.0,
-        observer: CallObserver = NullCallObserver(),
     ) -> None:
-        self._store = store
         self._executor = executor
         self._info = info
-        self._max_rows = max_rows
         self._delay_seconds = delay_seconds
-        self._observer = observer
         self._streams: set[DispatchStream] = set()
         self._is_draining = False
 
@@ -56,7 +47,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async with report_errors(context):
             self._check_not_draining()
             self._check_fingerprint(context)
-            stream = DispatchStream(self._submit_from_stream, self._executor.cancel)
+            stream = DispatchStream(self._submit, self._executor.cancel)
             self._streams.add(stream)
             try:
                 await stream.run(requests, context.write)
@@ -84,31 +75,23 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         for stream in self._streams:
             stream.end()
 
-    def _submit_from_stream(self, job: CallJob) -> None:
-        self._submit(job, is_alone=len(self._streams) == 1)
+    def _submit(self, job: CallJob) -> None:
+        """Have a job run; its outcome arrives in this loop, whichever thread has it first."""
+        loop, on_done, delay_seconds = asyncio.get_running_loop(), job.on_done, self._delay_seconds
 
-    def _submit(self, job: CallJob, is_alone: bool) -> None:
-        job.on_done = self._delayed(job.on_done)
-        try:
-            check_call(job.call, self._store, self._max_rows)
-            self._executor.submit(job, is_alone)
-        except CallFailure as failure:
-            self._observer.refused(failure)
-            raise
+        def answer_late(outcome: Outcome) -> None:
+            loop.call_later(delay_seconds, on_done, outcome)
 
-    def _delayed(self, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
-        if not self._delay_seconds:
-            return on_done
+        def arrive(outcome: Outcome) -> None:
+            loop.call_soon_threadsafe(answer_late if delay_seconds else on_done, outcome)
 
-        def answer_later(outcome: Outcome) -> None:
-            asyncio.get_running_loop().call_later(self._delay_seconds, on_done, outcome)
-
-        return answer_later
+        job.on_done = arrive
+        self._executor.submit(job)
 
     async def _run(self, call: ExpertCall) -> ExpertResult:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = CallJob(call, lambda outcome: None if done.done() else done.set_result(outcome))
-        self._submit(job, is_alone=False)
+        self._submit(job)
         try:
             outcome = await done
         finally:
