@@ -65,7 +65,7 @@ def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
 def write_call(call: ExpertCall, message: expert_pb2.ExpertCall) -> None:
     """Fill a message with a call; WireError when a dtype cannot be sent."""
     message.layer = call.layer
-    message.timeout_ns = _encode_timeout(call.timeout_seconds)
+    message.timeout_ns = encode_timeout(call.timeout_seconds)
     message.traceparent = call.traceparent
     write(call.hidden, message.hidden)
     write_array(call.topk_ids, message.topk_ids)
@@ -79,7 +79,7 @@ def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
         hidden=decode(message.hidden),
         topk_ids=decode_ids(message.topk_ids, "topk_ids"),
         topk_weights=decode_floats(message.topk_weights, "topk_weights"),
-        timeout_seconds=message.timeout_ns / _NS_PER_SECOND if message.timeout_ns else None,
+        timeout_seconds=decode_timeout(message.timeout_ns),
         traceparent=message.traceparent,
     )
 
@@ -125,8 +125,14 @@ def decode_response(message: expert_pb2.DispatchResponse) -> ExpertResult | Call
     return CallFailure(FailureCode.UNSPECIFIED, f"the answer to request {message.request_id} is empty")
 
 
-def _encode_timeout(timeout_seconds: float | None) -> int:
+def encode_timeout(timeout_seconds: float | None) -> int:
+    """Turn the time that a caller still waits into nanoseconds; 0 for None and inf, which are without limit."""
     if timeout_seconds is None or math.isinf(timeout_seconds):
         return 0
     # 0 means no limit, so a time that is over already travels as the shortest one there is.
     return max(1, int(timeout_seconds * _NS_PER_SECOND))
+
+
+def decode_timeout(timeout_ns: int) -> float | None:
+    """Turn nanoseconds into the time that a caller still waits; None for 0."""
+    return timeout_ns / _NS_PER_SECOND if timeout_ns else None

@@ -90,6 +90,32 @@ class ForwardResponse(_message.Message):
     result: ExpertResult
     def __init__(self, result: _Optional[_Union[ExpertResult, _Mapping]] = ...) -> None: ...
 
+class OpenLinkRequest(_message.Message):
+    __slots__ = ("transport",)
+    class Transport(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TRANSPORT_UNSPECIFIED: _ClassVar[OpenLinkRequest.Transport]
+        TRANSPORT_UNIX: _ClassVar[OpenLinkRequest.Transport]
+        TRANSPORT_TCP: _ClassVar[OpenLinkRequest.Transport]
+    TRANSPORT_UNSPECIFIED: OpenLinkRequest.Transport
+    TRANSPORT_UNIX: OpenLinkRequest.Transport
+    TRANSPORT_TCP: OpenLinkRequest.Transport
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    transport: OpenLinkRequest.Transport
+    def __init__(self, transport: _Optional[_Union[OpenLinkRequest.Transport, str]] = ...) -> None: ...
+
+class OpenLinkResponse(_message.Message):
+    __slots__ = ("unix_path", "tcp_port", "token", "timeout_ns")
+    UNIX_PATH_FIELD_NUMBER: _ClassVar[int]
+    TCP_PORT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NS_FIELD_NUMBER: _ClassVar[int]
+    unix_path: str
+    tcp_port: int
+    token: bytes
+    timeout_ns: int
+    def __init__(self, unix_path: _Optional[str] = ..., tcp_port: _Optional[int] = ..., token: _Optional[bytes] = ..., timeout_ns: _Optional[int] = ...) -> None: ...
+
 class GetInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

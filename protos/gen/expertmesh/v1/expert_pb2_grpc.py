@@ -44,6 +44,11 @@ class ExpertServiceStub:
                 request_serializer=expertmesh_dot_v1_dot_expert__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=expertmesh_dot_v1_dot_expert__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.OpenLink = channel.unary_stream(
+                '/expertmesh.v1.ExpertService/OpenLink',
+                request_serializer=expertmesh_dot_v1_dot_expert__pb2.OpenLinkRequest.SerializeToString,
+                response_deserializer=expertmesh_dot_v1_dot_expert__pb2.OpenLinkResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/expertmesh.v1.ExpertService/GetInfo',
                 request_serializer=expertmesh_dot_v1_dot_expert__pb2.GetInfoRequest.SerializeToString,
@@ -70,6 +75,16 @@ class ExpertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenLink(self, request, context):
+        """Agrees on a socket for calls of one caller, which then travel as frames (expertmesh/wire/frames.py) instead of as
+        messages. The first response is the offer; nothing follows it, and the stream stays open for as long as the link:
+        when either ends, so does the other. A server that shuts down answers the calls that it has read and ends both.
+        The metadata key `expertmesh-fingerprint` is checked as in Dispatch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """States which model and which of its experts this server holds.
         """
@@ -89,6 +104,11 @@ def add_ExpertServiceServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=expertmesh_dot_v1_dot_expert__pb2.ForwardRequest.FromString,
                     response_serializer=expertmesh_dot_v1_dot_expert__pb2.ForwardResponse.SerializeToString,
+            ),
+            'OpenLink': grpc.unary_stream_rpc_method_handler(
+                    servicer.OpenLink,
+                    request_deserializer=expertmesh_dot_v1_dot_expert__pb2.OpenLinkRequest.FromString,
+                    response_serializer=expertmesh_dot_v1_dot_expert__pb2.OpenLinkResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -150,6 +170,33 @@ class ExpertService:
             '/expertmesh.v1.ExpertService/Forward',
             expertmesh_dot_v1_dot_expert__pb2.ForwardRequest.SerializeToString,
             expertmesh_dot_v1_dot_expert__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/expertmesh.v1.ExpertService/OpenLink',
+            expertmesh_dot_v1_dot_expert__pb2.OpenLinkRequest.SerializeToString,
+            expertmesh_dot_v1_dot_expert__pb2.OpenLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

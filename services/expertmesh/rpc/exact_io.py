@@ -1,0 +1,76 @@
+"""Whole buffers over blocking sockets. Knows bytes, not what they mean."""
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+# Classes of buffers: this many bytes, twice as many, and so on.
+MIN_BUFFER_BYTES = 64 * 1024
+KEEPALIVE_SECONDS = 30
+KEEPALIVE_PROBE_SECONDS = 10
+KEEPALIVE_PROBES = 2
+
+
+class SizedBuffers:
+    """One buffer for each class of sizes, made when first needed and used again for every message of that class."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, memoryview] = {}
+
+    def take(self, num_bytes: int) -> memoryview:
+        """Return memory for ``num_bytes``; it is handed out again at the next call."""
+        size = max(MIN_BUFFER_BYTES, 1 << max(num_bytes - 1, 0).bit_length())
+        buffer = self._buffers.get(size)
+        if buffer is None:
+            buffer = self._buffers[size] = memoryview(bytearray(size))
+        return buffer[:num_bytes]
+
+
+def receive_exactly(connection: socket.socket, into: memoryview) -> bool:
+    """Fill ``into``; False when the other end has closed before the first byte, EOFError when it did later."""
+    num_received, num_bytes = 0, len(into)
+    while num_received < num_bytes:
+        count = connection.recv_into(into[num_received:] if num_received else into)
+        if not count:
+            if not num_received:
+                return False
+            raise EOFError(f"the connection ended after {num_received} of {num_bytes} bytes")
+        num_received += count
+    return True
+
+
+def send_exactly(connection: socket.socket, buffers: Sequence[Any]) -> None:
+    """Send buffers one after the other, however long it takes."""
+    rest = rest_of(buffers, connection.sendmsg(buffers))
+    while rest:
+        rest = rest_of(rest, connection.sendmsg(rest))
+
+
+def rest_of(buffers: Sequence[Any], num_sent: int) -> list[memoryview]:
+    """Return what remains of buffers whose first ``num_sent`` bytes are gone."""
+    rest = []
+    for buffer in buffers:
+        view = memoryview(buffer)
+        if num_sent >= view.nbytes:
+            num_sent -= view.nbytes
+        else:
+            rest.append(view.cast("B")[num_sent:])
+            num_sent = 0
+    return rest
+
+
+def set_up(connection: socket.socket) -> None:
+    """Send at once, and notice a host that vanishes; nothing to be done for a Unix socket."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": KEEPALIVE_SECONDS,
+        "TCP_KEEPINTVL": KEEPALIVE_PROBE_SECONDS,
+        "TCP_KEEPCNT": KEEPALIVE_PROBES,
+        "TCP_USER_TIMEOUT": 1000 * (KEEPALIVE_SECONDS + KEEPALIVE_PROBES * KEEPALIVE_PROBE_SECONDS),
+    }
+    for name, value in options.items():
+        if hasattr(socket, name):  # not everywhere
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

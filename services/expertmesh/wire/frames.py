@@ -1,0 +1,240 @@
+"""Calls and answers as frames on a socket: a header of fixed size, then raw bytes. Knows no sockets.
+
+All numbers are little-endian. A header has these fields, those that a kind does not use being 0:
+
+    magic "XMLK", version, kind, dtype of the hidden states (DataType of tensor.proto), failure code (1 byte each),
+    call id (8 bytes), layer, rows U, width D, choices A, bytes of text, reserved (4 bytes each),
+    timeout or wait in the queue, time in the kernels (8 bytes each, nanoseconds)
+
+    kind     body
+    HELLO    text: the token of an offer
+    WELCOME  none
+    CALL     topk_ids [U, A] int32, topk_weights [U, A] float32, hidden [U, D], text: the traceparent
+    RESULT   partial [U, D] float32
+    FAILURE  text: what was found and what would be right
+
+Ids and weights come first, so that everything lies at a multiple of four bytes.
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from expertmesh.v1 import tensor_pb2
+from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_timeout, encode_timeout
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
+
+MAGIC = b"XMLK"
+VERSION = 1
+# Longer texts of failures are cut.
+MAX_TEXT_BYTES = 16 * 1024
+
+_HEADER = struct.Struct("<4sBBBBQIIIIIIQQ")
+HEADER_BYTES = _HEADER.size
+_NS_PER_SECOND = 1_000_000_000
+_DTYPES: dict[int, torch.dtype] = {
+    tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,
+    tensor_pb2.DATA_TYPE_FLOAT16: torch.float16,
+    tensor_pb2.DATA_TYPE_BFLOAT16: torch.bfloat16,
+}
+_WIRE_DTYPES = {dtype: wire for wire, dtype in _DTYPES.items()}
+_FLOAT32_BYTES = _INT32_BYTES = 4
+
+Array = npt.NDArray[np.generic]
+Buffer = bytes | bytearray | memoryview
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    WELCOME = 2
+    CALL = 3
+    RESULT = 4
+    FAILURE = 5
+
+
+class Header(NamedTuple):
+    """The fields of a header that was checked; a dtype of None is none."""
+
+    kind: Kind
+    dtype: torch.dtype | None
+    code: int
+    call_id: int
+    layer: int
+    num_rows: int
+    width: int
+    num_choices: int
+    num_text_bytes: int
+    first_ns: int
+    second_ns: int
+    num_body_bytes: int
+
+
+def decode_header(data: Buffer, max_body_bytes: int) -> Header:
+    """Read the header of a frame whose body may have ``max_body_bytes``; WireError, with the numbers, for any other."""
+    if len(data) != HEADER_BYTES:
+        raise WireError(f"a header has {len(data)} bytes; {HEADER_BYTES} would be right")
+    magic, version, kind, dtype, code, call_id, layer, rows, width, chosen, text, _, first, second = _HEADER.unpack(
+        data
+    )
+    if magic != MAGIC or version != VERSION:
+        raise WireError(
+            f"a frame begins with {magic!r}, version {version}; {MAGIC!r}, version {VERSION} would be right"
+        )
+    if text > MAX_TEXT_BYTES:
+        raise WireError(f"a frame has {text} bytes of text; at most {MAX_TEXT_BYTES} would be right")
+    try:
+        known = Kind(kind)
+    except ValueError:
+        raise WireError(f"frame kind {kind} is unknown; {list(map(int, Kind))} would be right") from None
+    num_body_bytes = text
+    if known is Kind.CALL:
+        if dtype not in _DTYPES:
+            raise WireError(f"hidden dtype {dtype} is unknown; one of {sorted(_DTYPES)} would be right")
+        num_body_bytes += rows * chosen * (_INT32_BYTES + _FLOAT32_BYTES) + rows * width * _DTYPES[dtype].itemsize
+    elif known is Kind.RESULT:
+        num_body_bytes = rows * width * _FLOAT32_BYTES
+    if num_body_bytes > max_body_bytes:
+        raise WireError(
+            f"a frame of {rows} rows of {width} values with {chosen} choices has {num_body_bytes} bytes; at most "
+            f"{max_body_bytes} would be right"
+        )
+    return Header(
+        known, _DTYPES.get(dtype), code, call_id, layer, rows, width, chosen, text, first, second, num_body_bytes
+    )
+
+
+def encode_hello(token: bytes) -> list[Buffer | Array]:
+    """Make the frame that a caller sends first."""
+    return [_pack(Kind.HELLO, num_text_bytes=len(token)), token]
+
+
+def encode_welcome() -> list[Buffer | Array]:
+    """Make the frame that takes a caller's token."""
+    return [_pack(Kind.WELCOME)]
+
+
+def encode_call(call_id: int, call: ExpertCall) -> list[Buffer | Array]:
+    """Make the frame of a call, which shares its memory where that is possible.
+
+    WireError when a dtype cannot be sent or the choices are not [U, A].
+    """
+    hidden, ids, weights = call.hidden, call.topk_ids, call.topk_weights
+    dtype = _WIRE_DTYPES.get(hidden.dtype)
+    if dtype is None or hidden.dim() != 2:
+        raise WireError(f"hidden is {hidden.dtype} {list(hidden.shape)}; [U, D] in one of {_names()} can be sent")
+    if ids.ndim != 2 or ids.shape[0] != hidden.shape[0] or ids.shape != weights.shape:
+        raise WireError(f"choices are {list(ids.shape)} and {list(weights.shape)}; [{hidden.shape[0]}, A] can be sent")
+    if ids.dtype != np.int32 or weights.dtype != np.float32:
+        raise WireError(f"choices are {ids.dtype} and {weights.dtype}; int32 and float32 can be sent")
+    text = call.traceparent.encode()
+    header = _pack(
+        Kind.CALL,
+        call_id,
+        dtype=dtype,
+        layer=call.layer,
+        shape=(hidden.shape[0], hidden.shape[1], ids.shape[1]),
+        num_text_bytes=len(text),
+        first_ns=encode_timeout(call.timeout_seconds),
+    )
+    frame: list[Buffer | Array] = [header, np.ascontiguousarray(ids), np.ascontiguousarray(weights), _bits(hidden)]
+    return [*frame, text] if text else frame
+
+
+def decode_call(header: Header, body: memoryview) -> ExpertCall:
+    """Read a call from the body of its frame, whose memory it shares; WireError when its text is damaged."""
+    num_rows, num_choices = header.num_rows, header.num_choices
+    num_chosen = num_rows * num_choices
+    ids = np.frombuffer(body, np.int32, num_chosen)
+    weights = np.frombuffer(body, np.float32, num_chosen, num_chosen * _INT32_BYTES)
+    return ExpertCall(
+        header.layer,
+        _decode_hidden(header, body, num_chosen * (_INT32_BYTES + _FLOAT32_BYTES)),
+        ids.reshape(num_rows, num_choices),
+        weights.reshape(num_rows, num_choices),
+        decode_timeout(header.first_ns),
+        _decode_text(body[header.num_body_bytes - header.num_text_bytes : header.num_body_bytes]),
+    )
+
+
+def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure) -> list[Buffer | Array]:
+    """Make the frame that answers a call."""
+    if isinstance(outcome, CallFailure):
+        text = outcome.message.encode(errors="replace")[:MAX_TEXT_BYTES]
+        return [_pack(Kind.FAILURE, call_id, code=outcome.code, num_text_bytes=len(text)), text]
+    num_rows, width = outcome.partial.shape
+    header = _pack(
+        Kind.RESULT,
+        call_id,
+        shape=(num_rows, width, 0),
+        first_ns=int(outcome.queue_seconds * _NS_PER_SECOND),
+        second_ns=int(outcome.compute_seconds * _NS_PER_SECOND),
+    )
+    return [header, _bits(outcome.partial)]
+
+
+def empty_result(header: Header) -> ExpertResult:
+    """Make the result that a RESULT frame announces; its body goes into ``partial``."""
+    partial = torch.empty(header.num_rows, header.width, dtype=torch.float32)
+    return ExpertResult(partial, header.first_ns / _NS_PER_SECOND, header.second_ns / _NS_PER_SECOND)
+
+
+def decode_failure(header: Header, body: memoryview) -> CallFailure:
+    """Read a failure; a code of a newer server becomes UNSPECIFIED and stays named in the message."""
+    text = bytes(body).decode(errors="replace")  # it may have been cut within a character
+    try:
+        return CallFailure(FailureCode(header.code), text)
+    except ValueError:
+        return CallFailure(FailureCode.UNSPECIFIED, f"unknown failure code {header.code}: {text}")
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a tensor on the CPU, row-major, to be received into."""
+    return _bits(tensor.view(-1)).data.cast("B") if tensor.numel() else memoryview(b"")
+
+
+def _pack(
+    kind: Kind,
+    call_id: int = 0,
+    dtype: int = 0,
+    code: int = 0,
+    layer: int = 0,
+    shape: Sequence[int] = (0, 0, 0),
+    num_text_bytes: int = 0,
+    first_ns: int = 0,
+    second_ns: int = 0,
+) -> bytes:
+    numbers = (kind, dtype, code, call_id, layer, *shape, num_text_bytes, 0, first_ns, second_ns)
+    return _HEADER.pack(MAGIC, VERSION, *numbers)
+
+
+def _bits(tensor: torch.Tensor) -> Array:
+    """Return the bytes of a tensor; those of bfloat16, which numpy lacks, as int16."""
+    plain = tensor.detach().cpu().contiguous()
+    bits: Array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+    return bits
+
+
+def _decode_hidden(header: Header, body: memoryview, offset: int) -> torch.Tensor:
+    shape = (header.num_rows, header.width)
+    if not header.num_rows * header.width:
+        return torch.empty(shape, dtype=header.dtype)
+    assert header.dtype is not None, "decode_header lets no call without pass"
+    return torch.frombuffer(body, dtype=header.dtype, count=shape[0] * shape[1], offset=offset).view(shape)
+
+
+def _decode_text(text: memoryview) -> str:
+    try:
+        return str(text, "utf-8") if text else ""
+    except UnicodeDecodeError as error:
+        raise WireError(f"the text of a frame is not UTF-8: {error}") from error
+
+
+def _names() -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in _WIRE_DTYPES)
