@@ -17,6 +17,7 @@ from expertmesh.expert.call_spans import TracedCalls
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob
+from expertmesh.expert.link_host import LinkHost
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
@@ -110,11 +111,12 @@ async def running(
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
     max_rows = max_call_rows(config, store.hidden_size)
     executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer))
-    servicer = ExpertService(executor, info, config.chaos_delay_seconds)
+    links = LinkHost(executor, config.listen, config.chaos_delay_seconds)
+    servicer = ExpertService(executor, links, info, config.chaos_delay_seconds)
     server = RpcServer(config.listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
-    with scraped as metrics_address, executor:
+    with scraped as metrics_address, executor, links:
         try:
             await server.start()
             yield RunningServer(server.address, batcher, metrics_address)

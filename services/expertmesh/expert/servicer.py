@@ -9,6 +9,7 @@ import grpc.aio
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob, Outcome
+from expertmesh.expert.link_host import LinkHost
 from expertmesh.expert.stream import DispatchStream
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.status import report_errors
@@ -16,10 +17,12 @@ from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_call, write_result
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, encode_info
+from expertmesh.wire.offers import decode_kind, encode_offer
 
 SERVICE_NAME = expert_pb2.DESCRIPTOR.services_by_name["ExpertService"].full_name
 
 DispatchContext = grpc.aio.ServicerContext[expert_pb2.DispatchRequest, expert_pb2.DispatchResponse]
+OpenLinkContext = grpc.aio.ServicerContext[expert_pb2.OpenLinkRequest, expert_pb2.OpenLinkResponse]
 ForwardContext = grpc.aio.ServicerContext[expert_pb2.ForwardRequest, expert_pb2.ForwardResponse]
 GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.GetInfoResponse]
 
@@ -33,10 +36,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     def __init__(
         self,
         executor: Executor,
+        links: LinkHost,
         info: ServerInfo,
         delay_seconds: float = 0.0,
     ) -> None:
         self._executor = executor
+        self._links = links
         self._info = info
         self._delay_seconds = delay_seconds
         self._streams: set[DispatchStream] = set()
@@ -62,6 +67,19 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             write_result(await self._run(call), response.result)
             return response
 
+    async def OpenLink(self, request: expert_pb2.OpenLinkRequest, context: OpenLinkContext) -> None:
+        """Offer a link and stay for as long as it is there; when the caller goes, so does the link."""
+        async with report_errors(context):
+            self._check_not_draining()
+            self._check_fingerprint(context)
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            link = self._links.open(decode_kind(request), lambda: loop.call_soon_threadsafe(ended.set))
+            try:
+                await context.write(encode_offer(link.offer))
+                await ended.wait()
+            finally:
+                link.close()
+
     async def GetInfo(self, request: expert_pb2.GetInfoRequest, context: GetInfoContext) -> expert_pb2.GetInfoResponse:
         """State model and hosted experts; refused while draining, so that nobody starts to rely on this server."""
         async with report_errors(context):
@@ -69,9 +87,10 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             return encode_info(self._info)
 
     def drain(self) -> None:
-        """Refuse new calls; each stream ends once its calls are answered."""
+        """Refuse new calls; each stream and link ends once its calls are answered."""
         self._is_draining = True
         self._executor.drain()
+        self._links.drain()
         for stream in self._streams:
             stream.end()
 
@@ -104,7 +123,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         if self._is_draining:
             raise CallFailure(FailureCode.DRAINING, "this server is shutting down; another replica will answer")
 
-    def _check_fingerprint(self, context: DispatchContext) -> None:
+    def _check_fingerprint(self, context: DispatchContext | OpenLinkContext) -> None:
         metadata = dict(context.invocation_metadata() or ())
         found = metadata.get(FINGERPRINT_KEY)
         if found != self._info.fingerprint:

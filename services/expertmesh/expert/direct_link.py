@@ -1,0 +1,135 @@
+"""One caller's socket: calls are read, run and answered in the link's thread. Knows frames, not who may connect."""
+
+import hmac
+import logging
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+
+import torch
+
+from expertmesh.expert.executor import Executor
+from expertmesh.expert.job import CallJob, Outcome, Seat
+from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.rpc.exact_io import SizedBuffers, receive_exactly, send_exactly
+from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
+from expertmesh.wire.frames import (
+    HEADER_BYTES,
+    MAX_TEXT_BYTES,
+    Header,
+    Kind,
+    decode_call,
+    decode_header,
+    encode_outcome,
+    encode_welcome,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def shows_token(connection: socket.socket, token: bytes, timeout_seconds: float) -> bool:
+    """Read a HELLO frame and answer it with WELCOME if it holds ``token``; False for anything else."""
+    connection.settimeout(timeout_seconds)
+    try:
+        hello = _receive_hello(connection)
+        if not hmac.compare_digest(hello, token):
+            return False
+        send_exactly(connection, encode_welcome())
+    except (OSError, EOFError, WireError):
+        return False
+    connection.settimeout(None)
+    return True
+
+
+class DirectLink:
+    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any.
+
+    Each answer comes ``delay_seconds`` late.
+    """
+
+    def __init__(self, connection: socket.socket, executor: Executor, delay_seconds: float = 0.0) -> None:
+        self._connection = connection
+        self._executor = executor
+        self._delay_seconds = delay_seconds
+        self._seat = Seat()
+        self._buffers = SizedBuffers()
+        self._header = memoryview(bytearray(HEADER_BYTES))
+        self._job: CallJob | None = None
+        self._is_draining = False
+
+    @torch.inference_mode()
+    def serve(self) -> None:
+        """Answer one call after the other until either end closes the connection, or what comes is no call."""
+        try:
+            while (call := self._read()) is not None:
+                self._answer(*call)
+                if self._is_draining:
+                    self._end_reading()
+        except (WireError, EOFError) as error:
+            _log.warning("ending a link: %s", error)
+        except OSError as error:
+            _log.debug("a link ended: %s", error)
+
+    def drain(self) -> None:
+        """Answer the call that was read and refuse those that lie in the socket, then end."""
+        self._is_draining = True
+        # Between two calls the thread sees that by itself; while it reads it does not.
+        if self._job is None:
+            self._end_reading()
+
+    def close(self) -> None:
+        """End at once; a call that waits is not run."""
+        job = self._job
+        if job is not None and self._executor.cancel(job):
+            job.on_done(CallFailure(FailureCode.DRAINING, "the link was closed"))
+        _shut_down(self._connection, socket.SHUT_RDWR)
+
+    def _read(self) -> tuple[int, ExpertCall] | None:
+        if not receive_exactly(self._connection, self._header):
+            return None
+        header = decode_header(self._header, MAX_MESSAGE_BYTES)
+        if header.kind is not Kind.CALL:
+            raise WireError(f"a caller sent a frame of kind {header.kind.name}; CALL would be right")
+        return header.call_id, decode_call(header, _receive_body(self._connection, self._buffers, header))
+
+    def _answer(self, call_id: int, call: ExpertCall) -> None:
+        job = self._job = self._seat.job(call)
+        reply = partial(self._reply, call_id)
+        try:
+            self._executor.run(job, self._seat, reply)
+        except CallFailure as failure:
+            reply(failure)
+        finally:
+            self._job = None
+
+    def _reply(self, call_id: int, outcome: Outcome) -> None:
+        if self._delay_seconds:
+            time.sleep(self._delay_seconds)
+        send_exactly(self._connection, encode_outcome(call_id, outcome))
+
+    def _end_reading(self) -> None:
+        _shut_down(self._connection, socket.SHUT_RD)
+
+
+def _receive_hello(connection: socket.socket) -> bytes:
+    data = memoryview(bytearray(HEADER_BYTES))
+    if not receive_exactly(connection, data):
+        return b""
+    header = decode_header(data, MAX_TEXT_BYTES)
+    if header.kind is not Kind.HELLO:
+        return b""
+    return bytes(_receive_body(connection, SizedBuffers(), header))
+
+
+def _receive_body(connection: socket.socket, buffers: SizedBuffers, header: Header) -> memoryview:
+    body = buffers.take(header.num_body_bytes)
+    if header.num_body_bytes and not receive_exactly(connection, body):
+        raise EOFError(f"the connection ended before the {header.num_body_bytes} bytes of a frame")
+    return body
+
+
+def _shut_down(connection: socket.socket, how: int) -> None:
+    with suppress(OSError):  # it has ended by itself
+        connection.shutdown(how)

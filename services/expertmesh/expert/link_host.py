@@ -1,0 +1,168 @@
+"""Direct links from the offer to the end: a socket for each, a token, a thread. Knows callers, not calls."""
+
+import logging
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from expertmesh.expert.direct_link import DirectLink, shows_token
+from expertmesh.expert.executor import Executor
+from expertmesh.rpc.exact_io import set_up
+from expertmesh.rpc.sockets import bind, split_address
+from expertmesh.wire.offers import LinkOffer, SocketKind
+
+_log = logging.getLogger(__name__)
+
+OFFER_SECONDS = 5.0
+# Who connects and shows nothing is sent away after so long.
+HELLO_SECONDS = 1.0
+TOKEN_BYTES = 32
+
+
+class LinkHost:
+    """Offers links to callers of ``executor`` and serves them; use it in ``with``, which ends them all.
+
+    Sockets are those of a directory that nobody else may enter, or ports of the host that ``listen`` (host:port) names.
+    """
+
+    def __init__(self, executor: Executor, listen: str, delay_seconds: float = 0.0) -> None:
+        self._executor = executor
+        self._host = split_address(listen)[0]
+        self._delay_seconds = delay_seconds
+        self._links: set[OfferedLink] = set()
+        self._directory = Path()
+
+    def __enter__(self) -> "LinkHost":
+        self._directory = Path(tempfile.mkdtemp(prefix="expertmesh-"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for link in list(self._links):
+            link.close()
+        for link in list(self._links):
+            link.join()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def open(self, kind: SocketKind, on_end: Callable[[], object]) -> "OfferedLink":
+        """Offer a link; ``on_end`` is called in its thread when it has ended, or when nobody came for it."""
+        listener, address = self._listen(kind)
+        offer = LinkOffer(address, secrets.token_bytes(TOKEN_BYTES), OFFER_SECONDS)
+
+        def end() -> None:
+            self._links.discard(link)
+            on_end()
+
+        link = OfferedLink(listener, offer, self._serve, end)
+        self._links.add(link)
+        link.start()
+        return link
+
+    def drain(self) -> None:
+        """End each link once the call that it has read is answered."""
+        for link in list(self._links):
+            link.drain()
+
+    def _listen(self, kind: SocketKind) -> tuple[socket.socket, str | int]:
+        if kind is SocketKind.TCP:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            listener = bind(f"{host}:0")
+            return listener, int(listener.getsockname()[1])
+        path = str(self._directory / secrets.token_hex(8))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+        listener.listen()
+        return listener, path
+
+    def _serve(self, connection: socket.socket) -> DirectLink:
+        return DirectLink(connection, self._executor, self._delay_seconds)
+
+
+class OfferedLink:
+    """A link and its thread, which first waits for the caller that knows the token. Any thread may call it."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        offer: LinkOffer,
+        make_link: Callable[[socket.socket], DirectLink],
+        on_end: Callable[[], object],
+    ) -> None:
+        self.offer = offer
+        self._listener = listener
+        self._make_link = make_link
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._link: DirectLink | None = None
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._run, name="expert-link")
+
+    def start(self) -> None:
+        """Wait for the caller from now on."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+
+    def drain(self) -> None:
+        """End once the call that was read is answered."""
+        link = self._stop_waiting()
+        if link is not None:
+            link.drain()
+
+    def close(self) -> None:
+        """End as soon as no kernel runs for it."""
+        link = self._stop_waiting()
+        if link is not None:
+            link.close()
+
+    def _stop_waiting(self) -> DirectLink | None:
+        with self._lock:
+            self._is_ending = True
+            if self._link is None:
+                with suppress(OSError):  # it is closed already
+                    self._listener.shutdown(socket.SHUT_RDWR)
+            return self._link
+
+    def _run(self) -> None:
+        try:
+            connection = self._accept()
+            if connection is not None:
+                with connection:
+                    self._serve(connection)
+        finally:
+            self._on_end()
+
+    def _serve(self, connection: socket.socket) -> None:
+        link = self._make_link(connection)
+        with self._lock:
+            if self._is_ending:
+                return
+            self._link = link
+        link.serve()
+
+    def _accept(self) -> socket.socket | None:
+        """Return the connection that shows the token in time; nobody else can come after it."""
+        deadline = time.monotonic() + self.offer.timeout_seconds
+        try:
+            while (remaining := deadline - time.monotonic()) > 0:
+                self._listener.settimeout(remaining)
+                connection, _ = self._listener.accept()
+                if shows_token(connection, self.offer.token, min(remaining, HELLO_SECONDS)):
+                    set_up(connection)
+                    return connection
+                connection.close()
+                _log.warning("someone connected to a link without its token and was sent away")
+        except OSError as error:  # the time is over, or the link is ending
+            _log.debug("nobody came for a link: %s", error)
+        finally:
+            self._listener.close()
+            if isinstance(self.offer.address, str):
+                Path(self.offer.address).unlink(missing_ok=True)
+        return None
