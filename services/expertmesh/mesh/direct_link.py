@@ -1,0 +1,228 @@
+"""A link over a blocking socket. Knows frames and sockets, not how both sides agreed on one.
+
+Answers are received where they stay: each has memory of its own, so none is overwritten by the next.
+"""
+
+import logging
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.rpc.exact_io import rest_of
+from expertmesh.wire.calls import ExpertCall, ExpertResult
+from expertmesh.wire.failures import CallFailure, WireError
+from expertmesh.wire.frames import (
+    HEADER_BYTES,
+    Header,
+    Kind,
+    bytes_of,
+    decode_failure,
+    decode_header,
+    empty_result,
+    encode_call,
+)
+
+_log = logging.getLogger(__name__)
+
+# How long a blocking read lasts before the clock is looked at; setting it for each read would be a further system call.
+TICK_SECONDS = 0.25
+# A server that takes nothing for so long is computing: what it has not taken is kept for it, and the caller goes on.
+STALL_SECONDS = 0.002
+
+
+class DirectLink:
+    """See ``Link``. ``connection`` has shown its token; ``on_close`` is called once, when it is closed."""
+
+    def __init__(self, connection: socket.socket, endpoint: str, on_close: Callable[[], None] = lambda: None) -> None:
+        connection.settimeout(None)
+        self._connection = connection
+        self._endpoint = endpoint
+        self._on_close = on_close
+        self._lost: LinkLostError | None = None
+        self._is_closed = False
+        self._owed: dict[int, tuple[int, int]] = {}  # shapes of the answers
+        self._wanted: set[int] = set()
+        self._arrived: dict[int, ExpertResult | CallFailure] = {}
+        self._unsent: list[memoryview] = []
+        self._patience_seconds = 0.0
+        self._header_bytes = memoryview(bytearray(HEADER_BYTES))
+        self._missing = self._header_bytes
+        self._header: Header | None = None
+
+    def send(self, call_id: int, call: ExpertCall) -> int:
+        """See ``Link``; WireError for a call that no frame can hold."""
+        frame = encode_call(call_id, call)
+        self._check()
+        self._owed[call_id] = (call.hidden.shape[0], call.hidden.shape[1])
+        self._wanted.add(call_id)
+        if self._unsent:
+            self._unsent += _copy(frame)
+            self._flush()
+        else:
+            self._transmit(frame)
+        return call.num_bytes
+
+    def receive(self, call_id: int, timeout_seconds: float) -> ExpertResult:
+        """See ``Link``."""
+        deadline = time.monotonic() + timeout_seconds
+        while (outcome := self._arrived.pop(call_id, None)) is None:
+            if call_id not in self._wanted:
+                raise KeyError(f"call {call_id} was not sent, was answered before or is forgotten")
+            self._check()
+            self._read(deadline)
+        self._wanted.discard(call_id)
+        if isinstance(outcome, CallFailure):
+            raise outcome
+        return outcome
+
+    def forget(self, call_id: int) -> None:
+        """See ``Link``."""
+        self._wanted.discard(call_id)
+        self._arrived.pop(call_id, None)
+
+    def close(self) -> None:
+        """See ``Link``."""
+        self._lost = self._lost or LinkLostError(f"the link to {self._endpoint} was closed")
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.close()
+            self._on_close()
+
+    def end(self) -> None:
+        """Have the thread that uses the link find it lost; for any other thread."""
+        with suppress(OSError):  # it is lost already
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise LinkLostError(str(self._lost)) from self._lost
+
+    def _lose(self, reason: object) -> LinkLostError:
+        self._lost = LinkLostError(f"replica {self._endpoint}: {reason}")
+        return self._lost
+
+    def _transmit(self, frame: Sequence[Any]) -> None:
+        try:
+            rest = rest_of(frame, self._connection.sendmsg(frame, (), socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            rest = rest_of(frame, 0)
+        except OSError as error:
+            raise self._lose(error) from error
+        while rest:
+            # Answers are read meanwhile: a server that cannot write does not read.
+            if not self._poll(select.POLLIN | select.POLLOUT, STALL_SECONDS):
+                self._unsent = _copy(rest)
+                return
+            rest = self._send_some(rest)
+
+    def _flush(self) -> None:
+        while self._unsent and self._poll(select.POLLOUT, 0):
+            self._unsent = self._send_some(self._unsent)
+
+    def _send_some(self, buffers: Sequence[memoryview]) -> list[memoryview]:
+        try:
+            return rest_of(buffers, self._connection.sendmsg(buffers, (), socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            self._read_some(socket.MSG_DONTWAIT)
+            return list(buffers)
+        except OSError as error:
+            raise self._lose(error) from error
+
+    def _poll(self, events: int, timeout_seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, events)
+        return bool(poll.poll(timeout_seconds * 1000))
+
+    def _read(self, deadline: float) -> None:
+        """Read what comes next, a frame or a part of it; TimeoutError when nothing does before ``deadline``."""
+        remaining = deadline - time.monotonic()
+        while self._unsent:
+            if not self._poll(select.POLLIN | select.POLLOUT, max(remaining, 0)):
+                raise self._timeout()
+            self._unsent = self._send_some(self._unsent)
+            if self._arrived:
+                return
+            remaining = deadline - time.monotonic()
+        if remaining > 0:
+            self._be_patient(remaining)
+            received = self._read_some(0)
+        else:
+            received = self._read_some(socket.MSG_DONTWAIT)
+        if not received and remaining <= TICK_SECONDS:
+            raise self._timeout()
+
+    def _read_some(self, flags: int) -> bool:
+        """Receive into what is expected; False when nothing is there."""
+        try:
+            count = self._connection.recv_into(self._missing, 0, flags)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._lose(error) from error
+        if not count:
+            raise self._lose("the connection ended")
+        self._missing = self._missing[count:]
+        if not self._missing:
+            self._advance()
+        return True
+
+    def _be_patient(self, remaining: float) -> None:
+        seconds = TICK_SECONDS if remaining >= TICK_SECONDS else max(remaining, 1e-4)
+        if seconds != self._patience_seconds:
+            self._patience_seconds = seconds
+            timeval = struct.pack("ll", 0, int(seconds * 1_000_000))
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+    def _advance(self) -> None:
+        """Go on from a header to its body, from a body to the next header."""
+        try:
+            if self._header is None:
+                self._expect_body(decode_header(self._header_bytes, MAX_MESSAGE_BYTES))
+                if self._missing:
+                    return
+            self._finish()
+        except WireError as error:
+            _log.warning("giving up the link to %s: %s", self._endpoint, error)
+            self.end()
+            raise self._lose(error) from error
+        self._expect_header()
+
+    def _expect_header(self) -> None:
+        self._header = None
+        self._missing = self._header_bytes
+
+    def _expect_body(self, header: Header) -> None:
+        shape = self._owed.pop(header.call_id, None)
+        if shape is None:
+            raise WireError(f"an answer to call {header.call_id}, which was not asked")
+        self._header = header
+        if header.kind is Kind.RESULT:
+            if shape != (header.num_rows, header.width):
+                raise WireError(f"an answer of {header.num_rows} rows of {header.width} values to a call of {shape}")
+            self._result = empty_result(header)
+            self._missing = bytes_of(self._result.partial)
+        elif header.kind is Kind.FAILURE:
+            self._text = self._missing = memoryview(bytearray(header.num_text_bytes))
+        else:
+            raise WireError(f"a server sent a frame of kind {header.kind.name}; RESULT or FAILURE would be right")
+
+    def _finish(self) -> None:
+        header = self._header
+        assert header is not None, "a body has a header"
+        if header.call_id in self._wanted:
+            is_result = header.kind is Kind.RESULT
+            self._arrived[header.call_id] = self._result if is_result else decode_failure(header, self._text)
+
+    def _timeout(self) -> TimeoutError:
+        return TimeoutError(f"replica {self._endpoint} did not answer in time")
+
+
+def _copy(buffers: Sequence[Any]) -> list[memoryview]:
+    """Copy what is not sent yet: the caller may overwrite its tensors."""
+    return [memoryview(memoryview(buffer).tobytes()) for buffer in buffers]

@@ -1,0 +1,36 @@
+"""What a way to a replica must do, whatever it runs over. Knows calls, not how they travel."""
+
+from typing import Protocol
+
+from expertmesh.errors import ExpertmeshError
+from expertmesh.wire.calls import ExpertCall, ExpertResult
+
+
+class LinkLostError(ExpertmeshError):
+    """The connection to a replica is gone; what was asked over it may be asked elsewhere."""
+
+
+class Link(Protocol):
+    """A way to one replica, used by one thread; many calls may be under way."""
+
+    def send(self, call_id: int, call: ExpertCall) -> int:
+        """Send a call and return at once; returns the bytes of its tensors.
+
+        LinkLostError when the connection is gone.
+        """
+        ...
+
+    def receive(self, call_id: int, timeout_seconds: float) -> ExpertResult:
+        """Wait for the answer to a call.
+
+        CallFailure is the server's, TimeoutError when none comes in time, LinkLostError when the connection is gone.
+        """
+        ...
+
+    def forget(self, call_id: int) -> None:
+        """Want no answer to a call any more: one that still comes is dropped."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection up; answers that have not been received are lost."""
+        ...

@@ -1,0 +1,153 @@
+"""Opening a link to a replica, by a thread that may wait. Knows transports and how to choose, not calls."""
+
+import logging
+import socket
+import threading
+from typing import Any
+
+import grpc
+
+from expertmesh.errors import FingerprintMismatchError
+from expertmesh.mesh.direct_link import DirectLink
+from expertmesh.mesh.grpc_link import GrpcLink
+from expertmesh.mesh.link import Link, LinkLostError
+from expertmesh.rpc.channels import CHANNEL_OPTIONS
+from expertmesh.rpc.exact_io import receive_exactly, send_exactly, set_up
+from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.v1 import expert_pb2_grpc
+from expertmesh.wire.failures import WireError
+from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_header, encode_hello
+from expertmesh.wire.info import ServerInfo
+from expertmesh.wire.offers import LinkOffer, SocketKind, decode_offer, encode_kind
+
+_log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_SECONDS = 5.0
+TRANSPORTS = ("auto", "grpc", "direct")
+
+
+class _UnreachableError(LinkLostError):
+    """The server offers no socket, or one that cannot be reached from here."""
+
+
+def open_link(endpoint: str, info: ServerInfo, fingerprint: str, transport: str = "auto") -> Link:
+    """Open a link to the server at ``endpoint`` (host:port), which said ``info``; blocks for some seconds at most.
+
+    ``transport`` "direct" is a Unix socket on one host and TCP otherwise, "grpc" a Dispatch stream, and "auto" the
+    Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. LinkLostError when there
+    is no connection, FingerprintMismatchError when the server serves another model, ValueError for another transport.
+    """
+    if transport not in TRANSPORTS:
+        raise ValueError(f"transport {transport!r} is unknown; one of {TRANSPORTS} would be right")
+    if info.fingerprint != fingerprint:
+        raise FingerprintMismatchError(f"{endpoint} serves model {info.fingerprint}, this gateway serves {fingerprint}")
+    channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    try:
+        _wait_until_connected(channel, endpoint)
+        return _open(channel, endpoint, fingerprint, transport)
+    except BaseException:
+        channel.close()
+        raise
+
+
+def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str) -> Link:
+    kinds = {"auto": [SocketKind.UNIX], "grpc": [], "direct": [SocketKind.UNIX, SocketKind.TCP]}[transport]
+    reason = None
+    for kind in kinds:
+        try:
+            return _open_direct(channel, endpoint, fingerprint, kind)
+        except _UnreachableError as error:
+            _log.debug("no %s socket to %s: %s", kind.name, endpoint, error)
+            reason = error
+    if transport == "direct":
+        raise LinkLostError(f"no direct link to {endpoint}: {reason}")
+    return GrpcLink(channel, endpoint, fingerprint, channel.close)
+
+
+def _wait_until_connected(channel: grpc.Channel, endpoint: str) -> None:
+    try:
+        grpc.channel_ready_future(channel).result(timeout=OPEN_TIMEOUT_SECONDS)
+    except grpc.FutureTimeoutError:
+        raise LinkLostError(f"{endpoint} cannot be reached within {OPEN_TIMEOUT_SECONDS:g} s") from None
+
+
+def _open_direct(channel: grpc.Channel, endpoint: str, fingerprint: str, kind: SocketKind) -> DirectLink:
+    stub = expert_pb2_grpc.ExpertServiceStub(channel)
+    # Stays open for as long as the link, so it has no deadline; each end of either is the end of both.
+    agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
+    try:
+        connection = _connect(_receive_offer(agreement, endpoint), endpoint)
+    except BaseException:
+        agreement.cancel()
+        raise
+
+    def close() -> None:
+        agreement.cancel()
+        channel.close()
+
+    link = DirectLink(connection, endpoint, close)
+    if not agreement.add_callback(link.end):
+        link.end()
+    return link
+
+
+def _receive_offer(agreement: Any, endpoint: str) -> LinkOffer:
+    timer = threading.Timer(OPEN_TIMEOUT_SECONDS, agreement.cancel)
+    timer.start()
+    try:
+        return decode_offer(next(agreement))
+    except grpc.RpcError as error:
+        raise _refusal(error, endpoint) from error
+    except (StopIteration, WireError) as error:
+        raise _UnreachableError(f"{endpoint} offers no link: {error!r}") from error
+    finally:
+        timer.cancel()
+
+
+def _refusal(error: grpc.RpcError, endpoint: str) -> FingerprintMismatchError | LinkLostError:
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return FingerprintMismatchError(f"{endpoint}: {details}")
+    if code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
+        return _UnreachableError(f"{endpoint} offers no such link: {details}")
+    return LinkLostError(f"{endpoint} opens no link: {code.name}: {details}")
+
+
+def _connect(offer: LinkOffer, endpoint: str) -> socket.socket:
+    """Connect and show the token; LinkLostError when the server does not welcome it."""
+    try:
+        connection = _dial(offer, endpoint)
+    except OSError as error:
+        raise _UnreachableError(f"cannot connect to {offer.address}: {error}") from error
+    try:
+        _greet(connection, offer.token)
+    except (OSError, EOFError, WireError) as error:
+        connection.close()
+        raise LinkLostError(f"{endpoint} did not welcome a link: {error}") from error
+    connection.settimeout(None)
+    set_up(connection)
+    return connection
+
+
+def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
+    if isinstance(offer.address, int):
+        host = endpoint.rpartition(":")[0].removeprefix("[").removesuffix("]")
+        return socket.create_connection((host, offer.address), timeout=offer.timeout_seconds)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(offer.timeout_seconds)
+        connection.connect(offer.address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _greet(connection: socket.socket, token: bytes) -> None:
+    send_exactly(connection, encode_hello(token))
+    header = memoryview(bytearray(HEADER_BYTES))
+    if not receive_exactly(connection, header):
+        raise EOFError("it closed the connection")
+    answer = decode_header(header, 0)
+    if answer.kind is not Kind.WELCOME:
+        raise WireError(f"it answered with {answer.kind.name}")
