@@ -131,24 +131,9 @@ def test_a_call_that_has_no_frame_is_refused_where_it_is_sent(change, words):
 
 
 def header_bytes(**fields):
-    names = [
-        "magic",
-        "version",
-        "kind",
-        "dtype",
-        "code",
-        "call_id",
-        "layer",
-        "rows",
-        "width",
-        "chosen",
-        "text",
-        "reserved",
-        "first",
-        "second",
-    ]
+    names = ("magic", "version", "kind", "dtype", "code", "call_id", "layer", "rows", "width", "chosen", "text")
     values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 1, "kind": 3, "dtype": 1} | fields
-    return struct.pack("<4sBBBBQIIIIIIQQ", *(values[name] for name in names))
+    return struct.pack("<4sBBBBQIIIIIIQQ", *values.values(), 0, 0, 0)
 
 
 @pytest.mark.parametrize(

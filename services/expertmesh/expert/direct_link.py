@@ -30,17 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 def shows_token(connection: socket.socket, token: bytes, timeout_seconds: float) -> bool:
-    """Read a HELLO frame and answer it with WELCOME if it holds ``token``; False for anything else."""
+    """Whether what comes within the time is a HELLO frame with ``token``."""
     connection.settimeout(timeout_seconds)
     try:
-        hello = _receive_hello(connection)
-        if not hmac.compare_digest(hello, token):
-            return False
-        send_exactly(connection, encode_welcome())
+        return hmac.compare_digest(_receive_hello(connection), token)
     except (OSError, EOFError, WireError):
         return False
-    connection.settimeout(None)
-    return True
+    finally:
+        connection.settimeout(None)
 
 
 class DirectLink:
@@ -61,8 +58,9 @@ class DirectLink:
 
     @torch.inference_mode()
     def serve(self) -> None:
-        """Answer one call after the other until either end closes the connection, or what comes is no call."""
+        """Welcome the caller, then answer call after call until either end closes, or what comes is no call."""
         try:
+            send_exactly(self._connection, encode_welcome())
             while (call := self._read()) is not None:
                 self._answer(*call)
                 if self._is_draining:

@@ -1,0 +1,318 @@
+import logging
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from link_server import FINGERPRINT, INFO, link_server, make_call
+
+from expertmesh.errors import FingerprintMismatchError
+from expertmesh.mesh import open_link as opening
+from expertmesh.mesh.direct_link import DirectLink
+from expertmesh.mesh.grpc_link import GrpcLink
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.open_link import open_link
+from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.v1 import expert_pb2_grpc
+from expertmesh.wire.calls import ExpertResult
+from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.frames import HEADER_BYTES, encode_call, encode_hello, encode_outcome, encode_welcome
+from expertmesh.wire.offers import SocketKind, decode_offer, encode_kind
+
+
+def join(frame):
+    return b"".join(memoryview(part).cast("B") for part in frame)
+
+
+def link_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "expert-link"]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@contextmanager
+def offered(server, kind=SocketKind.UNIX, fingerprint=FINGERPRINT):
+    """The offer of a link, and the rpc that stays open beside it."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
+        yield decode_offer(next(agreement)), agreement
+        agreement.cancel()
+
+
+def connect(offer):
+    family, address = socket.AF_UNIX, offer.address
+    if isinstance(offer.address, int):
+        family, address = socket.AF_INET, ("127.0.0.1", offer.address)
+    connection = socket.socket(family)
+    connection.settimeout(10)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def greet(offer, token=None):
+    """Connect, show a token, and return the connection and what it is answered with."""
+    connection = connect(offer)
+    connection.sendall(join(encode_hello(token or offer.token)))
+    try:
+        return connection, connection.recv(HEADER_BYTES)
+    except ConnectionError:
+        return connection, b""
+
+
+@pytest.mark.parametrize("kind", SocketKind)
+def test_a_token_opens_one_link_and_no_second(kind):
+    with link_server() as server, offered(server, kind) as (offer, _):
+        connection, answer = greet(offer)
+        with closing(connection):
+            assert answer == join(encode_welcome())
+            with pytest.raises(OSError):
+                greet(offer)
+
+
+@pytest.mark.parametrize("kind", SocketKind)
+def test_who_shows_something_else_is_sent_away_and_the_caller_still_welcome(kind, caplog):
+    with link_server() as server, offered(server, kind) as (offer, _):
+        for greeting in (join(encode_hello(b"guess")), join(encode_welcome()), b"GET / HTTP/1.1\r\n\r\n" * 10):
+            with closing(connect(offer)) as stranger:
+                stranger.sendall(greeting)
+                stranger.shutdown(socket.SHUT_WR)
+                with suppress(ConnectionError):
+                    assert stranger.recv(100) == b""
+        connection, answer = greet(offer)
+        connection.close()
+        assert answer == join(encode_welcome())
+    assert [record.message for record in caplog.records if "without its token" in record.message]
+
+
+def test_the_socket_is_the_owners_alone_and_gone_once_it_is_used():
+    with link_server() as server, offered(server) as (offer, _):
+        path = Path(offer.address)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert path.parent.stat().st_uid == os.getuid()
+        connection, _ = greet(offer)
+        connection.close()
+        assert not path.exists()
+    assert not path.parent.exists()
+
+
+def test_an_offer_that_nobody_takes_is_void(monkeypatch):
+    monkeypatch.setattr("expertmesh.expert.link_host.OFFER_SECONDS", 0.05)
+    with link_server() as server, offered(server) as (offer, agreement):
+        assert next(agreement, "the end") == "the end"
+        assert offer.timeout_seconds == 0.05
+        assert link_threads() == []
+        with pytest.raises(OSError):
+            greet(offer)
+
+
+def test_a_link_of_another_model_is_not_offered():
+    with link_server() as server, pytest.raises(FingerprintMismatchError, match="'f00d'"):
+        open_link(server.address, replace(INFO, fingerprint="beef"), "beef", "direct")
+
+
+@pytest.mark.parametrize("is_call_over_first", [True, False])
+def test_socket_and_rpc_end_together(is_call_over_first):
+    with link_server() as server, offered(server) as (offer, agreement):
+        connection, _ = greet(offer)
+        with closing(connection):
+            assert len(link_threads()) == 1
+            if is_call_over_first:
+                agreement.cancel()
+                assert connection.recv(1) == b""
+            else:
+                connection.close()
+                assert next(agreement, "the end") == "the end"
+        wait_until(lambda: not link_threads())
+
+
+def header(**fields):
+    names = ("magic", "version", "kind", "dtype", "code", "id", "layer", "rows", "width", "chosen", "text")
+    values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 1, "kind": 3, "dtype": 1} | fields
+    return struct.pack("<4sBBBBQIIIIIIQQ", *values.values(), 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: example.com\r\nAccept: text/html\r\n\r\n" * 2, "begins with b'GET '"),
+        (header(rows=2**32 - 1, width=2**32 - 1, chosen=2**32 - 1), "at most 67108864 would be right"),
+        (header(kind=4, rows=1, width=1) + bytes(4), "kind RESULT"),
+        (header(text=2) + b"\xff\xff", "not UTF-8"),
+        (header()[:20], "after 20 of 56 bytes"),
+        (header(rows=2, width=16, chosen=2), "before the 160 bytes"),
+        (header(rows=2, width=16, chosen=2) + bytes(17), "after 17 of 160 bytes"),
+    ],
+)
+def test_what_is_no_call_ends_the_link_with_a_word_and_harms_nobody(data, words, caplog):
+    with link_server() as server, offered(server) as (offer, _):
+        other = server.open("direct")
+        connection, _ = greet(offer)
+        with closing(connection):
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):  # it did not read everything
+                assert connection.recv(1) == b""
+        wait_until(lambda: len(link_threads()) == 1)
+        other.send(1, make_call())
+        assert torch.equal(other.receive(1, 10).partial, server.expected(make_call()))
+        other.close()
+    [message] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert message.startswith("ending a link: ")
+    assert words in message
+
+
+@pytest.mark.parametrize(("transport", "kind"), [("auto", GrpcLink), ("direct", DirectLink), ("grpc", GrpcLink)])
+def test_where_the_unix_socket_is_out_of_reach_another_way_is_taken(transport, kind, monkeypatch):
+    def dial(offer, endpoint, dial=opening._dial):
+        if isinstance(offer.address, str):
+            raise FileNotFoundError(offer.address)
+        return dial(offer, endpoint)
+
+    monkeypatch.setattr(opening, "_dial", dial)
+    with link_server() as server, closing(server.open(transport)) as link:
+        assert isinstance(link, kind)
+        call = make_call(300)
+        link.send(1, call)
+        assert torch.equal(link.receive(1, 10).partial, server.expected(call))
+
+
+def test_on_one_host_a_link_is_direct():
+    with link_server() as server, closing(server.open("auto")) as link:
+        assert isinstance(link, DirectLink)
+        assert link._connection.family == socket.AF_UNIX
+
+
+def test_answers_come_late_where_that_is_asked_for():
+    with link_server(chaos_delay_seconds=0.05) as server, closing(server.open("direct")) as link:
+        started = time.monotonic()
+        link.send(1, make_call())
+        link.receive(1, 10)
+        assert time.monotonic() - started >= 0.05
+
+
+@pytest.fixture
+def ends():
+    """A link and the other end of its socket."""
+    here, there = socket.socketpair()
+    with closing(DirectLink(here, "there")) as link, there:
+        yield link, there
+
+
+def answer(number, call):
+    return ExpertResult(torch.randn(call.hidden.shape), 0.25, 0.5), number
+
+
+def test_an_answer_that_comes_in_pieces_is_put_together(ends):
+    link, there = ends
+    call = make_call()
+    link.send(7, call)
+    result, _ = answer(7, call)
+    data = join(encode_outcome(7, result))
+    for start in range(0, len(data), 50):
+        with pytest.raises(TimeoutError):
+            link.receive(7, 0.01)
+        there.sendall(data[start : start + 50])
+    received = link.receive(7, 1)
+    assert torch.equal(received.partial, result.partial)
+    assert (received.queue_seconds, received.compute_seconds) == (0.25, 0.5)
+
+
+def test_a_forgotten_answer_is_dropped_and_a_failure_raised(ends):
+    link, there = ends
+    call = make_call()
+    for number in (1, 2):
+        link.send(number, call)
+    link.forget(1)
+    there.sendall(join(encode_outcome(1, answer(1, call)[0])))
+    there.sendall(join(encode_outcome(2, CallFailure(FailureCode.BUSY, "full"))))
+    with pytest.raises(CallFailure, match="full"):
+        link.receive(2, 1)
+    with pytest.raises(KeyError):
+        link.receive(1, 0)
+
+
+def test_what_arrived_before_the_end_can_be_received(ends):
+    link, there = ends
+    call = make_call()
+    for number in (1, 2, 3):
+        link.send(number, call)
+    for number in (1, 2):
+        there.sendall(join(encode_outcome(number, answer(number, call)[0])))
+    there.close()
+    link.receive(2, 1)
+    link.receive(1, 1)
+    with pytest.raises(LinkLostError, match="the connection ended|Connection reset"):
+        link.receive(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bytes(HEADER_BYTES), "begins with"),
+        (join(encode_outcome(2, CallFailure(FailureCode.BUSY, ""))), "call 2, which was not asked"),
+        (
+            join(encode_outcome(1, ExpertResult(torch.zeros(3, 16), 0, 0))),
+            r"3 rows of 16 values to a call of \(2, 16\)",
+        ),
+        (join(encode_call(1, make_call())), "kind CALL"),
+    ],
+)
+def test_a_server_that_answers_nonsense_is_given_up(ends, data, words, caplog):
+    link, there = ends
+    link.send(1, make_call())
+    there.sendall(data)
+    with pytest.raises(LinkLostError, match=words):
+        link.receive(1, 1)
+    with pytest.raises(LinkLostError):
+        link.send(2, make_call())
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["giving up the link to there"]
+
+
+def test_a_link_can_be_ended_by_another_thread(ends):
+    link, _ = ends
+    link.send(1, make_call())
+    threading.Timer(0.05, link.end).start()
+    with pytest.raises(LinkLostError):
+        link.receive(1, 10)
+
+
+def test_sending_does_not_wait_for_a_server_that_reads_nothing(ends):
+    link, there = ends
+    call = make_call(20_000)
+    started = time.monotonic()
+    for number in range(3):
+        link.send(number, call)
+    assert time.monotonic() - started < 5
+    with pytest.raises(TimeoutError):
+        link.receive(0, 0.05)
+    expected = b"".join(join(encode_call(number, call)) for number in range(3))
+    received = bytearray()
+
+    def read():
+        while len(received) < len(expected):
+            received.extend(there.recv(1 << 20))
+        there.sendall(join(encode_outcome(0, ExpertResult(torch.ones(20_000, 16), 0, 0))))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert link.receive(0, 10).partial.sum() == 320_000
+    reader.join()
+    assert received == expected

@@ -1,0 +1,37 @@
+import threading
+from dataclasses import replace
+
+import pytest
+from link_server import INFO, link_server, make_call
+
+from expertmesh.mesh.grpc_link import GrpcLink
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.open_link import open_link
+
+
+def test_a_server_of_another_model_ends_the_stream_and_says_why():
+    with link_server() as server:
+        link = open_link(server.address, replace(INFO, fingerprint="beef"), "beef", "grpc")
+        with pytest.raises(LinkLostError, match="FAILED_PRECONDITION.*'beef'; this server serves 'f00d'"):
+            link.send(1, make_call())
+            link.receive(1, 10)
+        link.close()
+
+
+def test_it_ends_with_its_threads_and_its_channel():
+    closed, threads = [], set(threading.enumerate())
+    with link_server() as server:
+        link = server.open("grpc")
+        assert isinstance(link, GrpcLink)
+        link._on_close = lambda on_close=link._on_close: closed.append(on_close())
+        link.send(1, make_call())
+        link.receive(1, 10)
+        link.close()
+        link.close()
+    assert closed == [None]
+    assert not [thread for thread in set(threading.enumerate()) - threads if thread.name == "grpc-link"]
+
+
+def test_an_unknown_transport_is_refused():
+    with pytest.raises(ValueError, match="transport 'pigeon' is unknown"):
+        open_link("127.0.0.1:9", INFO, INFO.fingerprint, "pigeon")
