@@ -2,32 +2,43 @@
 
 Usage: python benchmarks/rpc_hop.py [--small] [--json FILE]
 
-The gateway's dispatcher sends rows of Mixtral's width (4096, bfloat16) to a real expert server in another process,
-whose experts return their rows: no kernel time, everything else. The peer is a grpc.aio bidirectional stream to another
-process that answers each message with as many bytes as the expert server does (float32 rows). Both are asked in turns.
+Rows of Mixtral's width (4096, bfloat16) go to a real expert server in another process, whose experts return their
+rows: no kernel time, everything else. They go over each kind of link, with the picking and the adding up of rows around
+it, and through the gateway's dispatcher. The peer is a grpc.aio bidirectional stream to another process that answers
+each message with as many bytes as the expert server does (float32 rows). Each is asked in turns with it.
 """
 
 import argparse
+import asyncio
 import os
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing
 
 import grpc.aio
+import numpy as np
 import torch
 import uvloop
 from report import Row, parse_arguments, show
-from servers import connected_pool, serve_layer, server_processes
+from servers import FINGERPRINT, connected_pool, serve_layer, server_processes
 
+from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.link import Link
+from expertmesh.mesh.open_link import open_link
 from expertmesh.model.experts import LayerCall
 from expertmesh.rpc.allocator import keep_freed_memory
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc
+from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.info import ServerInfo, decode_info
 
 HIDDEN = 4096
 NUM_EXPERTS = 2
+LINKS = ("direct", "grpc")
 Cases = dict[str, tuple[int, int]]  # rows, repetitions
 CASES: Cases = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}
 SMALL: Cases = {"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}
@@ -63,17 +74,36 @@ async def serve_echo() -> None:
 
 
 async def measure(experts: str, echo: str, cases: Cases) -> list[Row]:
-    """Time both ways for each size, in turns."""
+    """Time every way for each size, in turns."""
     rows = []
+    info = await get_info(experts)
     async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
         remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         stream = channel.stream_stream(ECHO)()
-        for case, (num_rows, repetitions) in cases.items():
-            hop_times, echo_times = await in_turns(make_hop(remote, num_rows), make_echo(stream, num_rows), repetitions)
-            for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
-                value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
-                rows.append(Row(case, metric, value, "s", "grpc.aio echo", peer_value))
+        # Opened in a thread, as the gateway does: a link blocks until it is there.
+        direct, synchronous = [
+            await asyncio.to_thread(open_link, experts, info, FINGERPRINT, transport) for transport in LINKS
+        ]
+        with closing(direct), closing(synchronous):
+            for case, (num_rows, repetitions) in cases.items():
+                ways = {
+                    "direct": make_link_hop(direct, num_rows),
+                    "grpc": make_link_hop(synchronous, num_rows),
+                    "dispatcher": make_hop(remote, num_rows),
+                }
+                for name, hop in ways.items():
+                    hop_times, echo_times = await in_turns(hop, make_echo(stream, num_rows), repetitions)
+                    for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
+                        value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
+                        rows.append(Row(f"{case} {name}", metric, value, "s", "grpc.aio echo", peer_value))
     return rows
+
+
+async def get_info(address: str) -> ServerInfo:
+    """Ask an expert server what it is."""
+    async with open_channel(address) as channel:
+        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        return decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest(), wait_for_ready=True))
 
 
 def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
@@ -83,6 +113,20 @@ def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
 
     async def hop() -> None:
         await remote(call)
+
+    return hop
+
+
+def make_link_hop(link: Link, num_rows: int) -> Call:
+    """Make a call that picks rows for both experts, asks a link and combines the answer."""
+    ids, weights = np.tile(np.arange(2, dtype=np.int32), (num_rows, 1)), np.full((num_rows, 2), 0.5, np.float32)
+    step = ExpertCall(0, torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16), ids, weights, 30.0)
+    experts = tuple(range(NUM_EXPERTS))
+
+    async def hop() -> None:
+        rows, call = select_rows(step, experts)
+        link.send(0, call)
+        combine([Partial(experts, rows, link.receive(0, 30.0).partial)], step.hidden)
 
     return hop
 
