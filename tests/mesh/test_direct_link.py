@@ -194,6 +194,15 @@ def test_where_the_unix_socket_is_out_of_reach_another_way_is_taken(transport, k
         assert torch.equal(link.receive(1, 10).partial, server.expected(call))
 
 
+def test_a_server_that_has_no_place_for_sockets_is_called_over_grpc(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
+    with link_server() as server:
+        with closing(server.open("auto")) as link:
+            assert isinstance(link, GrpcLink)
+        with closing(server.open("direct")) as link:
+            assert link._connection.family == socket.AF_INET
+
+
 def test_on_one_host_a_link_is_direct():
     with link_server() as server, closing(server.open("auto")) as link:
         assert isinstance(link, DirectLink)
@@ -216,15 +225,15 @@ def ends():
         yield link, there
 
 
-def answer(number, call):
-    return ExpertResult(torch.randn(call.hidden.shape), 0.25, 0.5), number
+def answer(call):
+    return ExpertResult(torch.randn(call.hidden.shape), 0.25, 0.5)
 
 
 def test_an_answer_that_comes_in_pieces_is_put_together(ends):
     link, there = ends
     call = make_call()
     link.send(7, call)
-    result, _ = answer(7, call)
+    result = answer(call)
     data = join(encode_outcome(7, result))
     for start in range(0, len(data), 50):
         with pytest.raises(TimeoutError):
@@ -241,7 +250,7 @@ def test_a_forgotten_answer_is_dropped_and_a_failure_raised(ends):
     for number in (1, 2):
         link.send(number, call)
     link.forget(1)
-    there.sendall(join(encode_outcome(1, answer(1, call)[0])))
+    there.sendall(join(encode_outcome(1, answer(call))))
     there.sendall(join(encode_outcome(2, CallFailure(FailureCode.BUSY, "full"))))
     with pytest.raises(CallFailure, match="full"):
         link.receive(2, 1)
@@ -255,7 +264,7 @@ def test_what_arrived_before_the_end_can_be_received(ends):
     for number in (1, 2, 3):
         link.send(number, call)
     for number in (1, 2):
-        there.sendall(join(encode_outcome(number, answer(number, call)[0])))
+        there.sendall(join(encode_outcome(number, answer(call))))
     there.close()
     link.receive(2, 1)
     link.receive(1, 1)
@@ -284,6 +293,22 @@ def test_a_server_that_answers_nonsense_is_given_up(ends, data, words, caplog):
     with pytest.raises(LinkLostError):
         link.send(2, make_call())
     assert [record.message.partition(":")[0] for record in caplog.records] == ["giving up the link to there"]
+
+
+def test_what_was_answered_can_be_received_after_nothing_can_be_sent(ends):
+    link, there = ends
+    call = make_call()
+    link.send(1, call)
+    there.sendall(join(encode_outcome(1, answer(call))))
+    there.shutdown(socket.SHUT_RD)
+    with pytest.raises(LinkLostError):
+        link.send(2, call)
+    with pytest.raises(LinkLostError):
+        link.send(3, call)
+    link.receive(1, 1)
+    there.close()
+    with pytest.raises(LinkLostError):
+        link.receive(2, 1)
 
 
 def test_a_link_can_be_ended_by_another_thread(ends):

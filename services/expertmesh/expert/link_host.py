@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from expertmesh.errors import ConfigError
 from expertmesh.expert.direct_link import DirectLink, shows_token
 from expertmesh.expert.executor import Executor
 from expertmesh.rpc.exact_io import set_up
@@ -36,10 +37,9 @@ class LinkHost:
         self._host = split_address(listen)[0]
         self._delay_seconds = delay_seconds
         self._links: set[OfferedLink] = set()
-        self._directory = Path()
+        self._directory: Path | None = None
 
     def __enter__(self) -> "LinkHost":
-        self._directory = Path(tempfile.mkdtemp(prefix="expertmesh-"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,10 +47,14 @@ class LinkHost:
             link.close()
         for link in list(self._links):
             link.join()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def open(self, kind: SocketKind, on_end: Callable[[], object]) -> "OfferedLink":
-        """Offer a link; ``on_end`` is called in its thread when it has ended, or when nobody came for it."""
+        """Offer a link; ``on_end`` is called in its thread when it has ended, or when nobody came for it.
+
+        ConfigError when this process can have no such socket.
+        """
         listener, address = self._listen(kind)
         offer = LinkOffer(address, secrets.token_bytes(TOKEN_BYTES), OFFER_SECONDS)
 
@@ -73,11 +77,20 @@ class LinkHost:
             host = f"[{self._host}]" if ":" in self._host else self._host
             listener = bind(f"{host}:0")
             return listener, int(listener.getsockname()[1])
-        path = str(self._directory / secrets.token_hex(8))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        listener.listen()
+        try:
+            path = str(self._socket_directory() / secrets.token_hex(8))
+            listener.bind(path)
+            listener.listen()
+        except OSError as error:  # such as a file system that is read-only
+            listener.close()
+            raise ConfigError(f"there is no place for a Unix socket: {error}") from error
         return listener, path
+
+    def _socket_directory(self) -> Path:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="expertmesh-"))
+        return self._directory
 
     def _serve(self, connection: socket.socket) -> DirectLink:
         return DirectLink(connection, self._executor, self._delay_seconds)

@@ -44,7 +44,8 @@ class DirectLink:
         self._connection = connection
         self._endpoint = endpoint
         self._on_close = on_close
-        self._lost: LinkLostError | None = None
+        self._lost: LinkLostError | None = None  # nothing can be sent any more
+        self._ended: LinkLostError | None = None  # nor be received: what was answered before is still there until then
         self._is_closed = False
         self._owed: dict[int, tuple[int, int]] = {}  # shapes of the answers
         self._wanted: set[int] = set()
@@ -58,7 +59,7 @@ class DirectLink:
     def send(self, call_id: int, call: ExpertCall) -> int:
         """See ``Link``; WireError for a call that no frame can hold."""
         frame = encode_call(call_id, call)
-        self._check()
+        _check(self._lost)
         self._owed[call_id] = (call.hidden.shape[0], call.hidden.shape[1])
         self._wanted.add(call_id)
         if self._unsent:
@@ -74,7 +75,7 @@ class DirectLink:
         while (outcome := self._arrived.pop(call_id, None)) is None:
             if call_id not in self._wanted:
                 raise KeyError(f"call {call_id} was not sent, was answered before or is forgotten")
-            self._check()
+            _check(self._ended)
             self._read(deadline)
         self._wanted.discard(call_id)
         if isinstance(outcome, CallFailure):
@@ -88,7 +89,7 @@ class DirectLink:
 
     def close(self) -> None:
         """See ``Link``."""
-        self._lost = self._lost or LinkLostError(f"the link to {self._endpoint} was closed")
+        self._end("the link was closed")
         if not self._is_closed:
             self._is_closed = True
             self._connection.close()
@@ -99,13 +100,16 @@ class DirectLink:
         with suppress(OSError):  # it is lost already
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def _check(self) -> None:
-        if self._lost is not None:
-            raise LinkLostError(str(self._lost)) from self._lost
-
-    def _lose(self, reason: object) -> LinkLostError:
-        self._lost = LinkLostError(f"replica {self._endpoint}: {reason}")
+    def _lose(self, error: OSError) -> LinkLostError:
+        self._unsent = []
+        self._lost = LinkLostError(f"replica {self._endpoint}: {error}")
         return self._lost
+
+    def _end(self, reason: object) -> LinkLostError:
+        self._unsent = []
+        self._ended = LinkLostError(f"replica {self._endpoint}: {reason}")
+        self._lost = self._lost or self._ended
+        return self._ended
 
     def _transmit(self, frame: Sequence[Any]) -> None:
         try:
@@ -145,7 +149,10 @@ class DirectLink:
         while self._unsent:
             if not self._poll(select.POLLIN | select.POLLOUT, max(remaining, 0)):
                 raise self._timeout()
-            self._unsent = self._send_some(self._unsent)
+            try:
+                self._unsent = self._send_some(self._unsent)
+            except LinkLostError:
+                _check(self._ended)
             if self._arrived:
                 return
             remaining = deadline - time.monotonic()
@@ -164,9 +171,9 @@ class DirectLink:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise self._lose(error) from error
+            raise self._end(error) from error
         if not count:
-            raise self._lose("the connection ended")
+            raise self._end("the connection ended")
         self._missing = self._missing[count:]
         if not self._missing:
             self._advance()
@@ -190,7 +197,7 @@ class DirectLink:
         except WireError as error:
             _log.warning("giving up the link to %s: %s", self._endpoint, error)
             self.end()
-            raise self._lose(error) from error
+            raise self._end(error) from error
         self._expect_header()
 
     def _expect_header(self) -> None:
@@ -221,6 +228,11 @@ class DirectLink:
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"replica {self._endpoint} did not answer in time")
+
+
+def _check(error: LinkLostError | None) -> None:
+    if error is not None:
+        raise LinkLostError(str(error)) from error
 
 
 def _copy(buffers: Sequence[Any]) -> list[memoryview]:

@@ -65,7 +65,7 @@ class GrpcLink:
 
     def close(self) -> None:
         """See ``Link``."""
-        self._lost = self._lost or LinkLostError(f"the link to {self._endpoint} was closed")
+        self._lost = self._lost or LinkLostError(f"replica {self._endpoint}: the link was closed")
         if not self._is_closed:
             self._is_closed = True
             self._unsent.put(None)
