@@ -14,11 +14,11 @@ from expertmesh.wire.frames import (
     HEADER_BYTES,
     MAX_TEXT_BYTES,
     Kind,
-    bytes_of,
     decode_call,
     decode_failure,
     decode_header,
-    empty_result,
+    decode_result,
+    empty_partial,
     encode_call,
     encode_hello,
     encode_outcome,
@@ -85,8 +85,9 @@ def test_a_call_is_sent_from_where_it_lies():
 def test_a_result_arrives_as_it_was_sent():
     result = ExpertResult(torch.randn(3, 8), queue_seconds=0.25, compute_seconds=0.5)
     header, body = parts(encode_outcome(9, result))
-    received = empty_result(header)
-    bytes_of(received.partial)[:] = body
+    partial, memory = empty_partial((3, 8))
+    memory[:] = body
+    received = decode_result(header, partial)
     assert (header.kind, header.call_id) == (Kind.RESULT, 9)
     assert torch.equal(received.partial, result.partial)
     assert (received.queue_seconds, received.compute_seconds) == (0.25, 0.5)
@@ -182,6 +183,6 @@ def test_no_bytes_are_worse_than_a_wire_error(data, filling):
             case Kind.CALL:
                 decode_call(header, body)
             case Kind.RESULT:
-                assert empty_result(header).partial.nbytes == len(body)
+                assert len(empty_partial((header.num_rows, header.width))[1]) == len(body)
             case Kind.FAILURE:
                 decode_failure(header, body)

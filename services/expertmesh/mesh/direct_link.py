@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.exact_io import rest_of
@@ -21,10 +23,10 @@ from expertmesh.wire.frames import (
     HEADER_BYTES,
     Header,
     Kind,
-    bytes_of,
     decode_failure,
     decode_header,
-    empty_result,
+    decode_result,
+    empty_partial,
     encode_call,
 )
 
@@ -55,6 +57,7 @@ class DirectLink:
         self._header_bytes = memoryview(bytearray(HEADER_BYTES))
         self._missing = self._header_bytes
         self._header: Header | None = None
+        self._spare: tuple[tuple[int, int], torch.Tensor, memoryview] | None = None
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         """See ``Link``; WireError for a call that no frame can hold."""
@@ -166,18 +169,31 @@ class DirectLink:
 
     def _read_some(self, flags: int) -> bool:
         """Receive into what is expected; False when nothing is there."""
+        is_alone = len(self._owed) == 1 and self._missing is self._header_bytes
+        memory = self._memory_ahead() if is_alone else None
         try:
-            count = self._connection.recv_into(self._missing, 0, flags)
+            if memory is None:
+                count = self._connection.recv_into(self._missing, 0, flags)
+            else:
+                count = self._connection.recvmsg_into((self._missing, memory), 0, flags)[0]
         except BlockingIOError:
             return False
         except OSError as error:
             raise self._end(error) from error
         if not count:
             raise self._end("the connection ended")
+        num_ahead = max(count - len(self._missing), 0)
         self._missing = self._missing[count:]
         if not self._missing:
-            self._advance()
+            self._advance(num_ahead)
         return True
+
+    def _memory_ahead(self) -> memoryview:
+        """Make room for the only answer that can come, while it is awaited: so one read takes header and body."""
+        [shape] = self._owed.values()
+        if self._spare is None or self._spare[0] != shape:
+            self._spare = shape, *empty_partial(shape)
+        return self._spare[2]
 
     def _be_patient(self, remaining: float) -> None:
         seconds = TICK_SECONDS if remaining >= TICK_SECONDS else max(remaining, 1e-4)
@@ -186,11 +202,11 @@ class DirectLink:
             timeval = struct.pack("ll", 0, int(seconds * 1_000_000))
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
-    def _advance(self) -> None:
-        """Go on from a header to its body, from a body to the next header."""
+    def _advance(self, num_ahead: int) -> None:
+        """Go on from a header to its body, of which ``num_ahead`` bytes came along, from a body to the next header."""
         try:
             if self._header is None:
-                self._expect_body(decode_header(self._header_bytes, MAX_MESSAGE_BYTES))
+                self._expect_body(decode_header(self._header_bytes, MAX_MESSAGE_BYTES), num_ahead)
                 if self._missing:
                     return
             self._finish()
@@ -204,7 +220,9 @@ class DirectLink:
         self._header = None
         self._missing = self._header_bytes
 
-    def _expect_body(self, header: Header) -> None:
+    def _expect_body(self, header: Header, num_ahead: int) -> None:
+        if num_ahead > header.num_body_bytes:
+            raise WireError(f"{num_ahead} bytes follow the header of the only answer, which announces {header}")
         shape = self._owed.pop(header.call_id, None)
         if shape is None:
             raise WireError(f"an answer to call {header.call_id}, which was not asked")
@@ -212,10 +230,16 @@ class DirectLink:
         if header.kind is Kind.RESULT:
             if shape != (header.num_rows, header.width):
                 raise WireError(f"an answer of {header.num_rows} rows of {header.width} values to a call of {shape}")
-            self._result = empty_result(header)
-            self._missing = bytes_of(self._result.partial)
+            spare, self._spare = self._spare, None
+            if spare is None or spare[0] != shape:
+                spare = shape, *empty_partial(shape)
+            self._partial, memory = spare[1:]
+            self._missing = memory[num_ahead:]
         elif header.kind is Kind.FAILURE:
-            self._text = self._missing = memoryview(bytearray(header.num_text_bytes))
+            self._text = memoryview(bytearray(header.num_text_bytes))
+            if num_ahead and self._spare is not None:
+                self._text[:num_ahead] = self._spare[2][:num_ahead]
+            self._missing = self._text[num_ahead:]
         else:
             raise WireError(f"a server sent a frame of kind {header.kind.name}; RESULT or FAILURE would be right")
 
@@ -223,8 +247,10 @@ class DirectLink:
         header = self._header
         assert header is not None, "a body has a header"
         if header.call_id in self._wanted:
-            is_result = header.kind is Kind.RESULT
-            self._arrived[header.call_id] = self._result if is_result else decode_failure(header, self._text)
+            if header.kind is Kind.RESULT:
+                self._arrived[header.call_id] = decode_result(header, self._partial)
+            else:
+                self._arrived[header.call_id] = decode_failure(header, self._text)
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"replica {self._endpoint} did not answer in time")

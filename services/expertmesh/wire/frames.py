@@ -179,9 +179,14 @@ def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure) -> list[Bu
     return [header, _bits(outcome.partial)]
 
 
-def empty_result(header: Header) -> ExpertResult:
-    """Make the result that a RESULT frame announces; its body goes into ``partial``."""
-    partial = torch.empty(header.num_rows, header.width, dtype=torch.float32)
+def empty_partial(shape: tuple[int, int]) -> tuple[torch.Tensor, memoryview]:
+    """Make a tensor [U, D] for the body of a RESULT frame, and the memory that the body goes into."""
+    partial = torch.empty(shape, dtype=torch.float32)
+    return partial, _bits(partial.view(-1)).data.cast("B") if partial.numel() else memoryview(b"")
+
+
+def decode_result(header: Header, partial: torch.Tensor) -> ExpertResult:
+    """Read the result of a RESULT frame whose body is in ``partial``."""
     return ExpertResult(partial, header.first_ns / _NS_PER_SECOND, header.second_ns / _NS_PER_SECOND)
 
 
@@ -192,11 +197,6 @@ def decode_failure(header: Header, body: memoryview) -> CallFailure:
         return CallFailure(FailureCode(header.code), text)
     except ValueError:
         return CallFailure(FailureCode.UNSPECIFIED, f"unknown failure code {header.code}: {text}")
-
-
-def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Return the memory of a tensor on the CPU, row-major, to be received into."""
-    return _bits(tensor.view(-1)).data.cast("B") if tensor.numel() else memoryview(b"")
 
 
 def _pack(
@@ -216,8 +216,10 @@ def _pack(
 
 def _bits(tensor: torch.Tensor) -> Array:
     """Return the bytes of a tensor; those of bfloat16, which numpy lacks, as int16."""
-    plain = tensor.detach().cpu().contiguous()
-    bits: Array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+    # Each call of torch costs microseconds between two messages, even where there is nothing to do.
+    if not (tensor.is_cpu and tensor.is_contiguous()):
+        tensor = tensor.cpu().contiguous()
+    bits: Array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return bits
 
 
