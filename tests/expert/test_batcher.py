@@ -85,6 +85,11 @@ def test_a_batch_of_nothing_but_expired_items_is_handed_out_too():
     assert (batch.jobs, names(batch.expired), batch.first.name) == ([], ["a"], "a")
 
 
+def test_what_is_past_its_deadline_is_not_run_on_a_turn_at_once_either():
+    batch = Batcher(8, 100).submit(Item("a", deadline=0))
+    assert (batch.jobs, names(batch.expired)) == ([], ["a"])
+
+
 def test_a_cancelled_item_leaves_and_frees_its_rows():
     item = Item("a", num_rows=60)
     batcher = make_batcher(item, Item("b"), max_queue_rows=64)

@@ -77,12 +77,12 @@ class Batcher(Generic[JobT]):
         """
         with self._lock:
             self._check_room(job)
-            self._waiting.append(job)
-            self._num_waiting_rows += job.num_rows
             if self._is_taken:
+                self._waiting.append(job)
+                self._num_waiting_rows += job.num_rows
                 return None
-            self._is_taken = True
-            return self._pick(time.monotonic())
+            self._is_taken = True  # while nobody has the turn, nothing waits
+            return Batch([], [job]) if job.deadline <= time.monotonic() else Batch([job], [])
 
     def release(self) -> Batch[JobT] | None:
         """End a turn; returns the batch of the next one, which belongs to its first job, or None when nothing waits.
