@@ -4,8 +4,7 @@ Alphabet: T rows of a step, A experts chosen per row, L layers, E experts.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,16 +37,11 @@ class ExpertLoadCounter:
         """Experts E that are counted."""
         return len(self.inflight_rows)
 
-    @contextmanager
-    def step(self, layer: int, topk_ids: npt.NDArray[np.integer]) -> Iterator["StepLoad"]:
-        """Count the choices ``topk_ids`` [T, A] of one layer step; they are owed until the body ends at the latest."""
+    def step(self, layer: int, topk_ids: npt.NDArray[np.integer]) -> "StepLoad":
+        """Count the choices ``topk_ids`` [T, A] of one layer step; they are owed until its end."""
         rows = np.bincount(topk_ids.ravel(), minlength=self.num_experts)  # [E]
         self._tokens[layer] += rows
-        step = StepLoad(self, rows.tolist())
-        try:
-            yield step
-        finally:
-            step.answered(step.experts)
+        return StepLoad(self, rows.tolist())
 
     def demand_rows(self, expert: int) -> float:
         """Rows in flight to ``expert`` and waiting for it, averaged over the last seconds: what it is asked to bear."""
@@ -64,7 +58,10 @@ class ExpertLoadCounter:
 
 
 class StepLoad:
-    """The rows of one layer step on their way: they wait, are in flight, may wait again, and are answered."""
+    """The rows of one layer step on their way: they wait, are in flight, may wait again, and are answered.
+
+    As a context manager it ends after the body.
+    """
 
     def __init__(self, load: ExpertLoadCounter, rows: Sequence[int]) -> None:
         self._load = load
@@ -75,6 +72,16 @@ class StepLoad:
             load.demand_changed(expert, rows[expert])
             load.queue_rows[expert] += rows[expert]
             self._counted_in[expert] = load.queue_rows
+
+    def __enter__(self) -> "StepLoad":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Owe nothing any more, whatever has been answered."""
+        self.answered(self.experts)
 
     def sent(self, experts: Iterable[int], num_bytes: int = 0) -> None:
         """Note that a replica was asked for all rows of ``experts``."""
