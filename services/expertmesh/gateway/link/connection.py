@@ -14,6 +14,14 @@ _LENGTH = struct.Struct("<I")
 _READ_LIMIT = 1 << 20
 
 
+def encode_frame(message: msgspec.Struct) -> bytearray:
+    """Encode a message with its length before it."""
+    frame = bytearray(_LENGTH.size)
+    msgspec.msgpack.Encoder().encode_into(message, frame, _LENGTH.size)
+    _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
+    return frame
+
+
 class Connection(Generic[MessageT]):
     """One end of the socket; what comes in are messages of a type."""
 
@@ -23,14 +31,14 @@ class Connection(Generic[MessageT]):
         self._reader = reader
         self._writer = writer
         self._decoder = decoder
-        self._encoder = msgspec.msgpack.Encoder()
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; it is dropped when the other end is gone, which the reader notices."""
+        self.write(encode_frame(message))
+
+    def write(self, frame: bytes | bytearray) -> None:
+        """Send a message that ``encode_frame`` has encoded, wherever; it is dropped as by ``send``."""
         if not self._writer.is_closing():
-            frame = bytearray(_LENGTH.size)
-            self._encoder.encode_into(message, frame, _LENGTH.size)
-            _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
             self._writer.write(frame)
 
     async def messages(self) -> AsyncIterator[MessageT]:
