@@ -7,34 +7,17 @@ from pathlib import Path
 
 import pytest
 from fake_api_server import SELECTOR, FakeApiServer, listen, make_slice, pod
-from following import until
+from following import ToldDiscovery, until
 from integration_mesh import QUARTERS, Mesh, run_mesh, start_expert
 from kubernetes.aio.client import Configuration
 
-from expertmesh.discovery.endpoints import Discovery, Endpoints
+from expertmesh.discovery.endpoints import Discovery
 from expertmesh.discovery.kubernetes import KubernetesDiscovery
 from expertmesh.discovery.slice_api import SliceQuery
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.replica import Replica
 
 NUM_CLIENTS = 3
-
-
-class ToldDiscovery:
-    """Says what it is told to."""
-
-    age_seconds = 0.0
-
-    def __init__(self, *eligible: str) -> None:
-        self._said: asyncio.Queue[Endpoints] = asyncio.Queue()
-        self.say(*eligible)
-
-    def say(self, *eligible: str, terminating: Sequence[str] = ()) -> None:
-        self._said.put_nowait(Endpoints(frozenset(eligible), frozenset(terminating)))
-
-    async def watch(self) -> AsyncIterator[Endpoints]:
-        while True:
-            yield await self._said.get()
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,26 @@
-"""Watching a discovery as the gateway does, and waiting for what it says."""
+"""Watching a discovery as the gateway does, waiting for what it says, and telling it what to say."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
+
+
+class ToldDiscovery:
+    """Says what it is told to."""
+
+    age_seconds = 0.0
+
+    def __init__(self, *eligible: str) -> None:
+        self._said: asyncio.Queue[Endpoints] = asyncio.Queue()
+        self.say(*eligible)
+
+    def say(self, *eligible: str, terminating: Sequence[str] = ()) -> None:
+        self._said.put_nowait(Endpoints(frozenset(eligible), frozenset(terminating)))
+
+    async def watch(self) -> AsyncIterator[Endpoints]:
+        while True:
+            yield await self._said.get()
 
 
 class Follower:
