@@ -9,7 +9,6 @@ to be rounded and its channels are about equally large. In a second copy of it, 
 channels behind each norm are 16 times as large and the weights that read them as much smaller: outliers by design.
 """
 
-import asyncio
 import json
 import math
 import random
@@ -104,7 +103,7 @@ def read_logits(directory: Path, conversations: Conversations) -> torch.Tensor:
     batch = replace(batch, sample_rows=torch.arange(len(batch.token_ids)))
     cache = KVCache(config, len(batch.query_lens), max(batch.query_lens), torch.float32, backend.device)
     decoder = Decoder.load(config, checkpoint, backend, torch.float32)
-    return asyncio.run(decoder.forward(batch, cache, LocalExperts.load(config, checkpoint, backend)))
+    return decoder.forward(batch, cache, LocalExperts.load(config, checkpoint, backend))
 
 
 def perplexity(logits: torch.Tensor, conversations: Conversations) -> float:

@@ -8,6 +8,7 @@ slowest replica counts: its kernels, the rest of its call (transport, codec, que
 """
 
 import argparse
+import asyncio
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.experts import LayerCall
+from expertmesh.model.experts import LayerCall, run_experts
 from expertmesh.rpc.allocator import keep_freed_memory
 
 GROUP_SIZE, NUM_EXPERTS, NUM_CHOSEN = 128, 8, 2
@@ -82,10 +83,10 @@ async def measure(endpoints: frozenset[str], sizes: Sizes) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     rows = []
     async with connected_pool(endpoints, NUM_EXPERTS) as pool:
-        remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
+        remote = RemoteExperts(pool.roster, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         for num_rows, repetitions in sizes.cases.items():
             draws = (random_call(num_rows, sizes.hidden, generator) for _ in range(repetitions + WARMUP_STEPS))
-            steps = [await time_step(pool, remote, call) for call in draws]
+            steps = [await asyncio.to_thread(time_step, pool, remote, call) for call in draws]
             rows += summarize(f"{num_rows} rows", steps[WARMUP_STEPS:])
     return rows
 
@@ -110,12 +111,12 @@ def random_call(num_rows: int, hidden_size: int, generator: torch.Generator) -> 
     return LayerCall(0, hidden, topk_ids, topk_weights)
 
 
-async def time_step(pool: ReplicaPool, remote: RemoteExperts, call: LayerCall) -> StepTimes:
-    """Run one step."""
+def time_step(pool: ReplicaPool, remote: RemoteExperts, call: LayerCall) -> StepTimes:
+    """Run one step, as the engine's thread does."""
     for replica in pool.replicas:
         replica.stats.recent.clear()
     started = time.perf_counter()
-    await remote(call)
+    run_experts(remote, call)
     total = time.perf_counter() - started
     slowest = max((times for r in pool.replicas for times in r.stats.recent), key=lambda times: times.latency_seconds)
     return StepTimes(

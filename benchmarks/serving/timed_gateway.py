@@ -5,7 +5,6 @@ Usage: python -m serving.timed_gateway TRACE gateway FLAG...; writes the spans o
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
@@ -18,6 +17,7 @@ from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.mesh.dispatcher import RemoteExperts
+from expertmesh.mesh.layer_step import LayerStep
 from expertmesh.model.decoder import Decoder
 from serving.trace import Trace
 
@@ -41,11 +41,12 @@ class Stopwatch:
         for name in DECODER_PARTS:
             _wrap(Decoder, name, self._timed)
         _wrap(runner, "sample", self._timed)
-        _wrap(RemoteExperts, "__call__", self._awaited)
+        _wrap(RemoteExperts, "begin", self._awaited)
+        _wrap(LayerStep, "finish", self._awaited)
         _wrap(ModelRunner, "run", self._counted)
 
     def _timed(self, function: Function) -> Function:
-        """Note when a function computes, and its processor time where it holds up the event loop."""
+        """Note when a function computes, and its processor time."""
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -54,19 +55,18 @@ class Stopwatch:
                 return function(*args, **kwargs)
             finally:
                 self._trace.torch.append((started, perf_counter()))
-                if threading.current_thread() is threading.main_thread():
-                    self._torch_cpu += thread_time() - cpu
+                self._torch_cpu += thread_time() - cpu
 
         return call
 
     def _awaited(self, function: Function) -> Function:
-        """Note when the result of a coroutine function is waited for."""
+        """Note when rows are on their way to experts or back."""
 
         @wraps(function)
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             started = perf_counter()
             try:
-                return await function(*args, **kwargs)
+                return function(*args, **kwargs)
             finally:
                 self._trace.rpc.append((started, perf_counter()))
 
@@ -76,10 +76,10 @@ class Stopwatch:
         """Note the start and the size of each step of ``ModelRunner.run``."""
 
         @wraps(function)
-        async def call(model_runner: ModelRunner, chunks: Sequence[Chunk], *arguments: Any) -> Any:
+        def call(model_runner: ModelRunner, chunks: Sequence[Chunk], *arguments: Any) -> Any:
             num_rows = sum(chunk.num_rows for chunk in chunks)
             self._trace.steps.append((perf_counter(), len(chunks), num_rows, thread_time() - self._torch_cpu))
-            return await function(model_runner, chunks, *arguments)
+            return function(model_runner, chunks, *arguments)
 
         return call
 

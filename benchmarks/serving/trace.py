@@ -14,7 +14,7 @@ Step = tuple[float, int, int, float]
 class Trace:
     """Spans in torch and in waiting for experts, in seconds of one clock, and steps.
 
-    A step is its start, its sequences and rows, and the processor seconds that the event loop's thread had used by then
+    A step is its start, its sequences and rows, and the processor seconds that the engine's thread had used by then
     outside torch.
     """
 
@@ -37,8 +37,8 @@ class Trace:
 class Shares:
     """Mean seconds of a step: of which in torch, in nothing but waiting for experts, and in neither.
 
-    ``loop`` are the processor seconds of the event loop outside torch: what is neither, and what is done while experts
-    are waited for (their messages, and those to clients).
+    ``loop`` are the processor seconds of the engine's thread outside torch: what is neither, and what is done for the
+    calls of experts.
     """
 
     num_steps: int

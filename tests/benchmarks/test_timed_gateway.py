@@ -9,11 +9,13 @@ from expertmesh.client import Sampling
 from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.mesh.dispatcher import RemoteExperts
+from expertmesh.mesh.layer_step import LayerStep
 from expertmesh.model.decoder import Decoder
 
 WRAPPED = [(Decoder, name) for name in DECODER_PARTS] + [
     (runner, "sample"),
-    (RemoteExperts, "__call__"),
+    (RemoteExperts, "begin"),
+    (LayerStep, "finish"),
     (ModelRunner, "run"),
 ]
 
@@ -35,7 +37,7 @@ def test_the_steps_of_a_mesh_are_timed(trace, make_mixtral):
             return [piece async for piece in mesh.client.generate([5, 6, 7], sampling)]
 
     asyncio.run(generate())
-    num_layers = len(trace.rpc) // len(trace.steps)
+    num_layers = len(trace.rpc) // 2 // len(trace.steps)  # each asked, then awaited
     assert [step[1:3] for step in trace.steps] == [(1, 3), *[(1, 1)] * 5]
     assert len(trace.torch) == len(trace.steps) * (num_layers + 3)  # embedding, layers, head, sampler
     assert length(trace.torch) + length(trace.rpc) == pytest.approx(length(trace.torch + trace.rpc))

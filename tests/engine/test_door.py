@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from expertmesh.engine.blocks import BlockPool
@@ -77,11 +75,10 @@ def test_each_caller_hears_of_its_own_requests(hall):
     assert (hall.caller.heard, other.heard) == ([[(0, TOKEN)]], [[(0, OTHER)]])
 
 
-def test_who_leaves_is_awaited_no_more(hall):
-    sequence = hall.enter()
+def test_who_leaves_is_counted_once(hall):
+    hall.enter()
     hall.door.leave(hall.caller, 0, FinishReason.STOP_SEQUENCE)
     hall.door.leave(hall.caller, 0, Interruption.CANCELLED)
-    assert not hall.door.is_awaited(sequence)
     assert hall.count() == {"stop_sequence": 1}
 
 
@@ -115,20 +112,6 @@ def test_what_cannot_be_served_is_refused_and_counted(hall):
         hall.door.enter(hall.caller, 3, request)
     assert hall.caller.heard == [(3, InvalidRequestError)] * 2
     assert hall.stats.num_rejected[INVALID] == 2
-
-
-def test_work_is_waited_for(hall):
-    async def run() -> None:
-        waiting = asyncio.create_task(hall.door.wait_for_work())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        hall.enter()
-        await waiting
-        hall.door.leave(hall.caller, 0, Interruption.CANCELLED)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(hall.door.wait_for_work(), 0.01)
-
-    asyncio.run(run())
 
 
 class Counted:

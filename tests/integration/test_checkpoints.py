@@ -30,7 +30,7 @@ from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder
-from expertmesh.model.experts import Experts, LayerCall
+from expertmesh.model.experts import Experts, LayerCall, run_experts
 from expertmesh.model.kv_cache import KVCache
 
 SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
@@ -59,21 +59,20 @@ async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
             async with asyncio.timeout(10):
                 await pool.wait_until(lambda: not pool.missing(config.num_experts))
             load = ExpertLoadCounter(config.num_layers, config.num_experts)
-            return await use(RemoteExperts(pool, DispatchConfig(), load), checkpoint, config)
+            remote = RemoteExperts(pool.roster, DispatchConfig(), load)
+            return await asyncio.to_thread(use, remote, checkpoint, config)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def logits(
-    experts: Experts, checkpoint: Checkpoint, config: ModelConfig, backend: Backend = REFERENCE
-) -> torch.Tensor:
+def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig, backend: Backend = REFERENCE) -> torch.Tensor:
     """Prefill TOKENS; returns [T, V]."""
     decoder = Decoder.load(config, checkpoint, backend, torch.float32)
     cache = KVCache(config, 1, NUM_TOKENS, torch.float32, backend.device)
     positions = torch.arange(NUM_TOKENS)
     batch = StepBatch(TOKENS, positions, positions, (NUM_TOKENS,), (NUM_TOKENS,), torch.zeros(1, 1).long(), positions)
-    return await decoder.forward(batch, cache, experts)
+    return decoder.forward(batch, cache, experts)
 
 
 def assert_equals_transformers(made, use=logits, max_error: float = 1e-5, **server_config) -> None:
@@ -192,8 +191,9 @@ def test_biases_that_are_not_zero_are_added(tmp_path):
     made = write_mixtral(tmp_path, quantization=quantization, **SMALL)
     x = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
 
-    async def dispatch(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
-        return await experts(LayerCall(1, x, torch.tensor([[0, 3]] * 5), torch.tensor([[0.25, 0.75]] * 5)))
+    def dispatch(experts: Experts, checkpoint: Checkpoint, config: ModelConfig) -> torch.Tensor:
+        call = LayerCall(1, x, torch.tensor([[0, 3]] * 5), torch.tensor([[0.25, 0.75]] * 5))
+        return run_experts(experts, call)
 
     def expert(index: int) -> torch.Tensor:
         prefix = f"model.layers.1.block_sparse_moe.experts.{index}"

@@ -1,28 +1,34 @@
-"""Dispatch and combine against real expert servers in this process."""
+"""Dispatch and combine against replicas in this thread."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from integration_mesh import QUARTERS, start_expert
+from in_process_link import InProcessLink, answer_with, fail_with
 from spans import keeping
 
-from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.errors import ComputeError, ExpertUnavailableError
+from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.experts import LayerCall, LocalExperts
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.roster import Roster
+from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
+from expertmesh.tracing.tracer import NullTracer, Tracer
+from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.failures import CallFailure, FailureCode
 
-HIDDEN, NUM_EXPERTS = 128, 8
+HIDDEN, NUM_EXPERTS, LAYER = 128, 8, 1
+QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
+BUSY = CallFailure(FailureCode.BUSY, "full")
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +36,62 @@ def directory(make_mixtral) -> Path:
     return make_mixtral().directory
 
 
-def make_step(num_rows: int, seed: int = 0, layer: int = 1) -> LayerCall:
+@pytest.fixture(scope="module")
+def layer(directory) -> GroupedFFN:
+    checkpoint = Checkpoint.open(directory)
+    return ReferenceBackend(torch.device("cpu")).experts(
+        [checkpoint.expert(LAYER, expert) for expert in range(NUM_EXPERTS)]
+    )
+
+
+@dataclass
+class Mesh:
+    """Remote experts, and the replicas and links behind them in the order that they were asked for."""
+
+    remote: RemoteExperts
+    roster: Roster
+    load: ExpertLoadCounter
+    replicas: list[Replica]
+    links: list[InProcessLink]
+
+    @property
+    def inflight_rows(self) -> list[int]:
+        return [replica.inflight_rows for replica in self.replicas]
+
+    def assert_nothing_owed(self) -> None:
+        assert set(self.inflight_rows) == {0}
+        assert not any(replica.is_held for replica in self.replicas)
+        assert self.load.inflight_rows == self.load.queue_rows == [0] * NUM_EXPERTS
+
+
+@pytest.fixture
+def make_mesh(layer):
+    def make(hosts: Sequence[Sequence[int]] = QUARTERS, tracer: Tracer = NullTracer(), **config: float) -> Mesh:
+        roster, load = Roster(), ExpertLoadCounter(10, NUM_EXPERTS)
+        links = [InProcessLink(answer_with(layer, NUM_EXPERTS)) for _ in hosts]
+        replicas = [Replica(f"replica-{index}", roster.update) for index in range(len(hosts))]
+        roster.know(replicas)
+        for replica, link, hosted in zip(replicas, links, hosts, strict=True):
+            replica.connect(link, frozenset(hosted))
+        remote = RemoteExperts(roster, DispatchConfig(**config), load, tracer=tracer)  # type: ignore[arg-type]
+        return Mesh(remote, roster, load, replicas, links)
+
+    return make
+
+
+def make_step(num_rows: int, seed: int = 0) -> LayerCall:
     generator = torch.Generator().manual_seed(seed)
     topk_ids = torch.rand(num_rows, NUM_EXPERTS, generator=generator).argsort(1)[:, :2]
     topk_weights = torch.rand(num_rows, 2, generator=generator)
-    return LayerCall(layer, torch.randn(num_rows, HIDDEN, generator=generator), topk_ids, topk_weights)
+    return LayerCall(LAYER, torch.randn(num_rows, HIDDEN, generator=generator), topk_ids, topk_weights)
 
 
-def run_local(directory: Path, step: LayerCall) -> torch.Tensor:
-    checkpoint = Checkpoint.open(directory)
-    backend = ReferenceBackend(torch.device("cpu"))
-    local = LocalExperts.load(checkpoint.model, checkpoint, backend)
-    return asyncio.run(local(step))
+def choosing(*topk_ids: tuple[int, int]) -> LayerCall:
+    return replace(make_step(len(topk_ids)), topk_ids=torch.tensor(topk_ids))
 
 
-@asynccontextmanager
-async def serving(
-    directory: Path, hosts: Sequence[Sequence[int]]
-) -> AsyncIterator[tuple[ReplicaPool, list[AsyncExitStack]]]:
-    """Run an expert server for each of ``hosts`` and a pool that knows them all; yields what stops each, too."""
-    async with AsyncExitStack() as stack:
-        servers = [await start_expert(directory, hosted) for hosted in hosts]
-        for stop, _ in servers:
-            stack.push_async_callback(stop.aclose)
-        endpoints = frozenset(address for _, address in servers)
-        pool = ReplicaPool(StaticDiscovery(endpoints), fingerprint(Checkpoint.open(directory)))
-        following = asyncio.create_task(pool.run())
-        async with asyncio.timeout(20):
-            await pool.wait_until(lambda: sum(replica.is_ready for replica in pool.replicas) == len(hosts))
-        yield pool, [stop for stop, _ in servers]
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+def run_local(layer: GroupedFFN, step: LayerCall) -> torch.Tensor:
+    return run_experts(LocalExperts([layer, layer], NUM_EXPERTS), step)
 
 
 @pytest.mark.parametrize(
@@ -70,88 +100,161 @@ async def serving(
     ids=["one server", "pairs", "interleaved", "replicas"],
 )
 @pytest.mark.parametrize("max_message_bytes", [2**20, 3 * HIDDEN * 4])
-def test_remote_experts_equal_local_ones(directory, hosts, max_message_bytes):
-    steps = [make_step(num_rows, seed=num_rows) for num_rows in (1, 2, 33)]
-
-    async def run() -> list[torch.Tensor]:
-        async with serving(directory, hosts) as (pool, _):
-            remote = RemoteExperts(pool, DispatchConfig(max_message_bytes=max_message_bytes), ExpertLoadCounter(10, 8))
-            answers = [await remote(step) for step in steps]
-            assert {replica.inflight_rows for replica in pool.replicas} == {0}
-            return answers
-
-    for step, answer in zip(steps, asyncio.run(run()), strict=True):
-        torch.testing.assert_close(answer, run_local(directory, step), rtol=1e-5, atol=1e-6)
+def test_remote_experts_equal_local_ones(make_mesh, layer, hosts, max_message_bytes):
+    mesh = make_mesh(hosts, max_message_bytes=max_message_bytes)
+    for num_rows in (1, 2, 33):
+        step = make_step(num_rows, seed=num_rows)
+        answer = run_experts(mesh.remote, step)
+        torch.testing.assert_close(answer, run_local(layer, step), rtol=1e-5, atol=1e-6)
+        mesh.assert_nothing_owed()
+    most = max_message_bytes // (HIDDEN * 4)
+    assert all(len(call.hidden) <= most for link in mesh.links for call in link.sent)
 
 
-def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(directory):
-    step = replace(make_step(3, layer=0), topk_ids=torch.tensor([[0, 1], [0, 2], [2, 3]]))
-
-    async def run() -> list[int]:
-        async with serving(directory, QUARTERS) as (pool, _):
-            remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(1, 8))
-            answer = asyncio.ensure_future(remote(step))
-            while not (answer.done() or any(replica.inflight_rows for replica in pool.replicas)):
-                await asyncio.sleep(0)
-            sent = [pool.ready(expert)[0].inflight_rows for expert in (0, 2, 4, 6)]
-            await answer
-            return sent
-
-    assert asyncio.run(run()) == [2, 2, 0, 0]
+def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(make_mesh):
+    mesh = make_mesh()
+    pending = mesh.remote.begin(choosing((0, 1), (0, 2), (2, 3)))
+    assert mesh.inflight_rows == [2, 2, 0, 0]
+    assert mesh.load.inflight_rows == [2, 1, 2, 1, 0, 0, 0, 0]
+    assert [replica.is_held for replica in mesh.replicas] == [True, True, False, False]
+    pending.finish()
+    mesh.assert_nothing_owed()
 
 
-def test_another_replica_gives_the_same_bytes(directory):
-    step = make_step(16)
-
-    async def run() -> list[torch.Tensor]:
-        async with serving(directory, [*QUARTERS, (0, 1)]) as (pool, stops):
-            remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))
-            before = await remote(step)
-            await stops[0].aclose()
-            return [before, await remote(step)]
-
-    assert torch.equal(*asyncio.run(run()))
+def test_answers_are_awaited_in_the_order_of_experts_and_steps_may_overlap(make_mesh, layer):
+    mesh = make_mesh([range(8)])
+    steps = [make_step(3, seed) for seed in (1, 2)]
+    pending = [mesh.remote.begin(step) for step in steps]
+    for step, call in reversed(list(zip(steps, pending, strict=True))):
+        torch.testing.assert_close(call.finish(), run_local(layer, step), rtol=1e-5, atol=1e-6)
+    assert mesh.links[0].received == [1, 0]
+    mesh.assert_nothing_owed()
 
 
-def test_an_expert_that_nobody_hosts_is_named(directory):
-    step = replace(make_step(1), topk_ids=torch.tensor([[0, 7]]))
-
-    async def run() -> None:
-        async with serving(directory, QUARTERS[:3]) as (pool, _):
-            remote = RemoteExperts(pool, DispatchConfig(wait_seconds=0.1), ExpertLoadCounter(10, 8))
-            with pytest.raises(ExpertUnavailableError, match=r"expert 7; waited 0\.1 s"):
-                await remote(step)
-            assert {replica.inflight_rows for replica in pool.replicas} == {0}
-
-    asyncio.run(run())
+def test_another_replica_gives_the_same_bytes(make_mesh):
+    mesh = make_mesh([*QUARTERS, (0, 1)])
+    before = run_experts(mesh.remote, make_step(16))
+    mesh.replicas[0].disconnect(mesh.links[0])
+    assert torch.equal(run_experts(mesh.remote, make_step(16)), before)
 
 
-def test_what_no_replica_could_answer_is_not_asked_again(directory):
-    step = make_step(4, layer=9)
+@pytest.mark.parametrize(
+    "error",
+    [BUSY, CallFailure(FailureCode.DRAINING, "bye"), LinkLostError("gone"), TimeoutError()],
+    ids=["busy", "draining", "lost", "timeout"],
+)
+def test_what_fails_is_asked_of_another_replica(make_mesh, layer, error):
+    mesh = make_mesh([range(8), range(8)])
+    failing, good = mesh.links
+    failing.answer = fail_with(error)
+    step = make_step(5)
+    for _ in range(8):  # until it has been picked
+        torch.testing.assert_close(run_experts(mesh.remote, step), run_local(layer, step), rtol=1e-5, atol=1e-6)
+    assert (mesh.replicas[0].stats.num_calls, mesh.replicas[1].stats.num_failed_calls) == (0, 0)
+    assert sum(mesh.load.num_retries) >= mesh.replicas[0].stats.num_failed_calls >= 1
+    mesh.assert_nothing_owed()
 
-    async def run() -> None:
-        async with serving(directory, [range(8)]) as (pool, _):
-            with pytest.raises(ComputeError, match="layer 9 on 127.0.0.1"):
-                await RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8))(step)
-            (replica,) = pool.replicas
-            assert (replica.stats.num_failed_calls, replica.inflight_rows) == (1, 0)
 
-    asyncio.run(run())
+def test_the_others_keep_their_answers_when_one_fails(make_mesh):
+    mesh = make_mesh([*QUARTERS, (0, 1)])
+    for link in (mesh.links[0], mesh.links[4]):
+        link.answer = fail_once(BUSY, link.answer)
+    step = choosing((0, 2), (1, 4), (6, 2))
+    answer = run_experts(mesh.remote, step)
+    assert torch.equal(answer, run_experts(make_mesh().remote, step))
+    assert [len(link.sent) for link in mesh.links[1:4]] == [1, 1, 1]
 
 
-def test_a_call_whose_answer_nobody_waits_for_ends_its_span(directory):
-    async def run() -> list[str]:
-        with keeping() as kept:
-            async with serving(directory, QUARTERS) as (pool, _):
-                remote = RemoteExperts(pool, DispatchConfig(), ExpertLoadCounter(10, 8), tracer=kept.tracer)
-                parent = kept.tracer.start("layer dispatch", "", {})
-                asking = asyncio.ensure_future(remote(replace(make_step(4), traceparent=parent.traceparent)))
-                while not (asking.done() or any(replica.inflight_rows for replica in pool.replicas)):
-                    await asyncio.sleep(0)
-                num_calls = sum(replica.inflight_rows > 0 for replica in pool.replicas)
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-            assert [span.name for span in kept.spans] == ["expert rpc"] * num_calls
-            return [str(span.attributes["error.type"]) for span in kept.spans]
+def fail_once(error: Exception, answer):
+    errors = [error]
 
-    assert set(asyncio.run(run())) == {"CancelledError"}
+    def answer_later(call: ExpertCall):
+        if errors:
+            raise errors.pop()
+        return answer(call)
+
+    return answer_later
+
+
+def test_a_step_waits_for_a_replica_to_come_back(make_mesh, layer):
+    mesh = make_mesh([range(8)])
+    [replica], [link] = mesh.replicas, mesh.links
+    replica.disconnect(link)
+    timer = threading.Timer(0.1, replica.connect, (link, frozenset(range(8))))
+    timer.start()
+    started = time.monotonic()
+    run_experts(mesh.remote, make_step(2))
+    assert time.monotonic() - started >= 0.09
+    timer.join()
+    mesh.assert_nothing_owed()
+
+
+def test_an_expert_that_nobody_hosts_is_named(make_mesh):
+    mesh = make_mesh(QUARTERS[:3], wait_seconds=0.1)
+    with pytest.raises(ExpertUnavailableError, match=r"expert 7; waited 0\.1 s"):
+        mesh.remote.begin(choosing((0, 7)))
+    mesh.assert_nothing_owed()
+
+
+def test_an_expert_that_never_answers_is_named_with_the_reason(make_mesh):
+    mesh = make_mesh([range(8)], wait_seconds=0.05)
+    mesh.links[0].answer = fail_with(BUSY)
+    with pytest.raises(
+        ExpertUnavailableError, match=r"experts \[0, 7\] of layer 1 .* 0\.05 s; last failure: BUSY: full"
+    ):
+        run_experts(mesh.remote, choosing((0, 7)))
+    assert len(mesh.links[0].sent) > 1
+    mesh.assert_nothing_owed()
+
+
+def test_nobody_waits_once_the_roster_is_closed(make_mesh):
+    mesh = make_mesh([range(8)])
+    mesh.links[0].answer = fail_with(BUSY)
+    pending = mesh.remote.begin(make_step(1))
+    mesh.roster.close()
+    started = time.monotonic()
+    with pytest.raises(ExpertUnavailableError):
+        pending.finish()
+    assert time.monotonic() - started < 5
+    mesh.assert_nothing_owed()
+
+
+def test_what_no_replica_could_answer_is_not_asked_again(make_mesh):
+    mesh = make_mesh()
+    mesh.links[1].answer = fail_with(CallFailure(FailureCode.COMPUTE_FAILED, "NaN"))
+    with pytest.raises(ComputeError, match="layer 1 on replica-1: COMPUTE_FAILED: NaN"):
+        run_experts(mesh.remote, choosing((0, 2), (4, 6)))
+    assert [replica.stats.num_failed_calls for replica in mesh.replicas] == [0, 1, 1, 1]  # whose answers nobody wants
+    assert [len(link.forgotten) for link in mesh.links] == [0, 1, 1, 1]
+    mesh.assert_nothing_owed()
+
+
+def test_a_replica_that_retires_between_pick_and_call_is_not_called(make_mesh):
+    mesh = make_mesh([range(8), range(8)], wait_seconds=0)
+    # The roster that the step reads is the one from before.
+    mesh.replicas[0].is_retired = True
+    for _ in range(8):
+        mesh.roster._ready = dict.fromkeys(range(8), [mesh.replicas[0]])
+        threading.Timer(0.01, mesh.roster.update).start()
+        run_experts(mesh.remote, make_step(1))
+    assert not mesh.links[0].sent
+
+
+def test_rows_and_bytes_are_counted(make_mesh):
+    mesh = make_mesh([range(8)])
+    run_experts(mesh.remote, make_step(3))
+    [call] = mesh.links[0].sent
+    assert (mesh.load.sent_bytes, mesh.load.received_bytes) == (call.num_bytes, 3 * HIDDEN * 4)
+    assert sum(mesh.load.by_layer(expert)[LAYER] for expert in range(8)) == 6
+
+
+def test_a_call_whose_answer_nobody_waits_for_ends_its_span(make_mesh):
+    with keeping() as kept:
+        mesh = make_mesh(tracer=kept.tracer)
+        parent = kept.tracer.start("layer dispatch", "", {})
+        mesh.remote.begin(replace(choosing((0, 2), (4, 2)), traceparent=parent.traceparent)).abandon()
+        mesh.assert_nothing_owed()
+        assert [link.sent[0].traceparent != parent.traceparent for link in mesh.links[:3]] == [True] * 3
+        assert [(span.name, span.attributes["error.type"]) for span in kept.spans] == [
+            ("expert rpc", "UnwantedError")
+        ] * 3

@@ -1,30 +1,35 @@
-"""The pool against small gRPC servers that answer every call with a failure of one kind."""
+"""The pool against small gRPC servers that answer every call with a failure of one kind, or with nothing."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from following import ToldDiscovery, until
 
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
+from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import ReplicaState
 from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, encode_info
 
+CALL = ExpertCall(0, torch.zeros(1, 8), np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))
 INFO = ServerInfo("model", (0,), 1, 1, 8, "none", "reference", "cpu", 0, "0", "", False)
 
 
 class FailingExperts(expert_pb2_grpc.ExpertServiceServicer):
-    """Hosts expert 0 and answers each call with ``code``."""
+    """Hosts expert 0 and answers each call with ``code``, if there is one."""
 
-    def __init__(self, code: FailureCode) -> None:
+    def __init__(self, code: FailureCode | None) -> None:
         self._code = code
 
     async def GetInfo(self, request: expert_pb2.GetInfoRequest, context) -> expert_pb2.GetInfoResponse:
@@ -32,46 +37,57 @@ class FailingExperts(expert_pb2_grpc.ExpertServiceServicer):
 
     async def Dispatch(self, requests: AsyncIterable[expert_pb2.DispatchRequest], context) -> None:
         async for request in requests:
-            await context.write(encode_response(request.request_id, CallFailure(self._code, "as told")))
+            if self._code is not None:
+                await context.write(encode_response(request.request_id, CallFailure(self._code, "as told")))
+
+
+@dataclass
+class Pooled:
+    """A pool that is connected to servers, and its replicas in the order of these."""
+
+    pool: ReplicaPool
+    discovery: ToldDiscovery
+    servers: list[RpcServer]
+    replicas: list[Replica]
 
 
 @asynccontextmanager
-async def pool_of(*codes: FailureCode) -> AsyncIterator[tuple[ReplicaPool, list[Replica]]]:
-    """Run a server for each code; yields a pool that is connected to all, and its replicas in that order."""
+async def pool_of(*codes: FailureCode | None) -> AsyncIterator[Pooled]:
+    """Run a server for each code, and a pool that knows all."""
     async with AsyncExitStack() as stack:
-        addresses = []
+        servers = []
         for code in codes:
             server = RpcServer("127.0.0.1:0")
             add = expert_pb2_grpc.add_ExpertServiceServicer_to_server
             server.register("expertmesh.v1.ExpertService", add, FailingExperts(code))
             await server.start()
             stack.push_async_callback(server.drain, 0.1)
-            addresses.append(server.address)
-        pool = ReplicaPool(StaticDiscovery(frozenset(addresses)), "model")
+            servers.append(server)
+        addresses = [server.address for server in servers]
+        discovery = ToldDiscovery(*addresses)
+        pool = ReplicaPool(discovery, "model")
         following = asyncio.create_task(pool.run())
         async with asyncio.timeout(20):
             await pool.wait_until(lambda: len(pool.ready(0)) == len(codes))
-        yield pool, sorted(pool.replicas, key=lambda replica: addresses.index(replica.endpoint))
+        replicas = sorted(pool.replicas, key=lambda replica: addresses.index(replica.endpoint))
+        yield Pooled(pool, discovery, servers, replicas)
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
 
 
-async def fail_call(replica: Replica) -> None:
-    call = ExpertCall(0, torch.zeros(1, 8), np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))
-    ticket = replica.send(call)
-    with pytest.raises(CallFailure):
-        await ticket.answer
-    replica.settle(ticket)
+def fail_call(replica: Replica) -> None:
+    with pytest.raises(CallFailure, match="as told"):
+        replica.receive(replica.send(CALL), timeout_seconds=20)
 
 
-@pytest.mark.parametrize("code", [FailureCode.DEADLINE_EXCEEDED, FailureCode.COMPUTE_FAILED])
-def test_a_replica_that_fails_again_and_again_is_left_alone_and_comes_back(code):
+def test_a_replica_that_fails_again_and_again_is_left_alone_and_comes_back():
     async def run() -> None:
-        async with pool_of(code, FailureCode.BUSY) as (pool, (failing, busy)):
+        async with pool_of(FailureCode.COMPUTE_FAILED, FailureCode.BUSY) as mesh:
+            pool, [failing, busy] = mesh.pool, mesh.replicas
             for _ in range(MAX_CONSECUTIVE_ERRORS):
                 assert set(pool.ready(0)) == {failing, busy}
-                await fail_call(failing)
+                await asyncio.to_thread(fail_call, failing)
             assert pool.ready(0) == [busy]
             async with asyncio.timeout(20):
                 await pool.wait_until(lambda: len(pool.ready(0)) == 2)
@@ -80,33 +96,67 @@ def test_a_replica_that_fails_again_and_again_is_left_alone_and_comes_back(code)
     asyncio.run(run())
 
 
-def test_the_last_replica_is_never_left_alone():
-    async def run() -> None:
-        async with pool_of(FailureCode.DEADLINE_EXCEEDED) as (pool, (only,)):
-            for _ in range(MAX_CONSECUTIVE_ERRORS):
-                await fail_call(only)
-            assert pool.ready(0) == [only]
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("code", [FailureCode.BUSY, FailureCode.INVALID_REQUEST])
-def test_refusals_do_not_count_against_a_replica(code):
-    async def run() -> None:
-        async with pool_of(code, FailureCode.BUSY) as (pool, (replica, _)):
-            for _ in range(2 * MAX_CONSECUTIVE_ERRORS):
-                await fail_call(replica)
-            assert replica in pool.ready(0)
-            assert replica.stats.num_failed_calls == 2 * MAX_CONSECUTIVE_ERRORS
-
-    asyncio.run(run())
-
-
 def test_a_replica_that_drains_gets_nothing_new():
     async def run() -> None:
-        async with pool_of(FailureCode.DRAINING, FailureCode.BUSY) as (pool, (draining, busy)):
-            await fail_call(draining)
+        async with pool_of(FailureCode.DRAINING, FailureCode.BUSY) as mesh:
+            pool, [draining, busy] = mesh.pool, mesh.replicas
+            await asyncio.to_thread(fail_call, draining)
             assert pool.ready(0) == [busy]
             assert not draining.is_ready
+
+    asyncio.run(run())
+
+
+def test_what_does_not_come_in_time_is_lost_and_may_still_come():
+    async def run() -> None:
+        async with pool_of(None) as mesh:
+            [replica] = mesh.replicas
+            with pytest.raises(LinkLostError, match="did not answer in time"):
+                await asyncio.to_thread(lambda: replica.receive(replica.send(CALL), timeout_seconds=0.05))
+            assert (replica.inflight_rows, replica.is_ready, replica.health.num_consecutive_errors) == (0, True, 1)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_ends_is_not_ready_and_what_it_owes_is_lost():
+    async def run() -> None:
+        async with pool_of(None) as mesh:
+            [replica] = mesh.replicas
+            receiving = asyncio.create_task(asyncio.to_thread(replica.receive, replica.send(CALL), 20))
+            await asyncio.sleep(0.05)
+            await mesh.servers[0].drain(0)
+            with pytest.raises(LinkLostError, match="went away before it answered"):
+                await receiving
+            assert not mesh.pool.ready(0)
+
+    asyncio.run(run())
+
+
+def test_a_replica_that_owes_an_answer_retires_after_it():
+    async def run() -> None:
+        async with pool_of(FailureCode.BUSY) as mesh:
+            [replica] = mesh.replicas
+            assert replica.hold()
+            mesh.discovery.say()
+            await until(lambda: not mesh.pool.ready(0))
+            assert replica.state is ReplicaState.RETIRED
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(fail_call, replica)
+            assert list(mesh.pool.replicas) == [replica]
+            replica.release()
+            await until(lambda: not mesh.pool.replicas)
+
+    asyncio.run(run())
+
+
+def test_the_end_of_a_pool_wakes_those_who_wait():
+    async def run() -> None:
+        pool = ReplicaPool(StaticDiscovery(frozenset()), "model")
+        following = asyncio.create_task(pool.run())
+        waiting = asyncio.create_task(asyncio.to_thread(pool.roster.wait_for, 0, 20))
+        await asyncio.sleep(0.05)
+        following.cancel()
+        async with asyncio.timeout(5):
+            assert not await waiting
 
     asyncio.run(run())

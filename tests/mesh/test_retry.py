@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 
 from expertmesh.errors import ComputeError
-from expertmesh.mesh.replica import ReplicaLostError
+from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.retry import MAX_RETRY_SECONDS, RETRYABLE, check_retryable, retry_pauses
 from expertmesh.wire.failures import CallFailure, FailureCode
 
@@ -25,5 +25,5 @@ def test_only_failures_that_pass_by_themselves_are_returned(code: FailureCode):
 
 
 def test_a_lost_connection_passes():
-    lost = ReplicaLostError("gone")
+    lost = LinkLostError("gone")
     assert check_retryable(lost, 0, "host:1") is lost

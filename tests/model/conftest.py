@@ -1,6 +1,5 @@
 """A decoder with its cache and local experts, driven step by step without an engine."""
 
-import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ class Rig:
 
     def step(self, new: dict[int, Sequence[int]]) -> torch.Tensor:
         """Feed the new tokens of each sequence; returns the logits of all of them, row by row."""
-        return asyncio.run(self.decoder.forward(self._batch(new), self.cache, self.experts))
+        return self.decoder.forward(self._batch(new), self.cache, self.experts)
 
     def _batch(self, new: dict[int, Sequence[int]]) -> StepBatch:
         positions, slots = [], []

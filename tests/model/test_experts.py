@@ -1,12 +1,10 @@
-import asyncio
-
 import pytest
 import torch
 
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights
-from expertmesh.model.experts import LayerCall, LocalExperts
+from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
 
 WIDTH = 8
 
@@ -21,7 +19,7 @@ def run(weights: list[ExpertWeights], topk_ids: torch.Tensor) -> torch.Tensor:
     layer = ReferenceBackend(torch.device("cpu")).experts(weights)
     hidden = torch.ones(len(topk_ids), WIDTH)
     local = LocalExperts([layer, layer], len(weights))
-    return asyncio.run(local(LayerCall(1, hidden, topk_ids, torch.full(topk_ids.shape, 0.5))))
+    return run_experts(local, LayerCall(1, hidden, topk_ids, torch.full(topk_ids.shape, 0.5)))
 
 
 def test_values_that_are_not_finite_name_layer_and_experts():

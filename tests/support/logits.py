@@ -1,6 +1,5 @@
 """The logits of a checkpoint on whole sequences, as a gateway with local experts computes them."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,4 +23,4 @@ def logits_of(directory: Path, sequences: Sequence[tuple[int, ...]]) -> torch.Te
     batch = replace(batch, sample_rows=torch.arange(len(batch.token_ids)))
     cache = KVCache(config, len(batch.query_lens), max(batch.query_lens), torch.float32, backend.device)
     decoder = Decoder.load(config, checkpoint, backend, torch.float32)
-    return asyncio.run(decoder.forward(batch, cache, LocalExperts.load(config, checkpoint, backend)))
+    return decoder.forward(batch, cache, LocalExperts.load(config, checkpoint, backend))

@@ -3,7 +3,6 @@
 Knows callers and token streams and why these end; neither steps nor text, nor how messages travel.
 """
 
-import asyncio
 from typing import Protocol
 
 from expertmesh.engine.messages import TokenDelta
@@ -29,7 +28,10 @@ Ticket = tuple[Caller, int]
 
 
 class Door:
-    """Callers enter and leave; the loop asks who waits, hands tokens out, and flushes them after each step."""
+    """Callers enter and leave; the loop asks who waits, hands tokens out, and flushes them after each step.
+
+    All of it happens in the engine's thread.
+    """
 
     def __init__(self, scheduler: Scheduler, limits: Limits, observer: EngineObserver) -> None:
         self._scheduler = scheduler
@@ -38,7 +40,6 @@ class Door:
         self._tickets: dict[Sequence, Ticket] = {}
         self._sequences: dict[Ticket, Sequence] = {}
         self._deltas: dict[Caller, list[tuple[int, TokenDelta]]] = {}
-        self._has_work = asyncio.Event()
 
     def enter(
         self,
@@ -59,7 +60,6 @@ class Door:
         self._tickets[sequence] = (caller, request_id)
         self._sequences[caller, request_id] = sequence
         self._observer.arrived(sequence)
-        self._has_work.set()
 
     def refuse(self, caller: Caller, request_id: int, error: ExpertmeshError) -> None:
         """Tell a caller that its request cannot be taken in."""
@@ -76,14 +76,6 @@ class Door:
         for sequence in [sequence for (owner, _), sequence in self._sequences.items() if owner is caller]:
             self.end(sequence, Interruption.CANCELLED)
         self._deltas.pop(caller, None)
-
-    async def wait_for_work(self) -> None:
-        """Return once any sequence is waiting or running."""
-        await self._has_work.wait()
-
-    def is_awaited(self, sequence: Sequence) -> bool:
-        """Tell whether anybody still waits for tokens of ``sequence``."""
-        return sequence in self._tickets
 
     def hand_out(self, sequence: Sequence, delta: TokenDelta) -> None:
         """Lay a token out for whoever waits for it."""
@@ -103,16 +95,14 @@ class Door:
             del self._sequences[ticket]
             self._scheduler.remove(sequence)
             self._observer.finished(sequence, outcome)
-        if not self._scheduler.has_work:
-            self._has_work.clear()
 
     def fail(self, sequence: Sequence, error: ExpertmeshError) -> None:
         """End a sequence with an error, if anybody still waits for it."""
         if ticket := self._tickets.get(sequence):
             self.flush()  # its last tokens come before
+            self.end(sequence, Interruption.FAILED)
             caller, request_id = ticket
             caller.refuse(request_id, error)
-            self.end(sequence, Interruption.FAILED)
 
     def _make(self, request: Request, constraint: Constraint | None, past_ids: tuple[int, ...]) -> Sequence:
         sampling = request.sampling

@@ -1,11 +1,14 @@
-"""The loop of the engine: schedule, run, hand out, as long as there is work. Knows steps, not who waits for tokens."""
+"""The loop of the engine: schedule, run, hand out, as long as there is work. Knows steps, not who waits for tokens.
 
-import asyncio
+It runs in one thread and blocks: what others want of it comes through an inbox, between steps.
+"""
+
 import logging
 import time
 from itertools import zip_longest
 
 from expertmesh.engine.door import Door
+from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
 from expertmesh.engine.request import FinishReason, Route, Sequence
@@ -27,6 +30,7 @@ class Engine:
         runner: ModelRunner,
         scheduler: Scheduler,
         door: Door,
+        inbox: Inbox,
         eos_ids: frozenset[int],
         observer: EngineObserver = NullObserver(),
         tracer: Tracer = NullTracer(),
@@ -34,34 +38,36 @@ class Engine:
         self._runner = runner
         self._scheduler = scheduler
         self._door = door
+        self._inbox = inbox
         self._eos_ids = eos_ids
         self._observer = observer
         self._tracer = tracer
 
-    async def run(self) -> None:
-        """Run steps until cancelled. A step that fails ends the requests in it; the others go on."""
-        while True:
-            await self._door.wait_for_work()
-            started = time.perf_counter()
-            chunks = self._scheduler.schedule()
-            try:
-                with trace_step(self._tracer, chunks) as step:
-                    outputs = await self._runner.run(chunks, step)
-                self._postprocess(chunks, outputs)
-                self._door.flush()
-                self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
-            except ExpertmeshError as error:
-                self._fail(chunks, error)
-            except Exception as error:
-                _log.exception("a step failed")
-                self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
-            # Steps on local experts never wait for anything: let requests come in between.
-            await asyncio.sleep(0)
+    def run(self) -> None:
+        """Do what the inbox holds and run steps, until it is closed."""
+        while self._inbox.do_all(waits=not self._scheduler.has_work):
+            if self._scheduler.has_work:
+                self._step()
+
+    def _step(self) -> None:
+        """Run a step. One that fails ends the requests in it; the others go on."""
+        started = time.perf_counter()
+        chunks = self._scheduler.schedule()
+        try:
+            with trace_step(self._tracer, chunks) as step:
+                outputs = self._runner.run(chunks, step)
+            self._postprocess(chunks, outputs)
+            # Before the tokens leave: who has them may ask what was counted.
+            self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
+            self._door.flush()
+        except ExpertmeshError as error:
+            self._fail(chunks, error)
+        except Exception as error:
+            _log.exception("a step failed")
+            self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
 
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
         for chunk, output in zip(chunks, outputs, strict=True):
-            if not self._door.is_awaited(chunk.sequence):
-                continue  # its client left during the step
             try:
                 self._take(chunk, output)
             except ExpertmeshError as error:  # of its own constraint: nobody else's concern
@@ -112,6 +118,8 @@ class Engine:
         return None
 
     def _fail(self, chunks: list[Chunk], error: ExpertmeshError) -> None:
+        if self._inbox.is_closed:
+            return  # the end of this engine is no failure of the requests: another may go on with them
         for chunk in chunks:
             self._door.fail(chunk.sequence, error)
 

@@ -42,7 +42,7 @@ class SchedulerObserver(Protocol):
 
 
 class EngineObserver(SchedulerObserver, Protocol):
-    """Told what happens, in the event loop and in the middle of a step: answer in microseconds and never raise."""
+    """Told what happens, in the engine's thread and in the middle of a step: answer in microseconds and never raise."""
 
     def arrived(self, sequence: Sequence) -> None:
         """Note a sequence that was taken into the queue."""

@@ -3,7 +3,7 @@
 import torch
 
 from expertmesh.engine.request import Route
-from expertmesh.model.experts import Experts, LayerCall
+from expertmesh.model.experts import Experts, LayerCall, Pending
 
 
 class RecordedExperts:
@@ -14,10 +14,10 @@ class RecordedExperts:
         self._rows = rows
         self._layers: list[torch.Tensor] = []
 
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Run the experts, and note what was chosen."""
+    def begin(self, call: LayerCall) -> Pending:
+        """Ask the experts, and note what was chosen."""
         self._layers.append(call.topk_ids[self._rows])  # [S', A]
-        return await self._experts(call)
+        return self._experts.begin(call)
 
     def routes(self) -> list[Route]:
         """Return the experts of each noted row [S']."""

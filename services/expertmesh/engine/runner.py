@@ -3,12 +3,10 @@
 Alphabet: S' rows whose logits are wanted, V vocabulary, L layers, A experts chosen per row.
 """
 
-import asyncio
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TypeVar
 
 import torch
 
@@ -18,16 +16,13 @@ from expertmesh.engine.routes import RecordedExperts
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.engine.step_spans import TracedExperts
-from expertmesh.model.batch import StepBatch
-from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import Choice
+from expertmesh.model.turns import Part, in_turns
 from expertmesh.tracing.tracer import NullTracer, Tracer
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class ChunkOutput:
 class ModelRunner:
     """Runs the decoder over chunks and samples for every sequence whose last chunk it was.
 
-    ``num_micro_batches`` parts of a step run interleaved: while one awaits its experts, another attends.
+    ``num_micro_batches`` parts of a step take turns: while the experts of one are asked, another attends.
     """
 
     def __init__(
@@ -57,7 +52,6 @@ class ModelRunner:
         device: torch.device,
         eos_ids: frozenset[int],
         num_micro_batches: int = 1,
-        compute: Compute = compute_inline,
         tracer: Tracer = NullTracer(),
     ) -> None:
         self._decoder = decoder
@@ -66,31 +60,25 @@ class ModelRunner:
         self._device = device
         self._eos_ids = tuple(sorted(eos_ids))
         self._num_micro_batches = num_micro_batches
-        self._compute = compute
         self._tracer = tracer
 
-    async def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
+    def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
         """Compute ``chunks`` and return what came of each; ``traceparent`` names the span of the step, if any."""
         experts = TracedExperts(self._experts, self._tracer, traceparent) if traceparent else self._experts
         wants_routes = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
-        # Before anything is awaited: a sequence that is cancelled during the step takes its block table along.
-        batches = [build_batch(part, self._cache.block_size, self._device) for part in parts]
-        # All parts are awaited even if one fails: none may write to the KV cache once its blocks are given away.
-        ends = await asyncio.gather(
-            *(self._forward(batch, experts, wants_routes) for batch in batches), return_exceptions=True
-        )
-        computed = [_result(end) for end in ends]
+        computed = in_turns([self._part(part, experts, wants_routes) for part in parts])
         logits = torch.cat([logits for logits, _ in computed])  # [S', V]
         routes = list(chain.from_iterable(routes for _, routes in computed))
-        return await self._compute(len(logits), self._conclude, chunks, logits, routes)
+        return self._conclude(chunks, logits, routes)
 
-    async def _forward(
-        self, batch: StepBatch, experts: Experts, wants_routes: bool
-    ) -> tuple[torch.Tensor, list[Route]]:
+    def _part(
+        self, chunks: Seq[Chunk], experts: Experts, wants_routes: bool
+    ) -> "Part[tuple[torch.Tensor, list[Route]]]":
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
+        batch = build_batch(chunks, self._cache.block_size, self._device)
         recorded = RecordedExperts(experts, batch.sample_rows) if wants_routes else None
-        logits = await self._decoder.forward(batch, self._cache, recorded or experts, self._compute)
+        logits = yield from self._decoder.part(batch, self._cache, recorded or experts)
         return logits, recorded.routes() if recorded else []
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:
@@ -134,12 +122,6 @@ class ModelRunner:
                 banned_ids=(*self._eos_ids, *request.sampling.stop_ids) if is_short else (),
                 allowed=sequence.constraint.allowed() if sequence.constraint else None,
             )
-
-
-def _result(end: R | BaseException) -> R:
-    if isinstance(end, BaseException):
-        raise end
-    return end
 
 
 def _accept(draft: Seq[int], choices: Seq[Choice]) -> tuple[Choice, ...]:

@@ -7,13 +7,13 @@ request in it; every other sampled request gets a span for the step too, with a 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from expertmesh.engine.scheduler import Chunk
-from expertmesh.model.experts import Experts, LayerCall
-from expertmesh.tracing.tracer import Tracer, ending
+from expertmesh.model.experts import Experts, LayerCall, Pending
+from expertmesh.tracing.tracer import Span, Tracer, UnwantedError, ending
 
 
 def trace_step(tracer: Tracer, chunks: Seq[Chunk]) -> AbstractContextManager[str]:
@@ -46,8 +46,30 @@ class TracedExperts:
         self._tracer = tracer
         self._step = step
 
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Run the experts within a span."""
+    def begin(self, call: LayerCall) -> "TracedCall":
+        """Ask the experts within a span."""
         attributes = {"expertmesh.layer": call.layer, "expertmesh.num_rows": len(call.hidden)}
-        with ending(self._tracer.start("layer dispatch", call.traceparent or self._step, attributes)) as span:
-            return await self._experts(replace(call, traceparent=span.traceparent))
+        span = self._tracer.start("layer dispatch", call.traceparent or self._step, attributes)
+        try:
+            return TracedCall(self._experts.begin(replace(call, traceparent=span.traceparent)), span)
+        except BaseException as error:
+            span.end(error)
+            raise
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """Rows on their way, and the span that ends when they are back."""
+
+    pending: Pending
+    span: Span
+
+    def finish(self) -> torch.Tensor:
+        """Wait for the rows."""
+        with ending(self.span):
+            return self.pending.finish()
+
+    def abandon(self) -> None:
+        """Want them no more, which the span says."""
+        self.pending.abandon()
+        self.span.end(UnwantedError("another part of the step failed"))

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.door import Door
+from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.loop import Engine
 from expertmesh.engine.request import Constraint, Limits
 from expertmesh.engine.runner import ModelRunner
@@ -19,7 +20,6 @@ from expertmesh.mesh.counted_experts import CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.compute import ComputeThread
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.text.constraint import GrammarCompiler
@@ -30,21 +30,23 @@ from expertmesh.wire.model_info import ModelInfo
 
 @dataclass(frozen=True)
 class Core:
-    """A model that generates for those at ``door`` once ``engine`` runs (and ``state.pool``, where there is one)."""
+    """A model that generates for those at ``door`` once ``engine`` runs (and ``state.pool``, where there is one).
+
+    What is wanted of the door goes through the engine's ``inbox``.
+    """
 
     engine: Engine
     door: Door
+    inbox: Inbox
     compile_grammar: Compile
     info: ModelInfo
     state: GatewayState
-    compute: ComputeThread
 
 
 def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
     """Put the parts together; ConfigError when the KV cache does not fit."""
     plan = _plan_cache(config, model)
     state = _make_state(config, model, plan)
-    compute = ComputeThread()
     runner = ModelRunner(
         model.decoder,
         KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device),
@@ -52,12 +54,12 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
         model.backend.device,
         model.eos_ids,
         config.num_micro_batches,
-        compute,
         tracer,
     )
     door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
-    engine = Engine(runner, state.scheduler, door, model.eos_ids, state.stats, tracer)
-    return Core(engine, door, _make_compile(model), _describe(model, plan), state, compute)
+    inbox = Inbox()
+    engine = Engine(runner, state.scheduler, door, inbox, model.eos_ids, state.stats, tracer)
+    return Core(engine, door, inbox, _make_compile(model), _describe(model, plan), state)
 
 
 def _make_compile(model: LoadedModel) -> Compile:
@@ -86,7 +88,7 @@ def _make_state(config: GatewayConfig, model: LoadedModel, plan: CachePlan) -> G
 
 def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer) -> Experts:
     if state.pool is not None:
-        return RemoteExperts(state.pool, config.dispatch, state.expert_load, tracer=tracer)
+        return RemoteExperts(state.pool.roster, config.dispatch, state.expert_load, tracer=tracer)
     assert model.local_experts is not None
     return CountedExperts(model.local_experts, state.expert_load)
 

@@ -1,6 +1,7 @@
 """The engine process from start to end: load, connect to the experts, compute for those at the door.
 
-Knows the order of things, not how each is done; serves no client.
+Knows the order of things, not how each is done; serves no client. Steps are computed in a thread that blocks; this one
+has the event loop, which hears API processes and follows the replicas.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from functools import partial
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.assembly import Core, assemble
-from expertmesh.gateway.background import background, first_of
+from expertmesh.gateway.background import background, first_of, thread
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import LoadedModel, load_model
@@ -24,10 +25,10 @@ from expertmesh.tracing.tracer import NullTracer, Tracer
 
 @dataclass(frozen=True)
 class RunningEngine:
-    """An engine at work, and the tasks that it does it in, which end only when something is wrong."""
+    """An engine at work, and what ends only when something is wrong: its thread, and the task of the replicas."""
 
     core: Core
-    tasks: tuple[asyncio.Task[None], ...]
+    tasks: tuple[asyncio.Future[None], ...]
 
 
 @asynccontextmanager
@@ -37,13 +38,17 @@ async def computing(
     """Compute inside the ``async with`` for those who come to ``host``; ConfigError when the KV cache does not fit."""
     core = assemble(config, model, tracer)
     pool = core.state.pool
-    async with background(core.engine.run(), *([pool.run()] if pool else [])) as tasks:
-        host.open(core.info, core.door, core.compile_grammar, partial(take_snapshot, core.state))
+    async with (
+        thread(core.engine.run, core.inbox.close, "engine") as computing,
+        background(*([pool.run()] if pool else [])) as tasks,
+    ):
+        host.open(core.info, core.door, core.inbox, core.compile_grammar, partial(take_snapshot, core.state))
         async with background(_announce(host, core)):
             try:
-                yield RunningEngine(core, tasks)
+                yield RunningEngine(core, (computing, *tasks))
             finally:
-                core.compute.close()
+                # First of all: that its replicas go is then no failure of the requests.
+                core.inbox.close()
 
 
 async def _announce(host: EngineHost, core: Core) -> None:

@@ -1,9 +1,11 @@
 """Experts of this process, counted like those of others. Knows neither replicas nor the wire."""
 
+from dataclasses import dataclass
+
 import torch
 
-from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.model.experts import Experts, LayerCall
+from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
+from expertmesh.model.experts import Experts, LayerCall, Pending
 
 
 class CountedExperts:
@@ -13,8 +15,26 @@ class CountedExperts:
         self._experts = experts
         self._load = load
 
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Run the experts and count their rows."""
-        with self._load.step(call.layer, call.topk_ids.cpu().numpy()) as step:
-            step.sent(step.experts)
-            return await self._experts(call)
+    def begin(self, call: LayerCall) -> "CountedCall":
+        """Ask the experts and count their rows."""
+        load = self._load.step(call.layer, call.topk_ids.cpu().numpy())
+        load.sent(load.experts)
+        return CountedCall(self._experts.begin(call), load)
+
+
+@dataclass(frozen=True)
+class CountedCall:
+    """Rows that are owed until they are back or wanted no more."""
+
+    pending: Pending
+    load: StepLoad
+
+    def finish(self) -> torch.Tensor:
+        """Wait for the rows."""
+        with self.load:
+            return self.pending.finish()
+
+    def abandon(self) -> None:
+        """Want them no more."""
+        with self.load:
+            self.pending.abandon()

@@ -1,4 +1,4 @@
-"""What a way to a replica must do, whatever it runs over. Knows calls, not how they travel."""
+"""A way to one replica, as the thread of the steps sees it. Knows calls, neither transports nor who picks replicas."""
 
 from typing import Protocol
 
@@ -32,5 +32,5 @@ class Link(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the connection up; answers that have not been received are lost."""
+        """Hang up, in any thread; whoever waits for an answer hears LinkLostError."""
         ...

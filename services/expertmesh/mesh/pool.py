@@ -1,33 +1,36 @@
-"""The replicas that exist now and who hosts which expert. Knows endpoints and readiness, not tokens."""
+"""The replicas that exist now, each kept connected. Knows endpoints and the event loop that connects, not calls."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
-from expertmesh.discovery.picker import leave_out_ejected
+from expertmesh.mesh.connection import ReplicaConnection
 from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.roster import Roster
 
 
 class ReplicaPool:
     """Keeps one connected ``Replica`` per endpoint that discovery calls eligible, while ``run`` runs.
 
-    A replica whose endpoint is eligible no more gets no new calls, finishes those it has, and is dropped.
+    Who can be called is on the ``roster``, for the thread that calls. A replica whose endpoint is eligible no more gets
+    no new calls, finishes those it has, and is dropped.
     """
 
     def __init__(self, discovery: Discovery, fingerprint: str) -> None:
+        self.roster = Roster()
         self._discovery = discovery
         self._fingerprint = fingerprint
-        self._active: dict[str, Replica] = {}
+        self._active: dict[str, ReplicaConnection] = {}
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        self._ready: dict[int, Sequence[Replica]] = {}
         self._changed = asyncio.Event()
         self._return: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def replicas(self) -> Sequence[Replica]:
         """Every known replica, ready or not, ordered by endpoint."""
-        return sorted(self._tasks, key=lambda replica: replica.endpoint)
+        return self.roster.replicas
 
     @property
     def discovery_age_seconds(self) -> float:
@@ -36,7 +39,7 @@ class ReplicaPool:
 
     def ready(self, expert: int) -> Sequence[Replica]:
         """Replicas that host ``expert`` and are to be called now: not an ejected one where there is another."""
-        return self._ready.get(expert, [])
+        return self.roster.ready(expert)
 
     def missing(self, num_experts: int) -> list[int]:
         """Experts below ``num_experts`` that no ready replica hosts."""
@@ -49,6 +52,7 @@ class ReplicaPool:
 
     async def run(self) -> None:
         """Follow discovery until cancelled, then drop every connection."""
+        self._loop = asyncio.get_running_loop()
         try:
             async for endpoints in self._discovery.watch():
                 self._reconcile(endpoints)
@@ -63,13 +67,21 @@ class ReplicaPool:
             self._active.pop(endpoint).retire()
 
     def _start(self, endpoint: str) -> None:
-        replica = Replica(endpoint, self._fingerprint, self._announce)
-        task = asyncio.create_task(replica.run(), name=f"replica {endpoint}")
-        self._active[endpoint] = replica
-        self._tasks[replica] = task
-        task.add_done_callback(lambda _: self._tasks.pop(replica, None))
+        replica = Replica(endpoint, self._announce)
+        connection = self._active[endpoint] = ReplicaConnection(replica, self._fingerprint)
+        task = self._tasks[replica] = asyncio.create_task(connection.run(), name=f"replica {endpoint}")
+        task.add_done_callback(lambda _: self._drop(replica))
+        self._know()
+
+    def _drop(self, replica: Replica) -> None:
+        self._tasks.pop(replica, None)
+        self._know()
+
+    def _know(self) -> None:
+        self.roster.know(sorted(self._tasks, key=lambda replica: replica.endpoint))
 
     async def _close(self) -> None:
+        self.roster.close()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -78,14 +90,13 @@ class ReplicaPool:
             self._return.cancel()
 
     def _announce(self) -> None:
-        """Work out again who can be called; called when a replica changes and when an ejection ends."""
-        now = time.monotonic()
-        hosts: dict[int, list[Replica]] = {}
-        for replica in self._tasks:
-            for expert in replica.experts if replica.is_ready else ():
-                hosts.setdefault(expert, []).append(replica)
-        self._ready = {expert: leave_out_ejected(replicas, now) for expert, replicas in hosts.items()}
-        self._announce_return(now)
+        """Tell both threads that somebody can be called, or not any more; called in either."""
+        self.roster.update()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._take_note)
+
+    def _take_note(self) -> None:
+        self._announce_return(time.monotonic())
         # Waiters hold the old event; a new one serves the next change.
         self._changed.set()
         self._changed = asyncio.Event()
@@ -94,5 +105,5 @@ class ReplicaPool:
         """Announce again when the next ejection ends."""
         if self._return:
             self._return.cancel()
-        ends = [replica.health.ejected_until - now for replica in self._tasks if replica.health.is_ejected(now)]
+        ends = [replica.health.ejected_until - now for replica in self.replicas if replica.health.is_ejected(now)]
         self._return = asyncio.get_running_loop().call_later(min(ends), self._announce) if ends else None

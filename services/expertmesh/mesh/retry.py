@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from expertmesh.errors import ComputeError, ExpertmeshError
-from expertmesh.mesh.replica import ReplicaLostError
+from expertmesh.mesh.link import LinkLostError
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 # Reasons for which the same call is worth sending again, to another replica where there is one.
@@ -20,7 +20,7 @@ def retry_pauses() -> Iterator[float]:
         pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
-def check_retryable(error: ReplicaLostError | CallFailure, layer: int, endpoint: str) -> ExpertmeshError:
+def check_retryable(error: LinkLostError | CallFailure, layer: int, endpoint: str) -> ExpertmeshError:
     """Return an error that may pass; raise ComputeError for one that will not."""
     if isinstance(error, CallFailure) and error.code not in RETRYABLE:
         raise ComputeError(f"layer {layer} on {endpoint}: {error}") from error

@@ -1,4 +1,4 @@
-"""The decoder: token ids in, logits out, experts awaited in between. Knows layers, not where experts run.
+"""The decoder: token ids in, logits out, experts asked in between. Knows layers, not where experts run.
 
 Alphabet: T tokens of the step, S' rows whose logits are wanted, D hidden width, V vocabulary.
 """
@@ -18,12 +18,12 @@ from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.weights import DenseWeight
 from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.compute import Compute, compute_inline
 from expertmesh.model.experts import Experts, LayerCall
 from expertmesh.model.gate import Gate, load_gate
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.norm import RMSNorm
 from expertmesh.model.rope import RotaryEmbedding
+from expertmesh.model.turns import Part, in_turns
 from expertmesh.model.weight_loader import WeightLoader, WeightSource
 
 
@@ -77,19 +77,27 @@ class Decoder:
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
         return cls(config, table, layers, loader.norm(ends["final_norm"]), backend.linear(head), rotary)
 
-    async def forward(
-        self, batch: StepBatch, cache: KVCache, experts: Experts, compute: Compute = compute_inline
-    ) -> torch.Tensor:
+    def forward(self, batch: StepBatch, cache: KVCache, experts: Experts) -> torch.Tensor:
         """Run one step; returns the logits [S', V] float32 of ``batch.sample_rows``.
 
         Raises ComputeError when a logit is not finite, and whatever ``experts`` raises.
         """
-        num_rows = len(batch.token_ids)
+        [logits] = in_turns([self.part(batch, cache, experts)])
+        return logits
+
+    def part(self, batch: StepBatch, cache: KVCache, experts: Experts) -> "Part[torch.Tensor]":
+        """Do what ``forward`` does, with a pause while the experts of each layer are asked."""
         hidden, plan = self._embed(batch, cache)  # [T, D]
         for index, layer in enumerate(self._layers):
-            hidden, call = await compute(num_rows, self._attend_and_choose, index, layer, hidden, plan, cache)
-            hidden = hidden + (await experts(call)).to(hidden.dtype)
-        return await compute(len(batch.sample_rows), self._logits, hidden[batch.sample_rows])
+            hidden, call = self._attend_and_choose(index, layer, hidden, plan, cache)
+            pending = experts.begin(call)
+            try:
+                yield
+            except GeneratorExit:
+                pending.abandon()
+                raise
+            hidden = hidden + pending.finish().to(hidden.dtype)
+        return self._logits(hidden[batch.sample_rows])
 
     @torch.inference_mode()
     def _embed(self, batch: StepBatch, cache: KVCache) -> tuple[torch.Tensor, AttentionPlan]:

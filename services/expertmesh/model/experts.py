@@ -3,7 +3,6 @@
 Alphabet: T rows, A experts chosen per row, D hidden width.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,12 +32,29 @@ class LayerCall:
     traceparent: str = ""
 
 
+class Pending(Protocol):
+    """A layer's rows on their way through its experts; one of its two methods is called, once."""
+
+    def finish(self) -> torch.Tensor:
+        """Wait, and return, for each row, the sum of weight x expert(row) [T, D] float32."""
+        ...
+
+    def abandon(self) -> None:
+        """Want no result any more."""
+        ...
+
+
 class Experts(Protocol):
     """Where the chosen experts of a layer are run: in this process or on expert servers."""
 
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Return, for each row, the sum of weight x expert(row) [T, D] float32."""
+    def begin(self, call: LayerCall) -> Pending:
+        """Send rows on their way and return; whatever there is to compute meanwhile can be."""
         ...
+
+
+def run_experts(experts: Experts, call: LayerCall) -> torch.Tensor:
+    """Run the chosen experts with nothing to do meanwhile; returns [T, D] float32."""
+    return experts.begin(call).finish()
 
 
 class LocalExperts:
@@ -63,15 +79,13 @@ class LocalExperts:
             report(layer + 1, config.num_layers)
         return cls(layers, config.num_experts)
 
-    async def __call__(self, call: LayerCall) -> torch.Tensor:
-        """Run the layer's experts in a thread, so that the event loop hears its clients meanwhile.
-
-        ComputeError when what they produce is not finite.
-        """
-        return await asyncio.to_thread(self._run, call)
+    def begin(self, call: LayerCall) -> "LocalCall":
+        """Note what to run: it is this thread that does it, in the end."""
+        return LocalCall(self, call)
 
     @torch.inference_mode()
-    def _run(self, call: LayerCall) -> torch.Tensor:
+    def run(self, call: LayerCall) -> torch.Tensor:
+        """Run the layer's experts [T, D]; ComputeError when what they produce is not finite."""
         ids, weights = call.topk_ids.cpu().numpy(), call.topk_weights.cpu().numpy()
         total = run_chosen(self._layers[call.layer], self._num_experts, call.hidden, ids, weights)
         if not is_finite(total):
@@ -79,3 +93,18 @@ class LocalExperts:
             experts = sorted(set(call.topk_ids[bad_rows].flatten().tolist()))
             raise ComputeError(f"layer {call.layer}, experts {experts}: values that are not finite")
         return total
+
+
+@dataclass(frozen=True)
+class LocalCall:
+    """Rows that will be computed when they are wanted."""
+
+    experts: LocalExperts
+    call: LayerCall
+
+    def finish(self) -> torch.Tensor:
+        """Compute; see ``LocalExperts.run``."""
+        return self.experts.run(self.call)
+
+    def abandon(self) -> None:
+        """Compute nothing."""

@@ -58,6 +58,10 @@ class Tracer(Protocol):
         ...
 
 
+class UnwantedError(Exception):
+    """What a span says of work that nobody wanted to the end; it is not raised."""
+
+
 @contextmanager
 def ending(span: Span) -> Iterator[Span]:
     """End ``span`` after the body, with its error if there is one."""

@@ -1,18 +1,26 @@
-"""The engine's end: API processes connect, learn how far the engine is, and put requests. Knows messages, not steps."""
+"""The engine's end: API processes connect, learn how far the engine is, and put requests. Knows messages, not steps.
+
+It runs in the event loop, the door in the engine's thread: requests get there by the inbox, and what the door says
+comes back encoded.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from expertmesh.engine.door import Door
+from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens, encode_error
 from expertmesh.engine.observer import OUTCOMES
 from expertmesh.engine.request import Constraint
 from expertmesh.errors import ExpertmeshError
-from expertmesh.gateway.link.connection import Connection
+from expertmesh.gateway.link.connection import Connection, encode_frame
 from expertmesh.gateway.link.messages import AskSnapshot, Broken, Loaded, Loading, Serving, SnapshotTaken, ToEngine
 from expertmesh.gateway.snapshot import Snapshot
 from expertmesh.wire.model_info import ModelInfo
@@ -22,6 +30,8 @@ _log = logging.getLogger(__name__)
 # Makes the constraint of an answer that has not begun from kind and source of a grammar; may take a second.
 Compile = Callable[[str, str], Constraint]
 NUM_KEPT_GRAMMARS = 64
+# A step may wait for an expert without replicas; what is asked of that expert must be known meanwhile.
+SNAPSHOT_SECONDS = 0.1
 
 
 class Grammars:
@@ -47,6 +57,7 @@ class ApiProcess:
 
     def __init__(self, connection: "Connection[ToEngine]") -> None:
         self._connection = connection
+        self._loop = asyncio.get_running_loop()
         # Numbers of requests whose grammar is being compiled.
         self.compiling: set[int] = set()
 
@@ -63,24 +74,56 @@ class ApiProcess:
         await self._connection.flush()
 
     def hand(self, deltas: list[tuple[int, TokenDelta]]) -> None:
-        """Send the tokens of a step."""
-        self._connection.send(Tokens(deltas))
+        """Send the tokens of a step; called in the engine's thread."""
+        self._tell_from_engine(Tokens(deltas))
 
     def refuse(self, request_id: int, error: ExpertmeshError) -> None:
-        """Say that a request ended with an error."""
-        self._connection.send(Failed(request_id, encode_error(error)))
+        """Say that a request ended with an error; called in the engine's thread."""
+        self._tell_from_engine(Failed(request_id, encode_error(error)))
+
+    def _tell_from_engine(self, message: msgspec.Struct) -> None:
+        self._loop.call_soon_threadsafe(self._connection.write, encode_frame(message))
+
+
+@dataclass(frozen=True)
+class OpenEngine:
+    """What requests are put to: a ``door``, by way of the ``inbox`` of its thread."""
+
+    door: Door
+    inbox: Inbox
+    grammars: Grammars
+    take_snapshot: Callable[[], Snapshot]
+
+    def enter(self, process: ApiProcess, message: Submit, constraint: Constraint | None) -> None:
+        """Put a request."""
+        self.inbox.put(partial(self.door.enter, process, message.id, message.request, constraint, message.past_ids))
+
+    def refuse(self, process: ApiProcess, request_id: int, error: ExpertmeshError) -> None:
+        """Count a request that cannot be put, and have its caller told."""
+        self.inbox.put(partial(self.door.refuse, process, request_id, error))
+
+    def leave(self, process: ApiProcess, message: Cancel) -> None:
+        """Want no more of a request."""
+        self.inbox.put(partial(self.door.leave, process, message.id, OUTCOMES[message.outcome]))
+
+    def leave_all(self, process: ApiProcess) -> None:
+        """End all that a process wanted which is gone."""
+        self.inbox.put(partial(self.door.leave_all, process))
+
+    def put_snapshot(self, taken: "asyncio.Future[Snapshot]") -> None:
+        """Have a snapshot taken between two steps."""
+        loop = taken.get_loop()
+        self.inbox.put(lambda: loop.call_soon_threadsafe(taken.set_result, self.take_snapshot()))
 
 
 class EngineHost:
-    """Listens for API processes from the first moment; has a ``door`` for them once the model is loaded."""
+    """Listens for API processes from the first moment; has an engine for them once the model is loaded."""
 
     def __init__(self) -> None:
         self._processes: set[ApiProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._status: list[msgspec.Struct] = []
-        self._door: Door | None = None
-        self._grammars: Grammars | None = None
-        self._take_snapshot: Callable[[], Snapshot] | None = None
+        self._engine: OpenEngine | None = None
 
     @asynccontextmanager
     async def listening(self, path: str) -> AsyncIterator[None]:
@@ -103,10 +146,15 @@ class EngineHost:
         self._say(Broken(encode_error(error)))
 
     def open(
-        self, model: ModelInfo, door: Door, compile_grammar: Compile, take_snapshot: Callable[[], Snapshot]
+        self,
+        model: ModelInfo,
+        door: Door,
+        inbox: Inbox,
+        compile_grammar: Compile,
+        take_snapshot: Callable[[], Snapshot],
     ) -> None:
         """Take requests from now on."""
-        self._door, self._grammars, self._take_snapshot = door, Grammars(compile_grammar), take_snapshot
+        self._engine = OpenEngine(door, inbox, Grammars(compile_grammar), take_snapshot)
         self._say(Loaded(model))
 
     def serving(self) -> None:
@@ -144,39 +192,46 @@ class EngineHost:
         finally:
             self._processes.discard(process)
             process.compiling.clear()
-            if self._door is not None:
-                self._door.leave_all(process)
+            if self._engine is not None:
+                self._engine.leave_all(process)
             await connection.close()
             self._tasks.discard(task)
 
     def _take(self, process: ApiProcess, message: ToEngine) -> None:
-        if isinstance(message, AskSnapshot):
-            if self._take_snapshot is not None:
-                process.tell(SnapshotTaken(self._take_snapshot()))
+        if self._engine is None:
+            if isinstance(message, Submit):
+                raise RuntimeError("a request came before the model was loaded")
+        elif isinstance(message, AskSnapshot):
+            self._start(_tell_snapshot(self._engine, process))
         elif isinstance(message, Cancel):
             process.compiling.discard(message.id)
-            if self._door is not None:
-                self._door.leave(process, message.id, OUTCOMES[message.outcome])
+            self._engine.leave(process, message)
         elif message.request.grammar is None:
-            self._enter(process, message, None)
+            self._engine.enter(process, message, None)
         else:
             process.compiling.add(message.id)
-            task = asyncio.create_task(self._compile_and_enter(process, message, *message.request.grammar))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(_compile_and_enter(self._engine, process, message, *message.request.grammar))
 
-    def _enter(self, process: ApiProcess, message: Submit, constraint: Constraint | None) -> None:
-        if self._door is None:
-            raise RuntimeError("a request came before the model was loaded")
-        self._door.enter(process, message.id, message.request, constraint, message.past_ids)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _compile_and_enter(self, process: ApiProcess, message: Submit, kind: str, source: str) -> None:
-        assert self._grammars is not None and self._door is not None
-        try:
-            constraint = await self._grammars.make_constraint(kind, source)
-        except ExpertmeshError as error:
-            self._door.refuse(process, message.id, error)
-            return
-        if message.id in process.compiling:
-            process.compiling.discard(message.id)
-            self._enter(process, message, constraint)
+
+async def _tell_snapshot(engine: OpenEngine, process: ApiProcess) -> None:
+    """Send what is counted once all that the process said before is done; or now, if a step takes its time."""
+    taken: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+    engine.put_snapshot(taken)
+    await asyncio.wait((taken,), timeout=SNAPSHOT_SECONDS)
+    process.tell(SnapshotTaken(taken.result() if taken.done() else engine.take_snapshot()))
+
+
+async def _compile_and_enter(engine: OpenEngine, process: ApiProcess, message: Submit, kind: str, source: str) -> None:
+    try:
+        constraint = await engine.grammars.make_constraint(kind, source)
+    except ExpertmeshError as error:
+        engine.refuse(process, message.id, error)
+        return
+    if message.id in process.compiling:
+        process.compiling.discard(message.id)
+        engine.enter(process, message, constraint)

@@ -1,0 +1,201 @@
+"""The calls of one layer step: sent to the replicas of the chosen experts, awaited, and sent again where they fail.
+
+Knows replicas and calls; call_rows.py knows the rows in them, retry.py which failures pass. Alphabet: T rows of the
+step, U rows of one call, D hidden width.
+"""
+
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from expertmesh.discovery.picker import pick_replica
+from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
+from expertmesh.mesh.call_rows import Partial, combine, select_rows
+from expertmesh.mesh.call_spans import send_traced
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.expert_load import StepLoad
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.replica import Replica, Ticket
+from expertmesh.mesh.retry import check_retryable, retry_pauses
+from expertmesh.mesh.roster import Roster
+from expertmesh.tracing.tracer import Tracer
+from expertmesh.wire.calls import ExpertCall, split_call
+from expertmesh.wire.failures import CallFailure
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """What all layer steps share."""
+
+    roster: Roster
+    config: DispatchConfig
+    rng: random.Random
+    tracer: Tracer
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one replica was sent: the ``rows`` [U] of the step that chose ``experts``, None = all of them, in order.
+
+    ``tickets`` are those of the calls still under way; ``failure`` is why not all could be sent.
+    """
+
+    replica: Replica
+    experts: tuple[int, ...]
+    rows: torch.Tensor | None
+    tickets: deque[Ticket]
+    failure: LinkLostError | None
+
+
+class LayerStep:
+    """Rows on their way through their experts, for the thread that sent them.
+
+    Replicas are held from the moment that they are picked until they have answered.
+    """
+
+    def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: StepLoad) -> None:
+        self._roster = dispatch.roster
+        self._config = dispatch.config
+        self._rng = dispatch.rng
+        self._tracer = dispatch.tracer
+        self._rows = rows
+        self._device = device
+        self._load = load
+        self._deadline = time.monotonic() + self._config.wait_seconds
+        self._pauses = retry_pauses()
+        self._avoid: set[Replica] = set()
+        self._held: set[Replica] = set()
+        self._attempts: deque[Attempt] = deque()
+        self._partials: list[Partial] = []
+
+    def start(self) -> None:
+        """Send every replica its rows; what fails at once is sent again by ``finish``."""
+        try:
+            self._ask(self._load.experts)
+        except BaseException:
+            self._end()
+            raise
+
+    def finish(self) -> torch.Tensor:
+        """Return, for each row, the sum of weight x expert(row) [T, D] float32.
+
+        A call that fails for a passing reason is sent again, to another replica if there is one; an expert without any
+        replica is waited for. Raises ExpertUnavailableError when that takes longer than the configuration allows, and
+        ComputeError when a kernel fails.
+        """
+        try:
+            while failure := self._receive_all():
+                self._pause(failure)
+                self._ask(self._missing())
+            return combine(self._partials, self._rows.hidden).to(self._device)
+        finally:
+            self._end()
+
+    def abandon(self) -> None:
+        """Wait for nothing any more."""
+        self._end()
+
+    def _ask(self, experts: Iterable[int]) -> None:
+        for replica, chosen in self._assign(experts).items():
+            self._attempts.append(self._send(replica, tuple(chosen)))
+
+    def _assign(self, experts: Iterable[int]) -> Mapping[Replica, list[int]]:
+        """Choose a replica for each expert, in their order, waiting for one where there is none."""
+        assignment: dict[Replica, list[int]] = {}
+        now = time.monotonic()
+        for expert in sorted(experts):
+            assignment.setdefault(self._pick(expert, now), []).append(expert)
+        return assignment
+
+    def _pick(self, expert: int, now: float) -> Replica:
+        """Choose and hold a replica; one that failed in this step is the last resort."""
+        while True:
+            ready = self._roster.ready(expert) or self._wait_for(expert)
+            candidates = [replica for replica in ready if replica not in self._avoid] if self._avoid else ready
+            replica = pick_replica(candidates or ready, now, self._rng)
+            if replica in self._held:
+                return replica
+            if replica.hold():  # if not, it has just retired
+                self._held.add(replica)
+                return replica
+
+    def _wait_for(self, expert: int) -> Sequence[Replica]:
+        ready = self._roster.wait_for(expert, max(0.0, self._deadline - time.monotonic()))
+        if not ready:
+            raise ExpertUnavailableError(
+                f"no replica hosts expert {expert}; waited {self._config.wait_seconds:g} s for one"
+            )
+        return ready
+
+    def _send(self, replica: Replica, experts: tuple[int, ...]) -> Attempt:
+        rows, call = select_rows(self._rows, experts)
+        tickets: deque[Ticket] = deque()
+        failure = None
+        try:
+            for part in split_call(call, self._config.max_message_bytes):
+                tickets.append(send_traced(self._tracer, replica, experts, part))
+        except LinkLostError as error:
+            failure = error
+        self._load.sent(experts, sum(ticket.num_bytes for ticket in tickets))
+        return Attempt(replica, experts, rows, tickets, failure)
+
+    def _receive_all(self) -> ExpertmeshError | None:
+        """Wait for all attempts, in the order of their experts; returns a failure that may pass."""
+        failure = None
+        while self._attempts:
+            attempt = self._attempts[0]
+            try:
+                self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
+            except (LinkLostError, CallFailure) as error:
+                failure = check_retryable(error, self._rows.layer, attempt.replica.endpoint)
+                self._load.failed(attempt.experts)
+                self._avoid.add(attempt.replica)
+            self._leave(self._attempts.popleft())
+        return failure
+
+    def _receive(self, attempt: Attempt) -> torch.Tensor:
+        """Return the partial rows [U, D] of an attempt."""
+        if attempt.failure:
+            raise attempt.failure
+        deadline = time.monotonic() + self._config.call_timeout_seconds
+        parts = []
+        while attempt.tickets:
+            ticket = attempt.tickets.popleft()
+            partial = attempt.replica.receive(ticket, max(0.0, deadline - time.monotonic())).partial
+            seconds = time.perf_counter() - ticket.sent
+            self._load.called(attempt.experts, seconds, ticket.num_rows, partial.nbytes)
+            parts.append(partial)
+        self._load.answered(attempt.experts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Forget what an attempt still waits for, and let its replica go."""
+        while attempt.tickets:
+            attempt.replica.forget(attempt.tickets.popleft())
+        self._held.discard(attempt.replica)
+        attempt.replica.release()
+
+    def _missing(self) -> set[int]:
+        """Experts that have not answered."""
+        return set(self._load.experts).difference(*(partial.experts for partial in self._partials))
+
+    def _pause(self, failure: ExpertmeshError) -> None:
+        pause = next(self._pauses)
+        if time.monotonic() + pause > self._deadline:
+            raise ExpertUnavailableError(
+                f"experts {sorted(self._missing())} of layer {self._rows.layer} did not answer within "
+                f"{self._config.wait_seconds:g} s; last failure: {failure}"
+            ) from failure
+        self._roster.pause(pause)
+
+    def _end(self) -> None:
+        while self._attempts:
+            self._leave(self._attempts.popleft())
+        for replica in self._held:
+            replica.release()
+        self._held.clear()
+        self._load.end()
