@@ -45,7 +45,7 @@ CASES: Cases = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}
 SMALL: Cases = {"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}
 ECHO = "/benchmark.Echo/Echo"
 
-# Does something and returns how many seconds it took.
+# Does something and returns how many seconds it took. A hop does in a thread of its own, as the engine: it blocks.
 Call = Callable[[], Awaitable[float]]
 
 
@@ -118,7 +118,6 @@ def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
         run_experts(remote, call)
         return time.perf_counter() - started
 
-    # In a thread of its own, as the engine's; the event loop here is the one beside it.
     return partial(asyncio.to_thread, hop)
 
 
@@ -128,12 +127,14 @@ def make_link_hop(link: Link, num_rows: int) -> Call:
     step = ExpertCall(0, torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16), ids, weights, 30.0)
     experts = tuple(range(NUM_EXPERTS))
 
-    async def hop() -> None:
+    def hop() -> float:
+        started = time.perf_counter()
         rows, call = select_rows(step, experts)
         link.send(0, call)
         combine([Partial(experts, rows, link.receive(0, 30.0).partial)], step.hidden)
+        return time.perf_counter() - started
 
-    return hop
+    return partial(asyncio.to_thread, hop)
 
 
 def make_echo(stream: "grpc.aio.StreamStreamCall[bytes, bytes]", num_rows: int) -> Call:

@@ -15,6 +15,8 @@ Answer = Callable[[ExpertCall], ExpertResult]
 class InProcessLink:
     """Remembers what it was sent; ``answer`` may raise whatever a server or a connection can fail with."""
 
+    transport = "nothing"
+
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.sent: list[ExpertCall] = []

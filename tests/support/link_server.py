@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from expertmesh.expert.process import ExpertServerConfig, RunningServer, running
+from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.process import RunningServer, running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.mesh.link import Link

@@ -27,8 +27,8 @@ class ExpertServerConfig:
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
     ``max_queue_rows`` what may wait. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are
-    rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP,
-    None for nowhere. Spans of calls that are traced go where ``trace`` says.
+    rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks
+    over HTTP, None for nowhere. Spans of calls that are traced go where ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)

@@ -81,7 +81,9 @@ def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
 def _make_state(config: GatewayConfig, model: LoadedModel, plan: CachePlan) -> GatewayState:
     stats = EngineStats()
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
-    pool = None if config.discovery is None else ReplicaPool(config.discovery, model.fingerprint)
+    pool = None
+    if config.discovery is not None:
+        pool = ReplicaPool(config.discovery, model.fingerprint, config.dispatch.transport)
     expert_load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
     return GatewayState(stats, expert_load, Scheduler(config.scheduler, blocks, stats), blocks, pool)
 

@@ -7,6 +7,7 @@ import logging
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,6 +44,8 @@ class DirectLink:
 
     def __init__(self, connection: socket.socket, endpoint: str, on_close: Callable[[], None] = lambda: None) -> None:
         connection.settimeout(None)
+        self.transport = "a Unix socket" if connection.family is socket.AF_UNIX else "TCP"
+        self._in_use = threading.Lock()  # so that no other thread closes a socket that is read
         self._connection = connection
         self._endpoint = endpoint
         self._on_close = on_close
@@ -62,24 +65,26 @@ class DirectLink:
     def send(self, call_id: int, call: ExpertCall) -> int:
         """See ``Link``; WireError for a call that no frame can hold."""
         frame = encode_call(call_id, call)
-        _check(self._lost)
-        self._owed[call_id] = (call.hidden.shape[0], call.hidden.shape[1])
-        self._wanted.add(call_id)
-        if self._unsent:
-            self._unsent += _copy(frame)
-            self._flush()
-        else:
-            self._transmit(frame)
+        with self._in_use:
+            _check(self._lost)
+            self._owed[call_id] = (call.hidden.shape[0], call.hidden.shape[1])
+            self._wanted.add(call_id)
+            if self._unsent:
+                self._unsent += _copy(frame)
+                self._flush()
+            else:
+                self._transmit(frame)
         return call.num_bytes
 
     def receive(self, call_id: int, timeout_seconds: float) -> ExpertResult:
         """See ``Link``."""
         deadline = time.monotonic() + timeout_seconds
-        while (outcome := self._arrived.pop(call_id, None)) is None:
-            if call_id not in self._wanted:
-                raise KeyError(f"call {call_id} was not sent, was answered before or is forgotten")
-            _check(self._ended)
-            self._read(deadline)
+        with self._in_use:
+            while (outcome := self._arrived.pop(call_id, None)) is None:
+                if call_id not in self._wanted:
+                    raise KeyError(f"call {call_id} was not sent, was answered before or is forgotten")
+                _check(self._ended)
+                self._read(deadline)
         self._wanted.discard(call_id)
         if isinstance(outcome, CallFailure):
             raise outcome
@@ -92,10 +97,12 @@ class DirectLink:
 
     def close(self) -> None:
         """See ``Link``."""
-        self._end("the link was closed")
-        if not self._is_closed:
-            self._is_closed = True
+        self.end()  # wakes who waits for an answer
+        with self._in_use:
+            self._end("the link was closed")
+            is_first, self._is_closed = not self._is_closed, True
             self._connection.close()
+        if is_first:
             self._on_close()
 
     def end(self) -> None:

@@ -1,8 +1,8 @@
-"""Bounds of what is sent to replicas. Knows settings, not who keeps to them."""
+"""How replicas are called and within which bounds. Knows settings, not who keeps to them."""
 
 from dataclasses import dataclass
 
-from expertmesh.settings.flags import LIMITS, Flag, setting
+from expertmesh.settings.flags import LIMITS, NETWORK, Flag, setting
 
 _WAIT = Flag(
     LIMITS,
@@ -11,15 +11,26 @@ _WAIT = Flag(
     min=0,
 )
 
+TRANSPORTS = ("auto", "grpc", "direct")
+_TRANSPORT = Flag(
+    NETWORK,
+    "TRANSPORT",
+    "How to reach expert servers: auto, grpc or direct. direct = a Unix socket on one host and TCP elsewhere; "
+    "auto = the Unix socket where there is one, else gRPC.",
+    words={transport: transport for transport in TRANSPORTS},
+)
+
 
 @dataclass(frozen=True)
 class DispatchConfig:
-    """How long an answer may take and how large a message may be.
+    """How replicas are reached, how long an answer may take and how large a message may be.
 
+    ``transport`` is one of ``TRANSPORTS``, see ``open_link``.
     ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
     waiting for a replica to come back included (0 = fail at the first failure).
     """
 
+    transport: str = setting("auto", _TRANSPORT)
     call_timeout_seconds: float = 30.0
     wait_seconds: float = setting(120.0, _WAIT)
     max_message_bytes: int = 1024 * 1024

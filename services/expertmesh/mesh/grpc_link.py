@@ -15,16 +15,24 @@ from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 
 class GrpcLink:
-    """See ``Link``. ``on_close`` is called once, when it is closed.
+    """See ``Link``. ``on_end`` is called once the stream ends, in any thread, ``on_close`` once, when it is closed.
 
     gRPC writes in a thread of its own and a second one reads, since its synchronous stream cannot be waited for with a
     timeout. Messages are decoded in the thread that uses the link.
     """
 
+    transport = "gRPC"
+
     def __init__(
-        self, channel: grpc.Channel, endpoint: str, fingerprint: str, on_close: Callable[[], None] = lambda: None
+        self,
+        channel: grpc.Channel,
+        endpoint: str,
+        fingerprint: str,
+        on_end: Callable[[], None] = lambda: None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._endpoint = endpoint
+        self._on_end = on_end
         self._on_close = on_close
         self._is_closed = False
         self._lost: LinkLostError | None = None
@@ -82,6 +90,7 @@ class GrpcLink:
             reason = _describe(error)
         self._unsent.put(None)  # ends the thread that writes
         self._received.put(LinkLostError(f"replica {self._endpoint}: {reason}"))
+        self._on_end()
 
     def _take(self, timeout_seconds: float) -> None:
         try:

@@ -11,7 +11,9 @@ class LinkLostError(ExpertmeshError):
 
 
 class Link(Protocol):
-    """A way to one replica, used by one thread; many calls may be under way."""
+    """A way to one replica, used by one thread; many calls may be under way. ``transport`` is its name in a log."""
+
+    transport: str
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         """Send a call and return at once; returns the bytes of its tensors.

@@ -3,12 +3,14 @@
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.mesh.direct_link import DirectLink
+from expertmesh.mesh.dispatch_config import TRANSPORTS
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import Link, LinkLostError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS
@@ -23,45 +25,54 @@ from expertmesh.wire.offers import LinkOffer, SocketKind, decode_offer, encode_k
 _log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_SECONDS = 5.0
-TRANSPORTS = ("auto", "grpc", "direct")
 
 
 class _UnreachableError(LinkLostError):
     """The server offers no socket, or one that cannot be reached from here."""
 
 
-def open_link(endpoint: str, info: ServerInfo, fingerprint: str, transport: str = "auto") -> Link:
+def open_link(
+    endpoint: str,
+    info: ServerInfo,
+    fingerprint: str,
+    transport: str = "auto",
+    on_end: Callable[[], None] = lambda: None,
+) -> Link:
     """Open a link to the server at ``endpoint`` (host:port), which said ``info``; blocks for some seconds at most.
 
     ``transport`` "direct" is a Unix socket on one host and TCP otherwise, "grpc" a Dispatch stream, and "auto" the
-    Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. LinkLostError when there
-    is no connection, FingerprintMismatchError when the server serves another model, ValueError for another transport.
+    Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. ``on_end`` is called in
+    any thread once the connection ends. LinkLostError when there is none, FingerprintMismatchError when the server
+    serves another model, ValueError for another transport.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"transport {transport!r} is unknown; one of {TRANSPORTS} would be right")
     if info.fingerprint != fingerprint:
-        raise FingerprintMismatchError(f"{endpoint} serves model {info.fingerprint}, this gateway serves {fingerprint}")
+        raise FingerprintMismatchError(
+            f"{endpoint} serves model {info.fingerprint}, this gateway serves {fingerprint}; "
+            "start both from the same checkpoint"
+        )
     channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
     try:
         _wait_until_connected(channel, endpoint)
-        return _open(channel, endpoint, fingerprint, transport)
+        return _open(channel, endpoint, fingerprint, transport, on_end)
     except BaseException:
         channel.close()
         raise
 
 
-def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str) -> Link:
+def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str, on_end: Callable[[], None]) -> Link:
     kinds = {"auto": [SocketKind.UNIX], "grpc": [], "direct": [SocketKind.UNIX, SocketKind.TCP]}[transport]
     reason = None
     for kind in kinds:
         try:
-            return _open_direct(channel, endpoint, fingerprint, kind)
+            return _open_direct(channel, endpoint, fingerprint, kind, on_end)
         except _UnreachableError as error:
             _log.debug("no %s socket to %s: %s", kind.name, endpoint, error)
             reason = error
     if transport == "direct":
         raise LinkLostError(f"no direct link to {endpoint}: {reason}")
-    return GrpcLink(channel, endpoint, fingerprint, channel.close)
+    return GrpcLink(channel, endpoint, fingerprint, on_end, channel.close)
 
 
 def _wait_until_connected(channel: grpc.Channel, endpoint: str) -> None:
@@ -71,7 +82,9 @@ def _wait_until_connected(channel: grpc.Channel, endpoint: str) -> None:
         raise LinkLostError(f"{endpoint} cannot be reached within {OPEN_TIMEOUT_SECONDS:g} s") from None
 
 
-def _open_direct(channel: grpc.Channel, endpoint: str, fingerprint: str, kind: SocketKind) -> DirectLink:
+def _open_direct(
+    channel: grpc.Channel, endpoint: str, fingerprint: str, kind: SocketKind, on_end: Callable[[], None]
+) -> DirectLink:
     stub = expert_pb2_grpc.ExpertServiceStub(channel)
     # Stays open for as long as the link, so it has no deadline; each end of either is the end of both.
     agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
@@ -86,8 +99,13 @@ def _open_direct(channel: grpc.Channel, endpoint: str, fingerprint: str, kind: S
         channel.close()
 
     link = DirectLink(connection, endpoint, close)
-    if not agreement.add_callback(link.end):
+
+    def end() -> None:
         link.end()
+        on_end()
+
+    if not agreement.add_callback(end):
+        end()
     return link
 
 

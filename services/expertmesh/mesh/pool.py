@@ -17,10 +17,11 @@ class ReplicaPool:
     no new calls, finishes those it has, and is dropped.
     """
 
-    def __init__(self, discovery: Discovery, fingerprint: str) -> None:
+    def __init__(self, discovery: Discovery, fingerprint: str, transport: str = "auto") -> None:
         self.roster = Roster()
         self._discovery = discovery
         self._fingerprint = fingerprint
+        self._transport = transport
         self._active: dict[str, ReplicaConnection] = {}
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -68,7 +69,7 @@ class ReplicaPool:
 
     def _start(self, endpoint: str) -> None:
         replica = Replica(endpoint, self._announce)
-        connection = self._active[endpoint] = ReplicaConnection(replica, self._fingerprint)
+        connection = self._active[endpoint] = ReplicaConnection(replica, self._fingerprint, self._transport)
         task = self._tasks[replica] = asyncio.create_task(connection.run(), name=f"replica {endpoint}")
         task.add_done_callback(lambda _: self._drop(replica))
         self._know()
