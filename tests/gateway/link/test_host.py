@@ -15,10 +15,10 @@ from expertmesh.engine.request import Constraint, Limits, Request
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.engine_supervisor import socket_directory
 from expertmesh.gateway.link.connection import Connection, connect
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.link.messages import AskSnapshot, FromEngine, Loaded, SnapshotTaken
+from expertmesh.gateway.process_keeper import socket_directory
 from expertmesh.gateway.state import GatewayState, take_snapshot
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.sampling import Choice, SamplingParams
