@@ -5,6 +5,7 @@ import torch
 from integration_mesh import QUARTERS, cache_bytes, run_mesh
 
 from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.mesh.dispatch_config import TRANSPORTS, DispatchConfig
 
 
 def generate_each(directory, prompts, num_tokens=48, **mesh_config) -> list[list[int]]:
@@ -38,6 +39,15 @@ def test_local_equals_remote(make_mixtral, prompts, isa, group_size):
     remote = generate_each(directory, prompts[:4], isa=isa, hosts=QUARTERS)
     assert local == remote
     assert all(len(ids) == 48 for ids in local)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 2])
+def test_every_transport_gives_the_same_ids(make_mixtral, prompts, num_micro_batches):
+    directory = make_mixtral(group_size=64).directory
+    local = generate_together(directory, prompts, hosts=None)
+    for transport in TRANSPORTS:
+        dispatch = DispatchConfig(transport=transport)
+        assert local == generate_together(directory, prompts, dispatch=dispatch, num_micro_batches=num_micro_batches)
 
 
 def test_bfloat16_activations_travel_unchanged(make_mixtral, prompts, isa):
