@@ -108,9 +108,8 @@ def test_the_socket_is_the_owners_alone_and_gone_once_it_is_used():
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert path.parent.stat().st_uid == os.getuid()
         connection, _ = greet(offer)
+        assert not path.parent.exists()
         connection.close()
-        assert not path.exists()
-    assert not path.parent.exists()
 
 
 def test_an_offer_that_nobody_takes_is_void(monkeypatch):

@@ -29,7 +29,8 @@ TOKEN_BYTES = 32
 class LinkHost:
     """Offers links to callers of ``executor`` and serves them; use it in ``with``, which ends them all.
 
-    Sockets are those of a directory that nobody else may enter, or ports of the host that ``listen`` (host:port) names.
+    Each has a Unix socket in a directory of its own, which nobody else may enter and which goes once it is used, or a
+    port of the host that ``listen`` (host:port) names.
     """
 
     def __init__(self, executor: Executor, listen: str, delay_seconds: float = 0.0) -> None:
@@ -37,7 +38,6 @@ class LinkHost:
         self._host = split_address(listen)[0]
         self._delay_seconds = delay_seconds
         self._links: set[OfferedLink] = set()
-        self._directory: Path | None = None
 
     def __enter__(self) -> "LinkHost":
         return self
@@ -47,8 +47,6 @@ class LinkHost:
             link.close()
         for link in list(self._links):
             link.join()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
     def open(self, kind: SocketKind, on_end: Callable[[], object]) -> "OfferedLink":
         """Offer a link; ``on_end`` is called in its thread when it has ended, or when nobody came for it.
@@ -77,20 +75,10 @@ class LinkHost:
             host = f"[{self._host}]" if ":" in self._host else self._host
             listener = bind(f"{host}:0")
             return listener, int(listener.getsockname()[1])
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            path = str(self._socket_directory() / secrets.token_hex(8))
-            listener.bind(path)
-            listener.listen()
+            return _listen_in(tempfile.mkdtemp(prefix="expertmesh-"))
         except OSError as error:  # such as a file system that is read-only
-            listener.close()
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
-        return listener, path
-
-    def _socket_directory(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="expertmesh-"))
-        return self._directory
 
     def _serve(self, connection: socket.socket) -> DirectLink:
         return DirectLink(connection, self._executor, self._delay_seconds)
@@ -177,5 +165,18 @@ class OfferedLink:
         finally:
             self._listener.close()
             if isinstance(self.offer.address, str):
-                Path(self.offer.address).unlink(missing_ok=True)
+                shutil.rmtree(Path(self.offer.address).parent, ignore_errors=True)
         return None
+
+
+def _listen_in(directory: str) -> tuple[socket.socket, str]:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path = str(Path(directory) / "link")
+    try:
+        listener.bind(path)
+        listener.listen()
+    except OSError:
+        listener.close()
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return listener, path
