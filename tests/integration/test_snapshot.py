@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
+from contextlib import AsyncExitStack
 
 import msgspec
-from integration_mesh import Mesh, run_mesh
+from integration_mesh import Mesh, run_mesh, start_expert
 
 from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
 from expertmesh.gateway.snapshot import Snapshot
@@ -27,7 +28,13 @@ def test_what_is_decoded_equals_what_was_taken_from_a_busy_mesh(make_mixtral, pr
     directory = make_mixtral().directory
 
     async def run() -> Snapshot:
-        async with run_mesh(directory, hosts=[(0, 1, 2, 3), (4, 5, 6, 7)], extra=["127.0.0.1:1"]) as mesh:
+        async with AsyncExitStack() as stack:
+            addresses = ["127.0.0.1:1"]
+            for experts in ((0, 1, 2, 3), (4, 5, 6, 7)):
+                server, address = await start_expert(directory, experts, chaos_delay_seconds=0.02)
+                await stack.enter_async_context(server)
+                addresses.append(address)
+            mesh = await stack.enter_async_context(run_mesh(directory, (), addresses))
             await mesh.ids(prompts[0], max_tokens=4, ignore_eos=True)
             asking = asyncio.create_task(mesh.ids(prompts[1], max_tokens=50, ignore_eos=True))
             snapshot = await snapshot_in_flight(mesh)
