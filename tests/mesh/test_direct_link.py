@@ -2,7 +2,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +12,7 @@ import grpc
 import pytest
 import torch
 from link_server import FINGERPRINT, INFO, link_server, make_call
+from raw_frames import header_bytes
 
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.mesh import open_link as opening
@@ -142,22 +142,16 @@ def test_socket_and_rpc_end_together(is_call_over_first):
         wait_until(lambda: not link_threads())
 
 
-def header(**fields):
-    names = ("magic", "version", "kind", "dtype", "code", "id", "layer", "rows", "width", "chosen", "text")
-    values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 1, "kind": 3, "dtype": 1} | fields
-    return struct.pack("<4sBBBBQIIIIIIQQ", *values.values(), 0, 0, 0)
-
-
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"GET / HTTP/1.1\r\nHost: example.com\r\nAccept: text/html\r\n\r\n" * 2, "begins with b'GET '"),
-        (header(rows=2**32 - 1, width=2**32 - 1, chosen=2**32 - 1), "at most 67108864 would be right"),
-        (header(kind=4, rows=1, width=1) + bytes(4), "kind RESULT"),
-        (header(text=2) + b"\xff\xff", "not UTF-8"),
-        (header()[:20], "after 20 of 56 bytes"),
-        (header(rows=2, width=16, chosen=2), "before the 160 bytes"),
-        (header(rows=2, width=16, chosen=2) + bytes(17), "after 17 of 160 bytes"),
+        (header_bytes(rows=2**32 - 1, width=2**32 - 1, chosen=2**32 - 1), "at most 67108864 would be right"),
+        (header_bytes(kind=4, rows=1, width=1) + bytes(4), "kind RESULT"),
+        (header_bytes(text=2) + b"\xff\xff", "not UTF-8"),
+        (header_bytes()[:20], "after 20 of 56 bytes"),
+        (header_bytes(rows=2, width=16, chosen=2), "before the 160 bytes"),
+        (header_bytes(rows=2, width=16, chosen=2) + bytes(17), "after 17 of 160 bytes"),
     ],
 )
 def test_what_is_no_call_ends_the_link_with_a_word_and_harms_nobody(data, words, caplog):

@@ -1,4 +1,3 @@
-import struct
 from contextlib import suppress
 from dataclasses import replace
 
@@ -7,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_frames import header_bytes
 
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
@@ -129,12 +129,6 @@ def test_a_token_and_its_welcome_arrive():
 def test_a_call_that_has_no_frame_is_refused_where_it_is_sent(change, words):
     with pytest.raises(WireError, match=words):
         encode_call(1, replace(make_call(), **change))
-
-
-def header_bytes(**fields):
-    names = ("magic", "version", "kind", "dtype", "code", "call_id", "layer", "rows", "width", "chosen", "text")
-    values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 1, "kind": 3, "dtype": 1} | fields
-    return struct.pack("<4sBBBBQIIIIIIQQ", *values.values(), 0, 0, 0)
 
 
 @pytest.mark.parametrize(

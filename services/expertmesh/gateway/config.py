@@ -80,6 +80,9 @@ API_PROCESSES = Flag(
     SPEED, "API_PROCESSES", "Processes that serve clients, on the same ports; the engine is one more.", min=1
 )
 
+# Whose spans they are, in whichever process of a gateway.
+TRACED_AS = "expertmesh-gateway"
+
 
 @dataclass(frozen=True)
 class GatewayConfig:

@@ -13,7 +13,7 @@ from functools import partial
 from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.assembly import Core, assemble
 from expertmesh.gateway.background import background, first_of, thread
-from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.config import TRACED_AS, GatewayConfig
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import LoadedModel, load_model
 from expertmesh.gateway.state import take_snapshot
@@ -70,7 +70,7 @@ async def run_engine(config: GatewayConfig, socket: str) -> bool:
         try:
             model = await asyncio.to_thread(load_model, config, report)
             keep_freed_memory()
-            with open_tracer(config.trace, "expertmesh-gateway") as tracer:
+            with open_tracer(config.trace, TRACED_AS) as tracer:
                 async with computing(host, config, model, tracer) as engine:
                     await first_of(asyncio.create_task(wait_for_shutdown()), *engine.tasks)
         except ExpertmeshError as error:

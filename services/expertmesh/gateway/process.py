@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from expertmesh.gateway.api.generation_service import GenerationServicer
 from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.background import background, first_of
-from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.config import TRACED_AS, GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
@@ -38,7 +38,6 @@ from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb
 _log = logging.getLogger(__name__)
 
 GENERATION = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
-TRACED_AS = "expertmesh-gateway"
 LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 
