@@ -33,9 +33,7 @@ from expertmesh.mesh.open_link import open_link
 from expertmesh.model.experts import LayerCall, run_experts
 from expertmesh.rpc.allocator import keep_freed_memory
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
-from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall
-from expertmesh.wire.info import ServerInfo, decode_info
 
 HIDDEN = 4096
 NUM_EXPERTS = 2
@@ -78,13 +76,12 @@ async def serve_echo() -> None:
 async def measure(experts: str, echo: str, cases: Cases) -> list[Row]:
     """Time every way for each size, in turns."""
     rows = []
-    info = await get_info(experts)
     async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
         remote = RemoteExperts(pool.roster, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         stream = channel.stream_stream(ECHO)()
         # Opened in a thread, as the gateway does: a link blocks until it is there.
         direct, synchronous = [
-            await asyncio.to_thread(open_link, experts, info, FINGERPRINT, transport) for transport in LINKS
+            (await asyncio.to_thread(open_link, experts, FINGERPRINT, transport)).link for transport in LINKS
         ]
         with closing(direct), closing(synchronous):
             for case, (num_rows, repetitions) in cases.items():
@@ -99,13 +96,6 @@ async def measure(experts: str, echo: str, cases: Cases) -> list[Row]:
                         value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
                         rows.append(Row(f"{case} {name}", metric, value, "s", "grpc.aio echo", peer_value))
     return rows
-
-
-async def get_info(address: str) -> ServerInfo:
-    """Ask an expert server what it is."""
-    async with open_channel(address) as channel:
-        stub = expert_pb2_grpc.ExpertServiceStub(channel)
-        return decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest(), wait_for_ready=True))
 
 
 def make_hop(remote: RemoteExperts, num_rows: int) -> Call:

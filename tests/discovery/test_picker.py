@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertmesh.discovery.picker import (
-    MAX_CONSECUTIVE_ERRORS,
-    MAX_EJECTION_SECONDS,
-    MIN_EJECTION_SECONDS,
-    SLOW_START_SECONDS,
-    Health,
-    leave_out_ejected,
-    pick_replica,
-)
+from expertmesh.discovery.picker import SLOW_START_SECONDS, pick_replica
 
 NOW = 1000.0
 
@@ -24,7 +16,6 @@ class Replica:
     name: str
     inflight_rows: int = 0
     started_at: float = 0.0
-    health: Health = Health()
 
 
 def count_picks(replicas: list[Replica], now: float = NOW, num_picks: int = 4000) -> Counter[str]:
@@ -67,54 +58,3 @@ def test_replicas_that_start_together_share_evenly():
 
 def test_slow_start_ends():
     assert count_picks([Replica("proven", 1), Replica("new", 0, NOW - SLOW_START_SECONDS)]) == {"new": 4000}
-
-
-def fail(health: Health, now: float, times: int = MAX_CONSECUTIVE_ERRORS) -> Health:
-    for _ in range(times):
-        health = health.after_error(now, random.Random(0))
-    return health
-
-
-def test_errors_in_a_row_eject_and_a_success_between_them_forgives():
-    almost = fail(Health(), NOW, MAX_CONSECUTIVE_ERRORS - 1)
-    assert not almost.is_ejected(NOW)
-    assert fail(almost, NOW, 1).is_ejected(NOW)
-    assert not fail(almost.after_success(), NOW, MAX_CONSECUTIVE_ERRORS - 1).is_ejected(NOW)
-
-
-def test_each_ejection_is_longer_up_to_a_bound_and_ends():
-    health, now, lengths = Health(), NOW, []
-    for _ in range(9):
-        health = fail(health, now).after_success()
-        lengths.append(health.ejected_until - now)
-        assert health.is_ejected(now) and not health.is_ejected(health.ejected_until)
-        now = health.ejected_until
-    for length, least in zip(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
-        assert least <= length <= 1.5 * least
-
-
-def test_ejections_long_ago_are_forgiven():
-    health = fail(fail(Health(), NOW), NOW + 2)
-    assert health.num_ejections == 2
-    assert fail(health, health.ejected_until + MAX_EJECTION_SECONDS + 1).num_ejections == 1
-
-
-def test_errors_while_ejected_do_not_prolong():
-    health = fail(Health(), NOW)
-    assert fail(health, NOW + MIN_EJECTION_SECONDS / 2) == health
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32))
-def test_ejection_is_jittered(seed):
-    health = Health(MAX_CONSECUTIVE_ERRORS - 1).after_error(NOW, random.Random(seed))
-    assert MIN_EJECTION_SECONDS <= health.ejected_until - NOW <= 1.5 * MIN_EJECTION_SECONDS
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 2 * NOW), min_size=1, max_size=6))
-def test_ejected_replicas_are_left_out_but_never_the_last(ends):
-    replicas = [Replica(str(index), health=Health(ejected_until=end)) for index, end in enumerate(ends)]
-    kept = leave_out_ejected(replicas, NOW)
-    healthy = [replica for replica in replicas if replica.health.ejected_until <= NOW]
-    assert list(kept) == (healthy or replicas)

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 import msgspec
 from integration_mesh import Mesh, run_mesh, start_expert
 
-from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
 from expertmesh.gateway.snapshot import Snapshot
 from expertmesh.gateway.state import take_snapshot
+from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS
 from expertmesh.mesh.replica_state import ReplicaState
 
 

@@ -15,11 +15,14 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ComputeError, ExpertUnavailableError
 from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.kernels.reference import ReferenceBackend
+from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS, Health
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import ReplicaState
 from expertmesh.mesh.roster import Roster
 from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
 from expertmesh.tracing.tracer import NullTracer, Tracer
@@ -140,8 +143,12 @@ def test_another_replica_gives_the_same_bytes(make_mesh):
 
 @pytest.mark.parametrize(
     "error",
-    [BUSY, CallFailure(FailureCode.DRAINING, "bye"), LinkLostError("gone"), TimeoutError()],
-    ids=["busy", "draining", "lost", "timeout"],
+    [
+        *(CallFailure(code, "as told") for code in FailureCode),
+        LinkLostError("gone"),
+        ReplicaFaultError("it answered with nonsense"),
+    ],
+    ids=[*(code.name for code in FailureCode), "lost", "nonsense"],
 )
 def test_what_fails_is_asked_of_another_replica(make_mesh, layer, error):
     mesh = make_mesh([range(8), range(8)])
@@ -219,13 +226,86 @@ def test_nobody_waits_once_the_roster_is_closed(make_mesh):
     mesh.assert_nothing_owed()
 
 
-def test_what_no_replica_could_answer_is_not_asked_again(make_mesh):
-    mesh = make_mesh()
-    mesh.links[1].answer = fail_with(CallFailure(FailureCode.COMPUTE_FAILED, "NaN"))
-    with pytest.raises(ComputeError, match="layer 1 on replica-1: COMPUTE_FAILED: NaN"):
+NAN = CallFailure(FailureCode.COMPUTE_FAILED, "NaN")
+
+
+@pytest.mark.parametrize("hosts", [(range(8),), (range(8), range(8))], ids=["the only one", "two"])
+def test_what_is_refused_twice_ends_the_step_and_nobody_is_blamed(make_mesh, hosts):
+    mesh = make_mesh(hosts)
+    for link in mesh.links:
+        link.answer = fail_with(NAN)
+    first, second = ("replica-[01]: COMPUTE_FAILED: NaN",) * 2
+    with pytest.raises(ComputeError, match=f"layer 1 on {first}; on {second}"):
         run_experts(mesh.remote, choosing((0, 2), (4, 6)))
-    assert [replica.stats.num_failed_calls for replica in mesh.replicas] == [0, 1, 1, 1]  # whose answers nobody wants
-    assert [len(link.forgotten) for link in mesh.links] == [0, 1, 1, 1]
+    assert all(len(link.sent) <= 2 for link in mesh.links)
+    assert all(replica.health == Health() for replica in mesh.replicas)
+    mesh.assert_nothing_owed()
+
+
+def test_the_end_of_a_step_forgets_what_it_still_waits_for(make_mesh):
+    mesh = make_mesh()
+    mesh.links[0].answer = fail_with(NAN)
+    mesh.links[1].answer = fail_once(BUSY, mesh.links[1].answer)
+    with pytest.raises(ComputeError):
+        run_experts(mesh.remote, choosing((0, 2), (4, 6)))
+    assert [len(link.received) for link in mesh.links] == [0, 0, 1, 1]
+    assert [len(link.forgotten) for link in mesh.links] == [
+        2,
+        2,
+        0,
+        0,
+    ]
+    mesh.assert_nothing_owed()
+
+
+def test_who_refuses_what_another_answers_is_to_blame(make_mesh):
+    mesh = make_mesh([range(8), range(8)])
+    mesh.links[0].answer = fail_with(CallFailure(FailureCode.INVALID_REQUEST, "rows"))
+    for _ in range(64):
+        run_experts(mesh.remote, make_step(2))
+    assert [replica.state for replica in mesh.replicas] == [ReplicaState.EJECTED, ReplicaState.READY]
+    assert len(mesh.links[0].sent) == MAX_CONSECUTIVE_ERRORS
+
+
+def test_hidden_states_that_are_no_numbers_are_the_gateways_fault(make_mesh):
+    mesh = make_mesh([range(8), range(8)])
+    step = make_step(2)
+    step.hidden[1, 3] = torch.nan
+    with pytest.raises(ComputeError, match=r"INVALID_REQUEST: hidden or topk_weights of rows \[[01]\] are not finite"):
+        run_experts(mesh.remote, step)
+    assert not any(replica.health.num_consecutive_errors for replica in mesh.replicas)
+
+
+def test_a_late_answer_is_given_up_once_somebody_else_can_give_it(make_mesh, monkeypatch):
+    monkeypatch.setattr("expertmesh.mesh.latency.MIN_LATE_SECONDS", 0.0)
+    mesh = make_mesh([range(8), range(8)])
+    [wedged, twin], good = mesh.replicas, mesh.links[1].answer
+    twin.disconnect(mesh.links[1])
+    expected = run_experts(mesh.remote, make_step(2))
+    num_looks = 0
+
+    def come_back_and_look(call: ExpertCall):
+        nonlocal num_looks
+        num_looks += 1
+        if num_looks == 3:
+            twin.connect(mesh.links[1], frozenset(range(8)))
+        raise TimeoutError
+
+    mesh.links[0].answer = come_back_and_look
+    assert torch.equal(run_experts(mesh.remote, make_step(2)), expected)
+    assert (num_looks, wedged.state, good is mesh.links[1].answer) == (3, ReplicaState.EJECTED, True)
+    mesh.assert_nothing_owed()
+
+
+def test_the_only_replica_has_all_the_time_of_a_call(make_mesh, monkeypatch):
+    monkeypatch.setattr("expertmesh.mesh.latency.MIN_LATE_SECONDS", 0.0)
+    mesh = make_mesh([range(8)], call_timeout_seconds=0.1, wait_seconds=0.2)
+    run_experts(mesh.remote, make_step(2))
+    mesh.links[0].answer = fail_with(TimeoutError())
+    started = time.monotonic()
+    with pytest.raises(ExpertUnavailableError, match=r"replica-0 did not answer within \d\.\d s"):
+        run_experts(mesh.remote, make_step(2))
+    assert time.monotonic() - started > 0.09
     mesh.assert_nothing_owed()
 
 

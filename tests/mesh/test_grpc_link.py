@@ -1,8 +1,8 @@
 import threading
-from dataclasses import replace
 
+import grpc
 import pytest
-from link_server import INFO, link_server, make_call
+from link_server import link_server, make_call
 
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import LinkLostError
@@ -11,7 +11,8 @@ from expertmesh.mesh.open_link import open_link
 
 def test_a_server_of_another_model_ends_the_stream_and_says_why():
     with link_server() as server:
-        link = open_link(server.address, replace(INFO, fingerprint="beef"), "beef", "grpc")
+        channel = grpc.insecure_channel(server.address)
+        link = GrpcLink(channel, server.address, "beef", on_close=channel.close)
         with pytest.raises(LinkLostError, match="FAILED_PRECONDITION.*'beef'; this server serves 'f00d'"):
             link.send(1, make_call())
             link.receive(1, 10)
@@ -34,4 +35,4 @@ def test_it_ends_with_its_threads_and_its_channel():
 
 def test_an_unknown_transport_is_refused():
     with pytest.raises(ValueError, match="transport 'pigeon' is unknown"):
-        open_link("127.0.0.1:9", INFO, INFO.fingerprint, "pigeon")
+        open_link("127.0.0.1:9", "f00d", "pigeon")

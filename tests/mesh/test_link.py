@@ -2,14 +2,25 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from link_server import FINGERPRINT, INFO, link_server, make_call
+from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, link_server, make_call
 
 from expertmesh.errors import FingerprintMismatchError
+from expertmesh.expert import executor
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.dispatcher import RemoteExperts
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.open_link import open_link
+from expertmesh.mesh.replica import Replica
+from expertmesh.mesh.replica_state import ReplicaState
+from expertmesh.mesh.roster import Roster
+from expertmesh.model.experts import LayerCall, run_experts
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 TRANSPORTS = ["grpc", "direct"]
@@ -275,10 +286,49 @@ def test_a_caller_that_leaves_takes_its_waiting_call_along(transport):
 
 def test_another_model_is_refused(transport):
     with link_server() as server, pytest.raises(FingerprintMismatchError, match="f00d"):
-        open_link(server.address, INFO, "beef", transport)
+        open_link(server.address, "beef", transport)
 
 
-def test_a_server_that_is_not_there_loses_the_link(transport, monkeypatch):
-    monkeypatch.setattr("expertmesh.mesh.open_link.OPEN_TIMEOUT_SECONDS", 0.2)
-    with pytest.raises(LinkLostError, match="cannot be reached within 0.2 s"):
-        open_link("127.0.0.1:9", INFO, FINGERPRINT, transport)
+def test_a_server_that_is_not_there_loses_the_link(transport):
+    with pytest.raises(LinkLostError, match="127.0.0.1:9 cannot be asked what it is: UNAVAILABLE"):
+        open_link("127.0.0.1:9", FINGERPRINT, transport)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda partial: partial[1:].contiguous(),
+        lambda partial: partial[:, :1].contiguous(),
+        lambda partial: torch.cat([partial, partial]),
+        lambda partial: partial.fill_(torch.nan),
+    ],
+    ids=["fewer rows", "narrower", "more rows", "NaN"],
+)
+def test_a_server_that_lies_is_found_out_and_its_twin_asked(transport, lie, monkeypatch):
+    with link_server() as liar, link_server() as twin:
+        run_chosen = executor.run_chosen
+        lying = liar.store.layers[0]
+
+        def run(layer, *arguments):
+            partial = run_chosen(layer, *arguments)
+            return lie(partial) if layer is lying else partial
+
+        monkeypatch.setattr(executor, "run_chosen", run)
+        monkeypatch.setattr(executor, "is_finite", lambda partial: True)
+        roster = Roster()
+        replicas = [Replica(server.address, roster.update) for server in (liar, twin)]
+        links = [server.open(transport) for server in (liar, twin)]
+        roster.know(replicas)
+        for replica, link in zip(replicas, links, strict=True):
+            replica.connect(link, frozenset(range(NUM_EXPERTS)))
+        remote = RemoteExperts(roster, DispatchConfig(), ExpertLoadCounter(NUM_LAYERS, NUM_EXPERTS))
+        call = make_call(3, dtype=torch.float32)
+        ids = np.maximum(call.topk_ids, 0)
+        step = LayerCall(0, call.hidden, torch.from_numpy(ids), torch.from_numpy(call.topk_weights))
+        expected = twin.expected(replace(call, topk_ids=ids))
+        for _ in range(32):
+            torch.testing.assert_close(run_experts(remote, step), expected)
+        assert [replica.state for replica in replicas] == [ReplicaState.EJECTED, ReplicaState.READY]
+        assert replicas[0].stats.num_failed_calls == MAX_CONSECUTIVE_ERRORS
+        for link in links:
+            link.close()

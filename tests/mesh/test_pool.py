@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from following import ToldDiscovery, until
 
 from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
+from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.mesh.replica import Replica
@@ -20,20 +20,22 @@ from expertmesh.rpc.server import RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode
-from expertmesh.wire.info import ServerInfo, encode_info
+from expertmesh.wire.info import ServerInfo, decode_info, encode_info
 
 CALL = ExpertCall(0, torch.zeros(1, 8), np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))
 INFO = ServerInfo("model", (0,), 1, 1, 8, "none", "reference", "cpu", 0, "0", "", False)
 
 
 class FailingExperts(expert_pb2_grpc.ExpertServiceServicer):
-    """Hosts expert 0 and answers each call with ``code``, if there is one."""
+    """Hosts expert 0, says what cannot be ``num_lies`` times, and answers each call with ``code``, if there is one."""
 
-    def __init__(self, code: FailureCode | None) -> None:
+    def __init__(self, code: FailureCode | None, num_lies: int = 0) -> None:
         self._code = code
+        self.num_lies = num_lies
 
     async def GetInfo(self, request: expert_pb2.GetInfoRequest, context) -> expert_pb2.GetInfoResponse:
-        return encode_info(INFO)
+        self.num_lies -= 1
+        return encode_info(INFO if self.num_lies < 0 else replace(INFO, experts=(0, 4_000_000_000)))
 
     async def Dispatch(self, requests: AsyncIterable[expert_pb2.DispatchRequest], context) -> None:
         async for request in requests:
@@ -52,14 +54,14 @@ class Pooled:
 
 
 @asynccontextmanager
-async def pool_of(*codes: FailureCode | None) -> AsyncIterator[Pooled]:
-    """Run a server for each code, and a pool that knows all."""
+async def pool_of(*codes: FailureCode | None, num_lies: int = 0) -> AsyncIterator[Pooled]:
+    """Run a server for each code, and a pool that knows all, once they tell no lies any more."""
     async with AsyncExitStack() as stack:
         servers = []
         for code in codes:
             server = RpcServer("127.0.0.1:0")
             add = expert_pb2_grpc.add_ExpertServiceServicer_to_server
-            server.register("expertmesh.v1.ExpertService", add, FailingExperts(code))
+            server.register("expertmesh.v1.ExpertService", add, FailingExperts(code, num_lies))
             await server.start()
             stack.push_async_callback(server.drain, 0.1)
             servers.append(server)
@@ -83,7 +85,7 @@ def fail_call(replica: Replica) -> None:
 
 def test_a_replica_that_fails_again_and_again_is_left_alone_and_comes_back():
     async def run() -> None:
-        async with pool_of(FailureCode.COMPUTE_FAILED, FailureCode.BUSY) as mesh:
+        async with pool_of(FailureCode.DEADLINE_EXCEEDED, FailureCode.BUSY) as mesh:
             pool, [failing, busy] = mesh.pool, mesh.replicas
             for _ in range(MAX_CONSECUTIVE_ERRORS):
                 assert set(pool.ready(0)) == {failing, busy}
@@ -94,6 +96,23 @@ def test_a_replica_that_fails_again_and_again_is_left_alone_and_comes_back():
             assert failing.started_at == failing.health.ejected_until
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [None, AttributeError("what nobody thought of")], ids=["damaged", "unexpected"])
+def test_a_damaged_answer_about_a_server_is_not_the_end_of_its_replica(error, monkeypatch, caplog):
+    def fail_once(message: expert_pb2.GetInfoResponse) -> ServerInfo:
+        monkeypatch.setattr("expertmesh.mesh.open_link.decode_info", decode_info)
+        raise error
+
+    async def run() -> None:
+        if error:
+            monkeypatch.setattr("expertmesh.mesh.open_link.decode_info", fail_once)
+        async with pool_of(FailureCode.BUSY, num_lies=0 if error else 2) as mesh:
+            [replica] = mesh.replicas
+            assert replica.state is ReplicaState.READY
+
+    asyncio.run(run())
+    assert ("an unexpected error ended its connection" in caplog.text) is bool(error)
 
 
 def test_a_replica_that_drains_gets_nothing_new():
@@ -107,13 +126,16 @@ def test_a_replica_that_drains_gets_nothing_new():
     asyncio.run(run())
 
 
-def test_what_does_not_come_in_time_is_lost_and_may_still_come():
+def test_what_does_not_come_in_time_may_still_come_until_it_is_given_up():
     async def run() -> None:
         async with pool_of(None) as mesh:
             [replica] = mesh.replicas
-            with pytest.raises(LinkLostError, match="did not answer in time"):
-                await asyncio.to_thread(lambda: replica.receive(replica.send(CALL), timeout_seconds=0.05))
-            assert (replica.inflight_rows, replica.is_ready, replica.health.num_consecutive_errors) == (0, True, 1)
+            ticket = replica.send(CALL)
+            with pytest.raises(TimeoutError, match="did not answer in time"):
+                await asyncio.to_thread(replica.receive, ticket, timeout_seconds=0.05)
+            assert (replica.inflight_rows, replica.is_ready) == (1, True)
+            replica.give_up(ticket)
+            assert (replica.inflight_rows, replica.is_ready, replica.health.num_ejections) == (0, True, 1)
 
     asyncio.run(run())
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 from in_process_link import InProcessLink, fail_with
 
-from expertmesh.discovery.picker import MAX_CONSECUTIVE_ERRORS
+from expertmesh.mesh.answers import ReplicaFaultError
+from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.replica_state import ReplicaState
@@ -31,7 +32,7 @@ class Pair:
 
     def fail_call(self) -> None:
         replica = self.replicas[0]
-        with pytest.raises((CallFailure, LinkLostError)):
+        with pytest.raises((CallFailure, LinkLostError, ReplicaFaultError)):
             replica.receive(replica.send(CALL), 1.0)
 
 
@@ -47,12 +48,8 @@ def test_an_answered_call_is_counted_with_its_times():
 
 @pytest.mark.parametrize(
     "error",
-    [
-        CallFailure(FailureCode.DEADLINE_EXCEEDED, ""),
-        CallFailure(FailureCode.COMPUTE_FAILED, ""),
-        TimeoutError(),
-    ],
-    ids=["deadline", "compute", "timeout"],
+    [CallFailure(FailureCode.DEADLINE_EXCEEDED, ""), ReplicaFaultError("nonsense")],
+    ids=["deadline", "nonsense"],
 )
 def test_a_replica_that_fails_again_and_again_is_left_alone(error):
     pair = Pair(fail_with(error))
@@ -65,15 +62,15 @@ def test_a_replica_that_fails_again_and_again_is_left_alone(error):
 
 
 def test_the_last_replica_is_never_left_alone():
-    pair = Pair(fail_with(TimeoutError()))
+    pair = Pair(fail_with(ReplicaFaultError("nonsense")))
     pair.roster.know(pair.replicas[:1])
     for _ in range(MAX_CONSECUTIVE_ERRORS):
         pair.fail_call()
     assert list(pair.roster.ready(0)) == pair.replicas[:1]
 
 
-@pytest.mark.parametrize("code", [FailureCode.BUSY, FailureCode.INVALID_REQUEST])
-def test_refusals_do_not_count_against_a_replica(code):
+@pytest.mark.parametrize("code", set(FailureCode) - {FailureCode.DEADLINE_EXCEEDED, FailureCode.DRAINING})
+def test_what_another_replica_may_agree_with_does_not_count_against_one(code):
     pair = Pair(fail_with(CallFailure(code, "as told")))
     for _ in range(2 * MAX_CONSECUTIVE_ERRORS):
         pair.fail_call()
@@ -82,14 +79,40 @@ def test_refusals_do_not_count_against_a_replica(code):
 
 
 def test_a_success_forgives():
-    pair = Pair(fail_with(TimeoutError()))
+    pair = Pair(answer)
     replica = pair.replicas[0]
     for _ in range(2 * MAX_CONSECUTIVE_ERRORS):
-        pair.links[0].answer = fail_with(TimeoutError())
+        pair.links[0].answer = fail_with(ReplicaFaultError("nonsense"))
         pair.fail_call()
         pair.links[0].answer = answer
         replica.receive(replica.send(CALL), 1.0)
     assert not replica.health.num_ejections
+
+
+def test_an_answer_may_still_come_after_its_time_and_who_gives_it_up_leaves_the_replica_alone():
+    pair = Pair(fail_with(TimeoutError()))
+    replica, link = pair.replicas[0], pair.links[0]
+    ticket, other = replica.send(CALL), replica.send(CALL)
+    with pytest.raises(TimeoutError):
+        replica.receive(ticket, 0.0)
+    assert (replica.inflight_rows, replica.state) == (4, ReplicaState.READY)
+    link.answer = answer
+    assert torch.equal(replica.receive(ticket, 0.0).partial, CALL.hidden)
+    assert "a did not answer within 0." in str(replica.give_up(other))
+    assert (replica.inflight_rows, replica.state, link.forgotten) == (0, ReplicaState.EJECTED, [1])
+    assert list(pair.roster.ready(0)) == pair.replicas[1:]
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [torch.zeros(1, 8), torch.zeros(2, 1), torch.zeros(2, 8, dtype=torch.int32), torch.full((2, 8), torch.nan)],
+    ids=["rows", "width", "dtype", "NaN"],
+)
+def test_what_cannot_be_an_answer_is_the_fault_of_who_gave_it(partial):
+    replica = Pair(lambda call: ExpertResult(partial, 0.0, 0.0)).replicas[0]
+    with pytest.raises(ReplicaFaultError, match="it answered with"):
+        replica.receive(replica.send(CALL), 1.0)
+    assert (replica.health.num_consecutive_errors, replica.inflight_rows) == (1, 0)
 
 
 def test_a_replica_that_drains_gets_nothing_new_until_it_is_connected_again():

@@ -2,9 +2,9 @@ from itertools import islice
 
 import pytest
 
-from expertmesh.errors import ComputeError
+from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.link import LinkLostError
-from expertmesh.mesh.retry import MAX_RETRY_SECONDS, RETRYABLE, check_retryable, retry_pauses
+from expertmesh.mesh.retry import MAX_RETRY_SECONDS, is_passing, retry_pauses
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 
@@ -15,15 +15,11 @@ def test_pauses_grow_to_a_second():
 
 
 @pytest.mark.parametrize("code", FailureCode)
-def test_only_failures_that_pass_by_themselves_are_returned(code: FailureCode):
-    failure = CallFailure(code, "as told")
-    if code in RETRYABLE:
-        assert check_retryable(failure, 3, "host:1") is failure
-    else:
-        with pytest.raises(ComputeError, match="layer 3 on host:1"):
-            check_retryable(failure, 3, "host:1")
+def test_what_has_nothing_to_do_with_the_call_passes(code: FailureCode):
+    passing = {FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED}
+    assert is_passing(CallFailure(code, "as told")) is (code in passing)
 
 
-def test_a_lost_connection_passes():
-    lost = LinkLostError("gone")
-    assert check_retryable(lost, 0, "host:1") is lost
+def test_a_lost_connection_passes_and_a_wrong_answer_does_not():
+    assert is_passing(LinkLostError("gone"))
+    assert not is_passing(ReplicaFaultError("it answered with nonsense"))

@@ -33,8 +33,10 @@ class InProcessLink:
 
     def receive(self, call_id: int, timeout_seconds: float) -> ExpertResult:
         self._check()
+        result = self.answer(self._calls[call_id])
+        del self._calls[call_id]
         self.received.append(call_id)
-        return self.answer(self._calls.pop(call_id))
+        return result
 
     def forget(self, call_id: int) -> None:
         self._calls.pop(call_id, None)

@@ -58,7 +58,7 @@ class LinkServer:
 
     def open(self, transport: str) -> Link:
         """Open a link to it."""
-        return open_link(self.address, INFO, FINGERPRINT, transport)
+        return open_link(self.address, FINGERPRINT, transport).link
 
     def expected(self, call: ExpertCall) -> torch.Tensor:
         """What experts in this process make of a call."""

@@ -176,9 +176,7 @@ def _check_finite(call: ExpertCall, result: ExpertResult) -> Outcome:
     if not is_bad.any():
         return result
     rows = np.flatnonzero(is_bad).tolist()
-    has_finite_weights = (np.isfinite(call.topk_weights) | (call.topk_ids < 0)).all(axis=1)  # [U]
-    is_given = call.hidden.isfinite().all(dim=1).numpy() & has_finite_weights
-    if not is_given[is_bad].all():
+    if not call.finite_rows()[is_bad].all():
         return CallFailure(FailureCode.INVALID_REQUEST, f"hidden or topk_weights of rows {rows} are not finite")
     return _failed(call, f"values that are not finite in rows {rows}", call.topk_ids[is_bad])
 

@@ -7,22 +7,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 
-import grpc
-
 from expertmesh.errors import FingerprintMismatchError
-from expertmesh.mesh.link import Link, LinkLostError
-from expertmesh.mesh.open_link import open_link
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.open_link import OpenedLink, open_link
 from expertmesh.mesh.replica import Replica
-from expertmesh.rpc.channels import open_channel
-from expertmesh.v1 import expert_pb2, expert_pb2_grpc
-from expertmesh.wire.info import ServerInfo, decode_info
 
 _log = logging.getLogger(__name__)
 
-GET_INFO_TIMEOUT_SECONDS = 5.0
 MIN_BACKOFF_SECONDS = 0.1
 # A server that comes back at an address that never changes shall be found again within a second.
 MAX_BACKOFF_SECONDS = 1.0
@@ -33,12 +28,13 @@ RETIREMENT_PAUSE_SECONDS = 0.01
 
 
 class ReplicaConnection:
-    """Keeps ``replica`` connected while ``run`` runs."""
+    """Keeps ``replica`` connected while ``run`` runs; what blocks meanwhile does so in a thread of ``openers``."""
 
-    def __init__(self, replica: Replica, fingerprint: str, transport: str) -> None:
+    def __init__(self, replica: Replica, fingerprint: str, transport: str, openers: Executor) -> None:
         self._replica = replica
         self._fingerprint = fingerprint
         self._transport = transport
+        self._openers = openers
         self._retired = asyncio.Event()
         self._rng = random.Random()
         self._backoff = MIN_BACKOFF_SECONDS
@@ -56,16 +52,17 @@ class ReplicaConnection:
             except FingerprintMismatchError as error:
                 _log.error("refusing replica: %s", error)
                 self._backoff = MISMATCH_BACKOFF_SECONDS
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, LinkLostError) as error:
+            except LinkLostError as error:
                 self._log_end(error)
+            except Exception:  # whatever a server answers, it is asked again
+                _log.exception("replica %s: an unexpected error ended its connection", self._replica.endpoint)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._retired.wait(), self._backoff * self._rng.uniform(0.5, 1.0))
             self._backoff = min(2 * self._backoff, MAX_BACKOFF_SECONDS)
 
     async def _serve_connection(self) -> None:
-        info = await self._get_info()
         ended = asyncio.Event()
-        link = await self._open(info, ended)
+        link, info = await self._open(ended)
         try:
             self._backoff = MIN_BACKOFF_SECONDS
             _log.info(
@@ -80,24 +77,17 @@ class ReplicaConnection:
             self._replica.disconnect(link)
             link.close()
 
-    async def _get_info(self) -> ServerInfo:
-        async with open_channel(self._replica.endpoint) as channel:
-            stub = expert_pb2_grpc.ExpertServiceStub(channel)
-            return decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest(), timeout=GET_INFO_TIMEOUT_SECONDS))
-
-    async def _open(self, info: ServerInfo, ended: asyncio.Event) -> Link:
-        """Open a link in a thread, which blocks; ``ended`` is set once its connection ends."""
-        link_ended = partial(_call_soon, asyncio.get_running_loop(), ended.set)
-        opening = asyncio.create_task(
-            asyncio.to_thread(
-                open_link, self._replica.endpoint, info, self._fingerprint, self._transport, on_end=link_ended
-            )
-        )
+    async def _open(self, ended: asyncio.Event) -> OpenedLink:
+        """Open a link; ``ended`` is set once its connection ends."""
+        loop = asyncio.get_running_loop()
+        on_end = partial(_call_soon, loop, ended.set)
+        open_it = partial(open_link, self._replica.endpoint, self._fingerprint, self._transport, on_end)
+        opening = loop.run_in_executor(self._openers, open_it)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             with suppress(LinkLostError, FingerprintMismatchError):
-                (await opening).close()
+                (await opening).link.close()
             raise
 
     async def _watch(self, ended: asyncio.Event) -> None:
@@ -118,11 +108,10 @@ class ReplicaConnection:
                 while self._replica.is_held:
                     await asyncio.sleep(RETIREMENT_PAUSE_SECONDS)
 
-    def _log_end(self, error: Exception) -> None:
+    def _log_end(self, error: LinkLostError) -> None:
         # A replica that was there is worth a warning, one that is not there yet or is meant to end is not.
         level = logging.WARNING if self._replica.experts and not self._replica.is_retired else logging.DEBUG
-        reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
-        _log.log(level, "replica %s: %s", self._replica.endpoint, reason)
+        _log.log(level, "replica %s: %s", self._replica.endpoint, error)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

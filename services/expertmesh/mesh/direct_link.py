@@ -230,25 +230,26 @@ class DirectLink:
     def _expect_body(self, header: Header, num_ahead: int) -> None:
         if num_ahead > header.num_body_bytes:
             raise WireError(f"{num_ahead} bytes follow the header of the only answer, which announces {header}")
-        shape = self._owed.pop(header.call_id, None)
-        if shape is None:
+        if self._owed.pop(header.call_id, None) is None:
             raise WireError(f"an answer to call {header.call_id}, which was not asked")
         self._header = header
         if header.kind is Kind.RESULT:
-            if shape != (header.num_rows, header.width):
-                raise WireError(f"an answer of {header.num_rows} rows of {header.width} values to a call of {shape}")
-            spare, self._spare = self._spare, None
-            if spare is None or spare[0] != shape:
-                spare = shape, *empty_partial(shape)
-            self._partial, memory = spare[1:]
-            self._missing = memory[num_ahead:]
+            memory = self._expect_result((header.num_rows, header.width))
         elif header.kind is Kind.FAILURE:
-            self._text = memoryview(bytearray(header.num_text_bytes))
-            if num_ahead and self._spare is not None:
-                self._text[:num_ahead] = self._spare[2][:num_ahead]
-            self._missing = self._text[num_ahead:]
+            memory = self._text = memoryview(bytearray(header.num_text_bytes))
         else:
             raise WireError(f"a server sent a frame of kind {header.kind.name}; RESULT or FAILURE would be right")
+        if num_ahead and self._spare is not None:
+            memory[:num_ahead] = self._spare[2][:num_ahead]
+        self._missing = memory[num_ahead:]
+
+    def _expect_result(self, shape: tuple[int, int]) -> memoryview:
+        """Take the memory made for it, where the body may lie already, unless the answer has another shape."""
+        if self._spare is not None and self._spare[0] == shape:
+            (_, self._partial, memory), self._spare = self._spare, None
+        else:
+            self._partial, memory = empty_partial(shape)
+        return memory
 
     def _finish(self) -> None:
         header = self._header

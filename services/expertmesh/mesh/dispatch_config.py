@@ -10,6 +10,13 @@ _WAIT = Flag(
     "How long a request waits for an expert without a replica; 0 = fail at once.",
     min=0,
 )
+_CALL_TIMEOUT = Flag(
+    LIMITS,
+    "CALL_TIMEOUT_SECONDS",
+    "How long one call to an expert server may take. Where another one could answer, a call is given up sooner: after "
+    "20 times what such calls take, at least 0.5 s.",
+    min=0.1,
+)
 
 TRANSPORTS = ("auto", "grpc", "direct")
 _TRANSPORT = Flag(
@@ -31,6 +38,6 @@ class DispatchConfig:
     """
 
     transport: str = setting("auto", _TRANSPORT)
-    call_timeout_seconds: float = 30.0
+    call_timeout_seconds: float = setting(30.0, _CALL_TIMEOUT)
     wait_seconds: float = setting(120.0, _WAIT)
     max_message_bytes: int = 1024 * 1024

@@ -7,11 +7,12 @@ from queue import Empty, SimpleQueue
 
 import grpc
 
+from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_response, encode_request
-from expertmesh.wire.failures import CallFailure, FailureCode, WireError
+from expertmesh.wire.failures import CallFailure, WireError
 
 
 class GrpcLink:
@@ -111,8 +112,7 @@ class GrpcLink:
         try:
             outcome = decode_response(response)
         except WireError as error:
-            what = f"{self._endpoint} answered with a damaged tensor: {error}"
-            raise CallFailure(FailureCode.UNSPECIFIED, what) from error
+            raise ReplicaFaultError(f"it answered with a damaged tensor: {error}") from error
         if isinstance(outcome, CallFailure):
             raise outcome
         return outcome

@@ -1,7 +1,7 @@
 """The calls of one layer step: sent to the replicas of the chosen experts, awaited, and sent again where they fail.
 
-Knows replicas and calls; call_rows.py knows the rows in them, retry.py which failures pass. Alphabet: T rows of the
-step, U rows of one call, D hidden width.
+Knows replicas and calls; call_rows.py knows the rows in them, waiting.py when an answer is late, retry.py and
+refusals.py what becomes of failures. Alphabet: T rows of the step, U rows of one call, D hidden width.
 """
 
 import random
@@ -14,14 +14,18 @@ import torch
 
 from expertmesh.discovery.picker import pick_replica
 from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
+from expertmesh.mesh.answers import ReplicaFaultError
+from expertmesh.mesh.attempt import Attempt
 from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.call_spans import send_traced
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import StepLoad
 from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.refusals import Refusals
 from expertmesh.mesh.replica import Replica, Ticket
-from expertmesh.mesh.retry import check_retryable, retry_pauses
+from expertmesh.mesh.retry import is_passing, retry_pauses
 from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.waiting import Waiting
 from expertmesh.tracing.tracer import Tracer
 from expertmesh.wire.calls import ExpertCall, split_call
 from expertmesh.wire.failures import CallFailure
@@ -35,20 +39,6 @@ class Dispatch:
     config: DispatchConfig
     rng: random.Random
     tracer: Tracer
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What one replica was sent: the ``rows`` [U] of the step that chose ``experts``, None = all of them, in order.
-
-    ``tickets`` are those of the calls still under way; ``failure`` is why not all could be sent.
-    """
-
-    replica: Replica
-    experts: tuple[int, ...]
-    rows: torch.Tensor | None
-    tickets: deque[Ticket]
-    failure: LinkLostError | None
 
 
 class LayerStep:
@@ -68,6 +58,8 @@ class LayerStep:
         self._deadline = time.monotonic() + self._config.wait_seconds
         self._pauses = retry_pauses()
         self._avoid: set[Replica] = set()
+        self._waiting = Waiting(dispatch.roster, dispatch.config.call_timeout_seconds)
+        self._refusals = Refusals(rows.layer)
         self._held: set[Replica] = set()
         self._attempts: deque[Attempt] = deque()
         self._partials: list[Partial] = []
@@ -83,14 +75,15 @@ class LayerStep:
     def finish(self) -> torch.Tensor:
         """Return, for each row, the sum of weight x expert(row) [T, D] float32.
 
-        A call that fails for a passing reason is sent again, to another replica if there is one; an expert without any
-        replica is waited for. Raises ExpertUnavailableError when that takes longer than the configuration allows, and
-        ComputeError when a kernel fails.
+        A call that fails is sent again, to another replica if there is one: once if it is refused, and for a reason
+        that passes again and again. An expert without any replica is waited for. Raises ExpertUnavailableError when
+        that takes longer than the configuration allows, and ComputeError when a second replica refuses it too.
         """
         try:
             while failure := self._receive_all():
                 self._pause(failure)
                 self._ask(self._missing())
+            self._refusals.blame()
             return combine(self._partials, self._rows.hidden).to(self._device)
         finally:
             self._end()
@@ -144,14 +137,16 @@ class LayerStep:
         return Attempt(replica, experts, rows, tickets, failure)
 
     def _receive_all(self) -> ExpertmeshError | None:
-        """Wait for all attempts, in the order of their experts; returns a failure that may pass."""
+        """Wait for all attempts, in the order of their experts; returns a failure after which to ask again."""
         failure = None
         while self._attempts:
             attempt = self._attempts[0]
             try:
                 self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
-            except (LinkLostError, CallFailure) as error:
-                failure = check_retryable(error, self._rows.layer, attempt.replica.endpoint)
+            except (LinkLostError, CallFailure, ReplicaFaultError) as error:
+                failure = error
+                if not is_passing(error):
+                    self._refusals.note(attempt, error)
                 self._load.failed(attempt.experts)
                 self._avoid.add(attempt.replica)
             self._leave(self._attempts.popleft())
@@ -161,11 +156,10 @@ class LayerStep:
         """Return the partial rows [U, D] of an attempt."""
         if attempt.failure:
             raise attempt.failure
-        deadline = time.monotonic() + self._config.call_timeout_seconds
         parts = []
         while attempt.tickets:
             ticket = attempt.tickets.popleft()
-            partial = attempt.replica.receive(ticket, max(0.0, deadline - time.monotonic())).partial
+            partial = self._waiting.receive(ticket, attempt).partial
             seconds = time.perf_counter() - ticket.sent
             self._load.called(attempt.experts, seconds, ticket.num_rows, partial.nbytes)
             parts.append(partial)

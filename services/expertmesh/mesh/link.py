@@ -25,7 +25,8 @@ class Link(Protocol):
     def receive(self, call_id: int, timeout_seconds: float) -> ExpertResult:
         """Wait for the answer to a call.
 
-        CallFailure is the server's, TimeoutError when none comes in time, LinkLostError when the connection is gone.
+        CallFailure is the server's, ReplicaFaultError for an answer that cannot be read, TimeoutError when none comes
+        in time, after which it may be waited for again, LinkLostError when the connection is gone.
         """
         ...
 

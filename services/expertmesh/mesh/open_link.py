@@ -4,7 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -16,10 +16,10 @@ from expertmesh.mesh.link import Link, LinkLostError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS
 from expertmesh.rpc.exact_io import receive_exactly, send_exactly, set_up
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
-from expertmesh.v1 import expert_pb2_grpc
+from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.failures import WireError
 from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_header, encode_hello
-from expertmesh.wire.info import ServerInfo
+from expertmesh.wire.info import ServerInfo, decode_info
 from expertmesh.wire.offers import LinkOffer, SocketKind, decode_offer, encode_kind
 
 _log = logging.getLogger(__name__)
@@ -31,14 +31,17 @@ class _UnreachableError(LinkLostError):
     """The server offers no socket, or one that cannot be reached from here."""
 
 
+class OpenedLink(NamedTuple):
+    """A link, and what the server at its other end says about itself."""
+
+    link: Link
+    info: ServerInfo
+
+
 def open_link(
-    endpoint: str,
-    info: ServerInfo,
-    fingerprint: str,
-    transport: str = "auto",
-    on_end: Callable[[], None] = lambda: None,
-) -> Link:
-    """Open a link to the server at ``endpoint`` (host:port), which said ``info``; blocks for some seconds at most.
+    endpoint: str, fingerprint: str, transport: str = "auto", on_end: Callable[[], None] = lambda: None
+) -> OpenedLink:
+    """Open a link to the server at ``endpoint`` (host:port); blocks for some seconds at most.
 
     ``transport`` "direct" is a Unix socket on one host and TCP otherwise, "grpc" a Dispatch stream, and "auto" the
     Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. ``on_end`` is called in
@@ -47,15 +50,11 @@ def open_link(
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"transport {transport!r} is unknown; one of {TRANSPORTS} would be right")
-    if info.fingerprint != fingerprint:
-        raise FingerprintMismatchError(
-            f"{endpoint} serves model {info.fingerprint}, this gateway serves {fingerprint}; "
-            "start both from the same checkpoint"
-        )
     channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
     try:
-        _wait_until_connected(channel, endpoint)
-        return _open(channel, endpoint, fingerprint, transport, on_end)
+        info = _get_info(channel, endpoint)
+        _check_fingerprint(info, endpoint, fingerprint)
+        return OpenedLink(_open(channel, endpoint, fingerprint, transport, on_end), info)
     except BaseException:
         channel.close()
         raise
@@ -75,11 +74,22 @@ def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str
     return GrpcLink(channel, endpoint, fingerprint, on_end, channel.close)
 
 
-def _wait_until_connected(channel: grpc.Channel, endpoint: str) -> None:
+def _get_info(channel: grpc.Channel, endpoint: str) -> ServerInfo:
+    stub = expert_pb2_grpc.ExpertServiceStub(channel)
     try:
-        grpc.channel_ready_future(channel).result(timeout=OPEN_TIMEOUT_SECONDS)
-    except grpc.FutureTimeoutError:
-        raise LinkLostError(f"{endpoint} cannot be reached within {OPEN_TIMEOUT_SECONDS:g} s") from None
+        return decode_info(stub.GetInfo(expert_pb2.GetInfoRequest(), timeout=OPEN_TIMEOUT_SECONDS))
+    except grpc.RpcError as error:
+        raise LinkLostError(f"{endpoint} cannot be asked what it is: {error.code().name}: {error.details()}") from error
+    except WireError as error:
+        raise LinkLostError(f"{endpoint} says what cannot be: {error}") from error
+
+
+def _check_fingerprint(info: ServerInfo, endpoint: str, fingerprint: str) -> None:
+    if info.fingerprint != fingerprint:
+        raise FingerprintMismatchError(
+            f"{endpoint} serves model {info.fingerprint}, this gateway serves {fingerprint}; "
+            "start both from the same checkpoint"
+        )
 
 
 def _open_direct(

@@ -3,11 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
 from expertmesh.mesh.connection import ReplicaConnection
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.roster import Roster
+
+# Servers that do not even refuse hold up a thread for seconds each; the others shall not have to wait for one.
+MAX_OPENING = 32
 
 
 class ReplicaPool:
@@ -24,6 +28,7 @@ class ReplicaPool:
         self._transport = transport
         self._active: dict[str, ReplicaConnection] = {}
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._openers = ThreadPoolExecutor(MAX_OPENING, "open-link")
         self._changed = asyncio.Event()
         self._return: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,7 +74,9 @@ class ReplicaPool:
 
     def _start(self, endpoint: str) -> None:
         replica = Replica(endpoint, self._announce)
-        connection = self._active[endpoint] = ReplicaConnection(replica, self._fingerprint, self._transport)
+        connection = self._active[endpoint] = ReplicaConnection(
+            replica, self._fingerprint, self._transport, self._openers
+        )
         task = self._tasks[replica] = asyncio.create_task(connection.run(), name=f"replica {endpoint}")
         task.add_done_callback(lambda _: self._drop(replica))
         self._know()
@@ -87,6 +94,7 @@ class ReplicaPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._openers.shutdown()
         if self._return:
             self._return.cancel()
 

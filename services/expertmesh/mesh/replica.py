@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from expertmesh.discovery.picker import Health
+from expertmesh.mesh.answers import ReplicaFaultError, check_answer
+from expertmesh.mesh.health import Health
+from expertmesh.mesh.latency import LatencyBook
 from expertmesh.mesh.link import Link, LinkLostError
 from expertmesh.mesh.replica_state import ReplicaState
 from expertmesh.mesh.replica_stats import CallTimes, ReplicaStats
@@ -22,20 +24,26 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 _log = logging.getLogger(__name__)
 
 _NO_SPAN = NullSpan()
-# Failures that say nothing against the replica: it is full, it leaves, or it was asked for the wrong thing.
-INNOCENT = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.INVALID_REQUEST})
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A call under way, to be handed to ``receive`` or to ``forget``, once; ``num_bytes`` were sent with it."""
+    """A call under way, to be answered (``receive``), given up or forgotten, once; ``num_bytes`` were sent with it.
+
+    ``sent`` is when, by ``time.perf_counter``.
+    """
 
     call_id: int
+    call: ExpertCall
     link: Link
-    num_rows: int
     num_bytes: int
     sent: float
     span: Span
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the call."""
+        return self.call.hidden.shape[0]
 
 
 class Replica:
@@ -52,6 +60,7 @@ class Replica:
         self.started_at = 0.0
         self.health = Health()
         self.stats = ReplicaStats()
+        self.latency = LatencyBook()
         self.is_retired = False
         self._on_change = on_change
         self._lock = threading.Lock()
@@ -125,35 +134,47 @@ class Replica:
             self.stats.num_failed_calls += 1
             span.end(error)
             raise
-        num_rows = call.hidden.shape[0]
-        self.inflight_rows += num_rows
-        return Ticket(call_id, link, num_rows, num_bytes, now, span)
+        ticket = Ticket(call_id, call, link, num_bytes, now, span)
+        self.inflight_rows += ticket.num_rows
+        return ticket
 
     def receive(self, ticket: Ticket, timeout_seconds: float) -> ExpertResult:
         """Wait for the answer to a call.
 
-        CallFailure is the server's; LinkLostError when the connection ends before, or the time.
+        TimeoutError when it does not come in time, but may still come. CallFailure is the server's, LinkLostError when
+        the connection ends before, ReplicaFaultError for an answer that cannot be right.
         """
         try:
             result = ticket.link.receive(ticket.call_id, timeout_seconds)
-        except (CallFailure, LinkLostError, TimeoutError) as error:
+            check_answer(ticket.call, result)
+        except (CallFailure, LinkLostError, ReplicaFaultError) as error:
             self._settle(ticket, error)
-            raise self._judge(error, ticket.link) from None
+            self._judge(error, ticket.link)
+            raise
         self._settle(ticket)
-        if self.health.num_consecutive_errors:
-            self.health = self.health.after_success()
+        if not self.health.is_proven:
+            self.health = self.health.after_success(time.monotonic())
         latency_seconds = time.perf_counter() - ticket.sent
+        self.latency.record(ticket.num_rows, latency_seconds)
         self.stats.record(CallTimes(latency_seconds, result.queue_seconds, result.compute_seconds))
         return result
 
+    def give_up(self, ticket: Ticket) -> LinkLostError:
+        """Wait no more for the answer to a call, and leave the replica alone; returns how the call has failed."""
+        seconds = time.perf_counter() - ticket.sent
+        error = LinkLostError(f"{self.endpoint} did not answer within {seconds:.1f} s")
+        self._settle(ticket, error)
+        self.blame(is_grave=True)
+        return error
+
     def forget(self, ticket: Ticket) -> None:
-        """Wait no more for the answer to a call."""
+        """Need the answer to a call no more."""
         self._settle(ticket, UnwantedError("nobody waits for the answer any more"))
 
-    def blame(self) -> None:
-        """Count an error against the replica; several in a row eject it for a while."""
+    def blame(self, is_grave: bool = False) -> None:
+        """Count an error against the replica; several in a row, or a grave one, eject it for a while."""
         ejected_until = self.health.ejected_until
-        self.health = self.health.after_error(time.monotonic(), self._rng)
+        self.health = self.health.after_error(time.monotonic(), self._rng, is_grave)
         if self.health.ejected_until > ejected_until:
             self.started_at = self.health.ejected_until
             _log.warning("replica %s fails; left alone for a while where others can do its work", self.endpoint)
@@ -166,19 +187,16 @@ class Replica:
             ticket.link.forget(ticket.call_id)
         ticket.span.end(error)
 
-    def _judge(self, error: CallFailure | LinkLostError | TimeoutError, link: Link) -> CallFailure | LinkLostError:
-        """Draw the consequences of a failed call."""
+    def _judge(self, error: CallFailure | LinkLostError | ReplicaFaultError, link: Link) -> None:
+        """Draw the consequences of a failed call; whether a refusal is just, only another replica can say."""
         if isinstance(error, LinkLostError):
             self._lose(link)
-            return error
-        if isinstance(error, TimeoutError):
+        elif isinstance(error, ReplicaFaultError):
             self.blame()
-            return LinkLostError(f"{self.endpoint} did not answer in time")
-        if error.code is FailureCode.DRAINING:
+        elif error.code is FailureCode.DRAINING:
             self._drain(link)
-        elif error.code not in INNOCENT:
+        elif error.code is FailureCode.DEADLINE_EXCEEDED:
             self.blame()
-        return error
 
     def _lose(self, link: Link) -> None:
         """Note that a link is gone: one error, however many calls were under way, and none of one that was to end."""

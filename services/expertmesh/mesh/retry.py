@@ -1,13 +1,13 @@
-"""Which failed calls are sent again, and after which pause. Knows failures, neither rows nor who is asked instead."""
+"""Which failures of calls pass by themselves, and after which pause. Knows failures, neither rows nor replicas."""
 
 from collections.abc import Iterator
 
-from expertmesh.errors import ComputeError, ExpertmeshError
+from expertmesh.errors import ExpertmeshError
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.wire.failures import CallFailure, FailureCode
 
-# Reasons for which the same call is worth sending again, to another replica where there is one.
-RETRYABLE = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED})
+# Reasons that have nothing to do with the call: it is worth sending again for as long as there is time.
+PASSING = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED})
 FIRST_RETRY_SECONDS = 0.01
 MAX_RETRY_SECONDS = 1.0
 
@@ -20,8 +20,6 @@ def retry_pauses() -> Iterator[float]:
         pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
-def check_retryable(error: LinkLostError | CallFailure, layer: int, endpoint: str) -> ExpertmeshError:
-    """Return an error that may pass; raise ComputeError for one that will not."""
-    if isinstance(error, CallFailure) and error.code not in RETRYABLE:
-        raise ComputeError(f"layer {layer} on {endpoint}: {error}") from error
-    return error
+def is_passing(error: ExpertmeshError) -> bool:
+    """Whether a call that failed with ``error`` may be answered later; else by another replica, if by any."""
+    return isinstance(error, LinkLostError) or (isinstance(error, CallFailure) and error.code in PASSING)

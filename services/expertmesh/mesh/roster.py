@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from expertmesh.discovery.picker import leave_out_ejected
+from expertmesh.mesh.health import leave_out_ejected
 from expertmesh.mesh.replica import Replica
 
 

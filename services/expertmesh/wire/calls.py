@@ -35,6 +35,12 @@ class ExpertCall:
     timeout_seconds: float | None = None
     traceparent: str = ""
 
+    def finite_rows(self) -> npt.NDArray[np.bool_]:
+        """Tell for each row [U] whether it and the weights of its choices are numbers."""
+        has_finite_weights = (np.isfinite(self.topk_weights) | (self.topk_ids < 0)).all(axis=1)  # [U]
+        is_finite: npt.NDArray[np.bool_] = self.hidden.isfinite().all(dim=1).cpu().numpy()  # [U]
+        return is_finite & has_finite_weights
+
     @property
     def num_bytes(self) -> int:
         """Bytes of its tensors on the wire."""

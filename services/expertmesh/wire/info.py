@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from expertmesh.v1 import expert_pb2
+from expertmesh.wire.failures import WireError
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ def encode_info(info: ServerInfo) -> expert_pb2.GetInfoResponse:
 
 
 def decode_info(message: expert_pb2.GetInfoResponse) -> ServerInfo:
-    """Turn a message into the description of a server."""
+    """Turn a message into the description of a server; WireError when it hosts experts that there are not."""
+    if any(expert >= message.num_experts for expert in message.experts):
+        raise WireError(f"experts {list(message.experts)} of {message.num_experts}; smaller numbers would be right")
     return ServerInfo(
         fingerprint=message.fingerprint,
         experts=tuple(message.experts),
