@@ -147,8 +147,8 @@ def test_socket_and_rpc_end_together(is_call_over_first):
         (header_bytes(kind=4, rows=1, width=1) + bytes(4), "kind RESULT"),
         (header_bytes(text=2) + b"\xff\xff", "not UTF-8"),
         (header_bytes()[:20], "after 20 of 56 bytes"),
-        (header_bytes(rows=2, width=16, chosen=2), "before the 160 bytes"),
-        (header_bytes(rows=2, width=16, chosen=2) + bytes(17), "after 17 of 160 bytes"),
+        (header_bytes(rows=2, width=16, chosen=2), "after 56 of 216 bytes"),
+        (header_bytes(rows=2, width=16, chosen=2) + bytes(17), "after 73 of 216 bytes"),
     ],
 )
 def test_what_is_no_call_ends_the_link_with_a_word_and_harms_nobody(data, words, caplog):

@@ -5,7 +5,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from expertmesh.rpc.exact_io import MIN_BUFFER_BYTES, SizedBuffers, receive_exactly, rest_of, send_exactly, set_up
+from expertmesh.rpc.exact_io import receive_exactly, rest_of, send_exactly, set_up
 
 
 def test_what_is_sent_in_parts_arrives_whole():
@@ -35,15 +35,6 @@ def test_an_end_between_two_messages_is_none_and_within_one_an_error():
 def test_the_rest_is_what_was_not_sent(num_sent):
     rest = rest_of([b"ab", b"", np.array([[1], [2]], np.int16), b"c"], num_sent)
     assert b"".join(rest) == b"ab\x01\x00\x02\x00c"[num_sent:]
-
-
-def test_memory_is_made_once_for_each_class_of_sizes():
-    buffers = SizedBuffers()
-    small, large = buffers.take(10), buffers.take(MIN_BUFFER_BYTES + 1)
-    assert (len(small), len(large)) == (10, MIN_BUFFER_BYTES + 1)
-    assert buffers.take(MIN_BUFFER_BYTES).obj is small.obj
-    assert buffers.take(2 * MIN_BUFFER_BYTES).obj is large.obj
-    assert len(buffers.take(0)) == 0
 
 
 def test_a_tcp_connection_sends_at_once_and_probes_its_peer():

@@ -10,17 +10,15 @@ from functools import partial
 import torch
 
 from expertmesh.expert.executor import Executor
+from expertmesh.expert.frame_reader import FrameReader
 from expertmesh.expert.job import CallJob, Outcome, Seat
-from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
-from expertmesh.rpc.exact_io import SizedBuffers, receive_exactly, send_exactly
+from expertmesh.rpc.exact_io import receive_exactly, send_exactly
 from expertmesh.wire.calls import ExpertCall
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 from expertmesh.wire.frames import (
     HEADER_BYTES,
     MAX_TEXT_BYTES,
-    Header,
     Kind,
-    decode_call,
     decode_header,
     encode_outcome,
     encode_welcome,
@@ -51,8 +49,7 @@ class DirectLink:
         self._executor = executor
         self._delay_seconds = delay_seconds
         self._seat = Seat()
-        self._buffers = SizedBuffers()
-        self._header = memoryview(bytearray(HEADER_BYTES))
+        self._reader = FrameReader(connection)
         self._job: CallJob | None = None
         self._is_draining = False
 
@@ -61,7 +58,7 @@ class DirectLink:
         """Welcome the caller, then answer call after call until either end closes, or what comes is no call."""
         try:
             send_exactly(self._connection, encode_welcome())
-            while (call := self._read()) is not None:
+            while (call := self._reader.read()) is not None:
                 self._answer(*call)
                 if self._is_draining:
                     self._end_reading()
@@ -83,14 +80,6 @@ class DirectLink:
         if job is not None and self._executor.cancel(job):
             job.on_done(CallFailure(FailureCode.DRAINING, "the link was closed"))
         _shut_down(self._connection, socket.SHUT_RDWR)
-
-    def _read(self) -> tuple[int, ExpertCall] | None:
-        if not receive_exactly(self._connection, self._header):
-            return None
-        header = decode_header(self._header, MAX_MESSAGE_BYTES)
-        if header.kind is not Kind.CALL:
-            raise WireError(f"a caller sent a frame of kind {header.kind.name}; CALL would be right")
-        return header.call_id, decode_call(header, _receive_body(self._connection, self._buffers, header))
 
     def _answer(self, call_id: int, call: ExpertCall) -> None:
         job = self._job = self._seat.job(call)
@@ -118,14 +107,10 @@ def _receive_hello(connection: socket.socket) -> bytes:
     header = decode_header(data, MAX_TEXT_BYTES)
     if header.kind is not Kind.HELLO:
         return b""
-    return bytes(_receive_body(connection, SizedBuffers(), header))
-
-
-def _receive_body(connection: socket.socket, buffers: SizedBuffers, header: Header) -> memoryview:
-    body = buffers.take(header.num_body_bytes)
-    if header.num_body_bytes and not receive_exactly(connection, body):
-        raise EOFError(f"the connection ended before the {header.num_body_bytes} bytes of a frame")
-    return body
+    token = bytearray(header.num_body_bytes)
+    if token and not receive_exactly(connection, memoryview(token)):
+        raise EOFError(f"the connection ended before the {header.num_body_bytes} bytes of a token")
+    return bytes(token)
 
 
 def _shut_down(connection: socket.socket, how: int) -> None:

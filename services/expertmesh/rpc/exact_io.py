@@ -4,26 +4,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-# Classes of buffers: this many bytes, twice as many, and so on.
-MIN_BUFFER_BYTES = 64 * 1024
 KEEPALIVE_SECONDS = 30
 KEEPALIVE_PROBE_SECONDS = 10
 KEEPALIVE_PROBES = 2
-
-
-class SizedBuffers:
-    """One buffer for each class of sizes, made when first needed and used again for every message of that class."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[int, memoryview] = {}
-
-    def take(self, num_bytes: int) -> memoryview:
-        """Return memory for ``num_bytes``; it is handed out again at the next call."""
-        size = max(MIN_BUFFER_BYTES, 1 << max(num_bytes - 1, 0).bit_length())
-        buffer = self._buffers.get(size)
-        if buffer is None:
-            buffer = self._buffers[size] = memoryview(bytearray(size))
-        return buffer[:num_bytes]
 
 
 def receive_exactly(connection: socket.socket, into: memoryview) -> bool:

@@ -1,0 +1,60 @@
+"""Calls off a socket: each with one system call where it has arrived whole. Knows frames, not who runs them."""
+
+import socket
+
+from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.failures import WireError
+from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_call, decode_header
+
+MIN_MEMORY_BYTES = 64 * 1024
+
+
+class FrameReader:
+    """Receives ahead into memory that grows with the largest frame and is used again for every one."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._memory = memoryview(bytearray(MIN_MEMORY_BYTES))
+        self._num_read = 0  # bytes of the frame that was read last
+        self._num_received = 0
+
+    def read(self) -> tuple[int, ExpertCall] | None:
+        """Read a call and its id, None when the caller has closed; the call is valid until the next is read.
+
+        WireError for what is no call, EOFError when the connection ends within one.
+        """
+        self._move_up()
+        if not self._receive(HEADER_BYTES):
+            return None
+        header = decode_header(self._memory[:HEADER_BYTES], MAX_MESSAGE_BYTES)
+        if header.kind is not Kind.CALL:
+            raise WireError(f"a caller sent a frame of kind {header.kind.name}; CALL would be right")
+        self._num_read = HEADER_BYTES + header.num_body_bytes
+        self._receive(self._num_read)
+        return header.call_id, decode_call(header, self._memory[HEADER_BYTES : self._num_read])
+
+    def _move_up(self) -> None:
+        """Put what was received behind the last frame where it began."""
+        num_ahead = self._num_received - self._num_read
+        if num_ahead:
+            self._memory[:num_ahead] = bytes(self._memory[self._num_read : self._num_received])
+        self._num_read, self._num_received = 0, num_ahead
+
+    def _receive(self, num_bytes: int) -> bool:
+        """Have that many bytes of a frame; False when the caller has closed before the first."""
+        self._grow(num_bytes)
+        while self._num_received < num_bytes:
+            count = self._connection.recv_into(self._memory[self._num_received :])
+            if not count and not self._num_received:
+                return False
+            if not count:
+                raise EOFError(f"the connection ended after {self._num_received} of {num_bytes} bytes of a frame")
+            self._num_received += count
+        return True
+
+    def _grow(self, num_bytes: int) -> None:
+        if num_bytes > len(self._memory):
+            memory = memoryview(bytearray(1 << (num_bytes - 1).bit_length()))
+            memory[: self._num_received] = self._memory[: self._num_received]
+            self._memory = memory

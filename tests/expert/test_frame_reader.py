@@ -1,0 +1,82 @@
+import random
+import socket
+import threading
+from contextlib import closing
+
+import pytest
+import torch
+from link_server import make_call
+from raw_frames import header_bytes
+
+from expertmesh.expert.frame_reader import MIN_MEMORY_BYTES, FrameReader
+from expertmesh.wire.failures import WireError
+from expertmesh.wire.frames import encode_call, encode_welcome
+
+
+def join(frame):
+    return b"".join(memoryview(part).tobytes() for part in frame)
+
+
+@pytest.fixture
+def ends():
+    here, there = socket.socketpair()
+    here.settimeout(10)
+    with closing(here), closing(there):
+        yield FrameReader(here), there
+
+
+def assert_same(call, expected):
+    assert torch.equal(call.hidden, expected.hidden)
+    assert (call.topk_ids == expected.topk_ids).all()
+    assert (call.topk_weights == expected.topk_weights).all()
+
+
+@pytest.mark.parametrize("max_piece_bytes", [1, 100, 10**6])
+def test_calls_of_any_size_are_read_however_their_bytes_arrive(ends, max_piece_bytes):
+    reader, there = ends
+    sizes = (1, 2, 1, 40) if max_piece_bytes == 1 else (1, 300, 2, MIN_MEMORY_BYTES // 16, 1, 1)
+    calls = [make_call(num_rows, seed=number) for number, num_rows in enumerate(sizes)]
+    data = b"".join(join(encode_call(number, call)) for number, call in enumerate(calls))
+    rng = random.Random(0)
+
+    def send() -> None:
+        start = 0
+        while start < len(data):
+            num_bytes = rng.randint(1, max_piece_bytes)
+            there.sendall(data[start : start + num_bytes])
+            start += num_bytes
+        there.shutdown(socket.SHUT_WR)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    for number, expected in enumerate(calls):
+        call_id, call = reader.read()
+        assert call_id == number
+        assert_same(call, expected)
+    assert reader.read() is None
+    sending.join()
+
+
+@pytest.mark.parametrize("num_bytes", [1, 55, 57, 100])
+def test_a_call_that_is_cut_off_is_an_error(ends, num_bytes):
+    reader, there = ends
+    frame = join(encode_call(0, make_call()))
+    there.sendall(frame[:num_bytes])
+    there.close()
+    with pytest.raises(EOFError, match=rf"after {num_bytes} of \d+ bytes of a frame"):
+        reader.read()
+
+
+def test_only_calls_are_read(ends):
+    reader, there = ends
+    there.sendall(join(encode_welcome()))
+    with pytest.raises(WireError, match="kind WELCOME; CALL would be right"):
+        reader.read()
+
+
+def test_an_announcement_of_more_than_a_message_takes_no_memory(ends):
+    reader, there = ends
+    there.sendall(header_bytes(rows=2**20, width=2**12))
+    with pytest.raises(WireError, match="at most"):
+        reader.read()
+    assert len(reader._memory) == MIN_MEMORY_BYTES
