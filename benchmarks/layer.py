@@ -68,13 +68,13 @@ def random_weight(num_out: int, num_in: int, generator: torch.Generator) -> Quan
     )
 
 
-def random_expert(seed: int, sizes: Sizes) -> ExpertWeights:
+def random_expert(seed: int, hidden: int, ffn: int) -> ExpertWeights:
     """Draw one expert."""
     generator = torch.Generator().manual_seed(seed)
     return ExpertWeights(
-        w_gate=random_weight(sizes.ffn, sizes.hidden, generator),
-        w_up=random_weight(sizes.ffn, sizes.hidden, generator),
-        w_down=random_weight(sizes.hidden, sizes.ffn, generator),
+        w_gate=random_weight(ffn, hidden, generator),
+        w_up=random_weight(ffn, hidden, generator),
+        w_down=random_weight(hidden, ffn, generator),
     )
 
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     if arguments.serve:
-        layer = CpuBackend().experts([random_expert(expert, sizes) for expert in arguments.serve])
+        layer = CpuBackend().experts([random_expert(expert, sizes.hidden, sizes.ffn) for expert in arguments.serve])
         uvloop.run(serve_layer(layer, arguments.serve, NUM_EXPERTS, sizes.hidden))
         return
     flags = ("--small", "--serve") if arguments.small else ("--serve",)

@@ -4,8 +4,10 @@ Usage: python benchmarks/rpc_hop.py [--small] [--json FILE]
 
 Rows of Mixtral's width (4096, bfloat16) go to a real expert server in another process, whose experts return their
 rows: no kernel time, everything else. They go over each kind of link, with the picking and the adding up of rows around
-it, and through the gateway's dispatcher. The peer is a grpc.aio bidirectional stream to another process that answers
-each message with as many bytes as the expert server does (float32 rows). Each is asked in turns with it.
+it, and through the gateway's dispatcher. "cold" is a row on its way between kernels: the server's experts are 4-bit
+matrices larger than a cache, and the gateway runs such experts before each hop; the server's time in its kernels is
+taken off. The peer is a grpc.aio bidirectional stream to another process that answers each message with as many bytes
+as the expert server does (float32 rows). Each is asked in turns with it.
 """
 
 import argparse
@@ -13,17 +15,22 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import grpc.aio
 import numpy as np
 import torch
 import uvloop
+from layer import random_expert
 from report import Row, parse_arguments, show
 from servers import FINGERPRINT, connected_pool, serve_layer, server_processes
 
+from expertmesh.kernels.backend import GroupedFFN
+from expertmesh.kernels.cpu import CpuBackend
+from expertmesh.kernels.moe import run_chosen
 from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.dispatcher import RemoteExperts
@@ -38,9 +45,19 @@ from expertmesh.wire.calls import ExpertCall
 HIDDEN = 4096
 NUM_EXPERTS = 2
 LINKS = ("direct", "grpc")
-Cases = dict[str, tuple[int, int]]  # rows, repetitions
-CASES: Cases = {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}
-SMALL: Cases = {"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and repetitions of each case; ``ffn`` is the width of the experts of the cold one."""
+
+    cases: dict[str, tuple[int, int]]
+    num_cold: int
+    ffn: int
+
+
+FULL = Sizes({"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}, 300, 4096)
+SMALL = Sizes({"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}, 10, 256)
 ECHO = "/benchmark.Echo/Echo"
 
 # Does something and returns how many seconds it took. A hop does in a thread of its own, as the engine: it blocks.
@@ -73,29 +90,56 @@ async def serve_echo() -> None:
     await server.wait_for_termination()
 
 
-async def measure(experts: str, echo: str, cases: Cases) -> list[Row]:
-    """Time every way for each size, in turns."""
+async def measure(experts: str, cold: str, echo: str, sizes: Sizes) -> list[Row]:
+    """Time every way for each size, in turns with the echo."""
     rows = []
     async with connected_pool(frozenset({experts}), NUM_EXPERTS) as pool, open_channel(echo) as channel:
         remote = RemoteExperts(pool.roster, DispatchConfig(), ExpertLoadCounter(1, NUM_EXPERTS))
         stream = channel.stream_stream(ECHO)()
-        # Opened in a thread, as the gateway does: a link blocks until it is there.
-        direct, synchronous = [
-            (await asyncio.to_thread(open_link, experts, FINGERPRINT, transport)).link for transport in LINKS
-        ]
-        with closing(direct), closing(synchronous):
-            for case, (num_rows, repetitions) in cases.items():
-                ways = {
-                    "direct": make_link_hop(direct, num_rows),
-                    "grpc": make_link_hop(synchronous, num_rows),
-                    "dispatcher": make_hop(remote, num_rows),
-                }
-                for name, hop in ways.items():
-                    hop_times, echo_times = await in_turns(hop, make_echo(stream, num_rows), repetitions)
-                    for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
-                        value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
-                        rows.append(Row(f"{case} {name}", metric, value, "s", "grpc.aio echo", peer_value))
+        for case, (num_rows, repetitions) in sizes.cases.items():
+            hops = {"dispatcher": make_hop(remote, num_rows)}
+            async with links_to(experts) as links:
+                hops |= {name: make_link_hop(link, num_rows) for name, link in links.items()}
+                rows += await compare(case, hops, make_echo(stream, num_rows), repetitions)
+        between = make_computing(sizes.ffn)
+        async with links_to(cold) as links:
+            hops = {name: make_link_hop(link, 1, between) for name, link in links.items()}
+            rows += await compare("8 KiB cold", hops, make_echo(stream, 1, between), sizes.num_cold)
     return rows
+
+
+@asynccontextmanager
+async def links_to(address: str) -> AsyncIterator[dict[str, Link]]:
+    """Open a link of each kind, in a thread, as the gateway does: it blocks until it is there."""
+    with ExitStack() as stack:
+        links = {}
+        for transport in LINKS:
+            links[transport] = (await asyncio.to_thread(open_link, address, FINGERPRINT, transport)).link
+            stack.callback(links[transport].close)
+        yield links
+
+
+async def compare(case: str, hops: Mapping[str, Call], echo: Call, repetitions: int) -> list[Row]:
+    """Time each hop in turns with the echo."""
+    rows = []
+    for name, hop in hops.items():
+        hop_times, echo_times = await in_turns(hop, echo, repetitions)
+        for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
+            value, peer_value = percentile(hop_times, percent), percentile(echo_times, percent)
+            rows.append(Row(f"{case} {name}", metric, value, "s", "grpc.aio echo", peer_value))
+    return rows
+
+
+def make_experts(ffn: int) -> GroupedFFN:
+    """Make real experts."""
+    return CpuBackend().experts([random_expert(seed, HIDDEN, ffn) for seed in range(NUM_EXPERTS)])
+
+
+def make_computing(ffn: int) -> Callable[[], object]:
+    """Make what a gateway computes between two hops, as far as caches are concerned."""
+    layer, hidden = make_experts(ffn), torch.randn(1, HIDDEN, dtype=torch.bfloat16)
+    slots, weights = np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32)
+    return partial(run_chosen, layer, NUM_EXPERTS, hidden, slots, weights)
 
 
 def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
@@ -111,27 +155,32 @@ def make_hop(remote: RemoteExperts, num_rows: int) -> Call:
     return partial(asyncio.to_thread, hop)
 
 
-def make_link_hop(link: Link, num_rows: int) -> Call:
+def make_link_hop(link: Link, num_rows: int, before: Callable[[], object] = lambda: None) -> Call:
     """Make a call that picks rows for both experts, asks a link and combines the answer."""
     ids, weights = np.tile(np.arange(2, dtype=np.int32), (num_rows, 1)), np.full((num_rows, 2), 0.5, np.float32)
     step = ExpertCall(0, torch.randn(num_rows, HIDDEN, dtype=torch.bfloat16), ids, weights, 30.0)
     experts = tuple(range(NUM_EXPERTS))
 
     def hop() -> float:
+        before()
         started = time.perf_counter()
         rows, call = select_rows(step, experts)
         link.send(0, call)
-        combine([Partial(experts, rows, link.receive(0, 30.0).partial)], step.hidden)
-        return time.perf_counter() - started
+        result = link.receive(0, 30.0)
+        combine([Partial(experts, rows, result.partial)], step.hidden)
+        return time.perf_counter() - started - result.compute_seconds
 
     return partial(asyncio.to_thread, hop)
 
 
-def make_echo(stream: "grpc.aio.StreamStreamCall[bytes, bytes]", num_rows: int) -> Call:
+def make_echo(
+    stream: "grpc.aio.StreamStreamCall[bytes, bytes]", num_rows: int, before: Callable[[], object] = lambda: None
+) -> Call:
     """Make a call that sends as many bytes as the hidden states of these rows."""
     message = os.urandom(num_rows * HIDDEN * torch.bfloat16.itemsize)
 
     async def echo() -> float:
+        before()
         started = time.perf_counter()
         await stream.write(message)
         await stream.read()
@@ -159,16 +208,20 @@ def percentile(times: list[float], percent: int) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
-    parser.add_argument("--serve", choices=("experts", "echo"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("experts", "cold", "echo"), help=argparse.SUPPRESS)
+    parser.add_argument("--ffn", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
     torch.set_num_threads(1)
+    if arguments.serve == "echo":
+        uvloop.run(serve_echo())
     if arguments.serve:
-        if arguments.serve == "echo":
-            uvloop.run(serve_echo())
-        uvloop.run(serve_layer(ReturnRows(), range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
-    with server_processes(__file__, ("--serve", "experts"), ("--serve", "echo")) as (experts, echo):
-        rows = uvloop.run(measure(experts, echo, SMALL if arguments.small else CASES))
+        layer = make_experts(arguments.ffn) if arguments.serve == "cold" else ReturnRows()
+        uvloop.run(serve_layer(layer, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
+    sizes = SMALL if arguments.small else FULL
+    servers = (("--serve", "experts"), ("--serve", "cold", "--ffn", sizes.ffn), ("--serve", "echo"))
+    with server_processes(__file__, *servers) as (experts, cold, echo):
+        rows = uvloop.run(measure(experts, cold, echo, sizes))
     show("dispatch to combine, without kernels", rows, arguments.json)
 
 
