@@ -10,11 +10,6 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = tuple(key.encode() for key in keys)
 
-    @property
-    def are_required(self) -> bool:
-        """Whether a caller without a key is refused."""
-        return bool(self._keys)
-
     def accept(self, authorization: str | None) -> bool:
         """Tell whether the value of an authorization header may call; the time it takes says nothing about the keys."""
         scheme, _, presented = (authorization or "").partition(" ")
