@@ -58,6 +58,7 @@ check: $(VENV)/.installed-dev ## Check format, lint, types, imports and generate
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python protos/generate.py --check
 

@@ -53,7 +53,12 @@ def make_contexts(num_sequences: int, length: int, num_new: int) -> PagedContext
 def walk(backend: Backend, cache: torch.Tensor, contexts: PagedContexts) -> Callable[[torch.Tensor], torch.Tensor]:
     """Attend in one layer of ``cache`` [layers, 2, slots, kv heads, head dim] after the other."""
     layers = itertools.cycle(cache)
-    return lambda query: backend.attend_paged(query, *next(layers), contexts)
+
+    def attend(query: torch.Tensor) -> torch.Tensor:
+        keys, values = next(layers)
+        return backend.attend_paged(query, keys, values, contexts)
+
+    return attend
 
 
 def measure(num_new: int, num_sequences: int, length: int, dtype: torch.dtype, sizes: Sizes) -> list[Row]:

@@ -90,4 +90,5 @@ def _median_seconds(run: Run, num_runs: int) -> float:
         run()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in spans) / 1000
+    milliseconds: list[float] = [start.elapsed_time(end) for start, end in spans]
+    return statistics.median(milliseconds) / 1000

@@ -62,11 +62,13 @@ def write_checkpoint(directory: Path, sizes: Sizes) -> int:
     config = sizes.config()
     table = tensors_of(read_model(config, directory / "config.json"))
     generator = torch.Generator().manual_seed(0)
-    weight_map, num_bytes = {}, 0
+    weight_map: dict[str, str] = {}
+    num_bytes = 0
     for layer in range(sizes.num_layers):
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for spec in table.expert(layer, 0).values():
-            parts = awq.pack(random_weight(*spec.shape, generator)).as_dict()
+            num_out, num_in = spec.shape
+            parts = awq.pack(random_weight(num_out, num_in, generator)).as_dict()
             tensors |= {f"{spec.name}.{part}": tensor for part, tensor in parts.items()}
         file = f"layer-{layer}.safetensors"
         save_file(tensors, directory / file)

@@ -57,7 +57,7 @@ def make_call(params: SamplingParams, num_rows: int, spread: float, vocab_size: 
 
 def best_seconds(call: Callable[[], object], seconds: float) -> float:
     """Repeat a call for a while; the best of the times that this thread was computing."""
-    times = []
+    times: list[float] = []
     call()
     stop = time.perf_counter() + seconds
     while time.perf_counter() < stop or len(times) < MIN_CALLS:

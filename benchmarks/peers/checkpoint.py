@@ -126,7 +126,7 @@ def _files(shape: Shape) -> Iterator[tuple[str, Iterable[TensorSpec]]]:
 
 def _quantize(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Pack the matrices that AWQ quantizes: attention and experts."""
-    packed = {}
+    packed: dict[str, torch.Tensor] = {}
     for spec, tensor in tensors.items():
         if spec.is_quantizable:
             parts = awq.pack(round_to_nearest(tensor, awq.BITS, GROUP_SIZE)).as_dict()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,12 +50,16 @@ async def _wait_until_serving(endpoint: str, process: "subprocess.Popen[bytes]")
             await asyncio.sleep(0.2)
 
 
-async def rate_at(endpoint: str, case: Case) -> float:
+def rate_at(endpoint: str, case: Case) -> float:
     """Ask for all sequences at once; returns tokens per second.
 
     A prefill ends with the first token. Decoding is the median gap between two tokens of a sequence, from when the last
     sequence has its first token to when the first one has its last: all are in the batch then, none in its prefill.
     """
+    return asyncio.run(_rate_at(endpoint, case))
+
+
+async def _rate_at(endpoint: str, case: Case) -> float:
     async with AsyncClient(endpoint) as client:
         started = time.perf_counter()
         num_tokens = 1 + (case.new_tokens + STARTING_STEPS if case.new_tokens else 0)
@@ -75,14 +80,14 @@ async def _ask(client: AsyncClient, prompt: list[int], max_tokens: int) -> list[
 def main() -> None:
     """Serve in each mode, measure, print."""
     model, threads, cases = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-    modes = {
+    modes: dict[str, tuple[str, *tuple[object, ...]]] = {
         "expertmesh": ("up", "--model", model),
         "expertmesh a8": ("up", "--model", model, "--backend", "cpu-a8"),
         "expertmesh local": ("gateway", "--model", model, "--local-experts", "--threads", threads),
     }
     for name, command in modes.items():
         with serving(*command) as endpoint:
-            rates = measure(lambda case, endpoint=endpoint: asyncio.run(rate_at(endpoint, case)), cases)
+            rates = measure(partial(rate_at, endpoint), cases)
         print(json.dumps([name, rates]), flush=True)
 
 

@@ -94,7 +94,7 @@ def main() -> None:
         time_engine(Path(path))
         return
     os.environ[TRACE_VARIABLE] = sys.argv.pop(1)
-    gateway_processes.Commands = partial(gateway_processes.Commands, module="serving.timed_gateway")
+    _wrap(gateway_processes, "Commands", lambda commands: partial(commands, module="serving.timed_gateway"))
     run_command()
 
 
