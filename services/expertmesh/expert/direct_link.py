@@ -3,15 +3,13 @@
 import hmac
 import logging
 import socket
-import time
 from contextlib import suppress
 from functools import partial
 
 import torch
 
-from expertmesh.expert.executor import Executor
 from expertmesh.expert.frame_reader import FrameReader
-from expertmesh.expert.job import CallJob, Outcome, Seat
+from expertmesh.expert.job import CallJob, CallRunner, Outcome, Seat
 from expertmesh.rpc.exact_io import receive_exactly, send_exactly
 from expertmesh.wire.calls import ExpertCall
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
@@ -39,15 +37,11 @@ def shows_token(connection: socket.socket, token: bytes, timeout_seconds: float)
 
 
 class DirectLink:
-    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any.
+    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any."""
 
-    Each answer comes ``delay_seconds`` late.
-    """
-
-    def __init__(self, connection: socket.socket, executor: Executor, delay_seconds: float = 0.0) -> None:
+    def __init__(self, connection: socket.socket, executor: CallRunner) -> None:
         self._connection = connection
         self._executor = executor
-        self._delay_seconds = delay_seconds
         self._seat = Seat()
         self._reader = FrameReader(connection)
         self._job: CallJob | None = None
@@ -92,8 +86,6 @@ class DirectLink:
             self._job = None
 
     def _reply(self, call_id: int, outcome: Outcome) -> None:
-        if self._delay_seconds:
-            time.sleep(self._delay_seconds)
         send_exactly(self._connection, encode_outcome(call_id, outcome))
 
     def _end_reading(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from queue import SimpleQueue
+from typing import Protocol
 
 from expertmesh.expert.batcher import Batch
 from expertmesh.wire.calls import ExpertCall, ExpertResult
@@ -23,7 +24,7 @@ class CallJob:
     """
 
     call: ExpertCall
-    on_done: Callable[[Outcome], None]
+    on_done: Callable[[Outcome], object]
     arrived: float = field(default_factory=time.monotonic)
     on_turn: "Callable[[Batch[CallJob]], None] | None" = None
 
@@ -56,3 +57,23 @@ class Seat:
     def wait(self) -> Outcome | Batch[CallJob]:
         """Wait for the next news."""
         return self._news.get()
+
+
+class CallRunner(Protocol):
+    """Who runs jobs, for any number of links; ``Executor`` says what each method promises."""
+
+    def run(self, job: CallJob, seat: Seat, reply: Callable[[Outcome], None]) -> None:
+        """Run a job that ``seat`` made, while this thread waits."""
+        ...
+
+    def submit(self, job: CallJob) -> None:
+        """Have a job run while nobody waits."""
+        ...
+
+    def cancel(self, job: CallJob) -> bool:
+        """Do not run a job that still waits."""
+        ...
+
+    def drain(self) -> None:
+        """Refuse new jobs from now on."""
+        ...

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from expertmesh.errors import ConfigError
 from expertmesh.expert.direct_link import DirectLink, shows_token
-from expertmesh.expert.executor import Executor
+from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
 from expertmesh.rpc.sockets import bind, split_address
 from expertmesh.wire.offers import LinkOffer, SocketKind
@@ -33,10 +33,9 @@ class LinkHost:
     port of the host that ``listen`` (host:port) names.
     """
 
-    def __init__(self, executor: Executor, listen: str, delay_seconds: float = 0.0) -> None:
+    def __init__(self, executor: CallRunner, listen: str) -> None:
         self._executor = executor
         self._host = split_address(listen)[0]
-        self._delay_seconds = delay_seconds
         self._links: set[OfferedLink] = set()
 
     def __enter__(self) -> "LinkHost":
@@ -81,7 +80,7 @@ class LinkHost:
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
 
     def _serve(self, connection: socket.socket) -> DirectLink:
-        return DirectLink(connection, self._executor, self._delay_seconds)
+        return DirectLink(connection, self._executor)
 
 
 class OfferedLink:

@@ -14,6 +14,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.call_spans import TracedCalls
+from expertmesh.expert.chaos import DelayedExecutor
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.expert.executor import Executor
 from expertmesh.expert.job import CallJob
@@ -111,8 +112,9 @@ async def running(
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
     max_rows = max_call_rows(config, store.hidden_size)
     executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer))
-    links = LinkHost(executor, config.listen, config.chaos_delay_seconds)
-    servicer = ExpertService(executor, links, info, config.chaos_delay_seconds)
+    runner = DelayedExecutor(executor, config.chaos_delay_seconds) if config.chaos_delay_seconds else executor
+    links = LinkHost(runner, config.listen)
+    servicer = ExpertService(runner, links, info)
     server = RpcServer(config.listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()

@@ -7,8 +7,7 @@ from dataclasses import replace
 import grpc.aio
 
 from expertmesh.errors import FingerprintMismatchError
-from expertmesh.expert.executor import Executor
-from expertmesh.expert.job import CallJob, Outcome
+from expertmesh.expert.job import CallJob, CallRunner, Outcome
 from expertmesh.expert.link_host import LinkHost
 from expertmesh.expert.stream import DispatchStream
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
@@ -28,22 +27,12 @@ GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.
 
 
 class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
-    """Reads calls, has them run by ``executor`` and answers.
+    """Reads calls, has them run by ``executor`` and answers."""
 
-    Every answer comes ``delay_seconds`` late: so a slow network can be tried out.
-    """
-
-    def __init__(
-        self,
-        executor: Executor,
-        links: LinkHost,
-        info: ServerInfo,
-        delay_seconds: float = 0.0,
-    ) -> None:
+    def __init__(self, executor: CallRunner, links: LinkHost, info: ServerInfo) -> None:
         self._executor = executor
         self._links = links
         self._info = info
-        self._delay_seconds = delay_seconds
         self._streams: set[DispatchStream] = set()
         self._is_draining = False
 
@@ -96,15 +85,8 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
 
     def _submit(self, job: CallJob) -> None:
         """Have a job run; its outcome arrives in this loop, whichever thread has it first."""
-        loop, on_done, delay_seconds = asyncio.get_running_loop(), job.on_done, self._delay_seconds
-
-        def answer_late(outcome: Outcome) -> None:
-            loop.call_later(delay_seconds, on_done, outcome)
-
-        def arrive(outcome: Outcome) -> None:
-            loop.call_soon_threadsafe(answer_late if delay_seconds else on_done, outcome)
-
-        job.on_done = arrive
+        loop, on_done = asyncio.get_running_loop(), job.on_done
+        job.on_done = lambda outcome: loop.call_soon_threadsafe(on_done, outcome)
         self._executor.submit(job)
 
     async def _run(self, call: ExpertCall) -> ExpertResult:
