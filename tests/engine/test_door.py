@@ -2,11 +2,11 @@ import pytest
 
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.door import Door
-from expertmesh.engine.messages import TokenDelta
+from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import Interruption
 from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
-from expertmesh.engine.stats import INVALID, QUEUE_FULL, EngineStats
+from expertmesh.engine.stats import INTERNAL, INVALID, QUEUE_FULL, EngineStats
 from expertmesh.errors import ExpertmeshError, InvalidRequestError, QueueFullError
 from expertmesh.model.sampling import Choice, SamplingParams
 
@@ -112,6 +112,15 @@ def test_what_cannot_be_served_is_refused_and_counted(hall):
         hall.door.enter(hall.caller, 3, request)
     assert hall.caller.heard == [(3, InvalidRequestError)] * 2
     assert hall.stats.num_rejected[INVALID] == 2
+
+
+def test_what_fails_on_the_way_in_is_told_as_internal_and_holds_nothing(hall, caplog):
+    nonsense = SamplingParams(seed=1, max_tokens="many")
+    hall.door.enter(hall.caller, 3, Request((1, 2), nonsense))
+    assert hall.caller.heard == [(3, EngineError)]
+    assert hall.stats.num_rejected[INTERNAL] == 1
+    assert not hall.scheduler.has_work
+    assert "taking a request in failed" in caplog.text and "TypeError" in caplog.text
 
 
 class Counted:

@@ -177,6 +177,25 @@ def test_after_a_failed_step_the_next_request_is_answered(directory):
     assert not workshop.scheduler.has_work
 
 
+class Broken:
+    """A constraint that fails at once, for a reason that nobody foresaw."""
+
+    def advance(self, token_id: int) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_request_that_fails_on_its_way_in_fails_alone(directory):
+    workshop, caller = Workshop(directory), Listener()
+    request = Request((1, 5, 9), SamplingParams(max_tokens=6, seed=1))
+    workshop.put(caller, 0)
+    workshop.inbox.put(lambda: workshop.door.enter(caller, 1, request, Broken(), past_ids=(7,)))
+    workshop.put(caller, 2)
+    workshop.run()
+    assert [type(error) for error in caller.errors.values()] == [EngineError]
+    assert str(caller.errors[1]) == "internal error (ZeroDivisionError); the gateway's log says more"
+    assert len(caller.ids(0)) == len(caller.ids(2)) == 6
+
+
 def test_who_leaves_between_steps_gets_nothing_more(directory):
     workshop = Workshop(directory)
     leaver = Listener(then=lambda: workshop.inbox.put(lambda: workshop.door.leave_all(leaver)))

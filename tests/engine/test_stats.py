@@ -1,6 +1,7 @@
+from expertmesh.engine.messages import EngineError
 from expertmesh.engine.observer import Interruption, StepSummary
 from expertmesh.engine.request import FinishReason, Request, Sequence
-from expertmesh.engine.stats import INVALID, QUEUE_FULL, EngineStats
+from expertmesh.engine.stats import INTERNAL, INVALID, QUEUE_FULL, EngineStats
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.model.sampling import SamplingParams
 
@@ -78,9 +79,10 @@ def test_what_was_cut_short_has_an_outcome_and_no_duration():
 
 def test_refusals_are_counted_by_what_would_help():
     stats = EngineStats()
-    for error in (QueueFullError("full"), InvalidRequestError("wrong"), InvalidRequestError("wrong")):
+    wrong, broken = InvalidRequestError("wrong"), EngineError("broken")
+    for error in (QueueFullError("full"), wrong, wrong, broken):
         stats.rejected(error)
-    assert stats.num_rejected == {QUEUE_FULL: 1, INVALID: 2}
+    assert stats.num_rejected == {QUEUE_FULL: 1, INVALID: 2, INTERNAL: 1}
 
 
 def test_steps_add_up():

@@ -5,6 +5,7 @@ Knows callers and token streams and why these end; neither steps nor text, nor h
 
 from typing import Protocol
 
+from expertmesh.engine.internal_error import as_told
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.observer import EngineObserver, Interruption, Outcome
 from expertmesh.engine.request import Constraint, Limits, Request, Sequence
@@ -49,13 +50,13 @@ class Door:
         constraint: Constraint | None = None,
         past_ids: tuple[int, ...] = (),
     ) -> None:
-        """Take a request in; the caller hears at once if it is refused."""
+        """Take a request in; the caller hears at once if it is refused, or if taking it in fails."""
         try:
             self._limits.check(request)
             sequence = self._make(request, constraint, past_ids)
             self._scheduler.add(sequence)
-        except ExpertmeshError as error:
-            self.refuse(caller, request_id, error)
+        except Exception as error:  # its own failure: the engine goes on with the others
+            self.refuse(caller, request_id, as_told(error, "taking a request in"))
             return
         self._tickets[sequence] = (caller, request_id)
         self._sequences[caller, request_id] = sequence

@@ -3,13 +3,13 @@
 It runs in one thread and blocks: what others want of it comes through an inbox, between steps.
 """
 
-import logging
 import time
 from itertools import zip_longest
 
 from expertmesh.engine.door import Door
 from expertmesh.engine.inbox import Inbox
-from expertmesh.engine.messages import EngineError, TokenDelta
+from expertmesh.engine.internal_error import as_told
+from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
 from expertmesh.engine.request import FinishReason, Route, Sequence
 from expertmesh.engine.runner import ChunkOutput, ModelRunner
@@ -18,8 +18,6 @@ from expertmesh.engine.step_spans import trace_step
 from expertmesh.errors import ExpertmeshError
 from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
-
-_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -60,11 +58,8 @@ class Engine:
             # Before the tokens leave: who has them may ask what was counted.
             self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             self._door.flush()
-        except ExpertmeshError as error:
-            self._fail(chunks, error)
         except Exception as error:
-            _log.exception("a step failed")
-            self._fail(chunks, EngineError(f"internal error ({type(error).__name__}); the gateway's log says more"))
+            self._fail(chunks, as_told(error, "a step"))
 
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
         for chunk, output in zip(chunks, outputs, strict=True):

@@ -9,7 +9,7 @@ from expertmesh.model.sampling import Choice
 
 
 class EngineError(ExpertmeshError):
-    """A step failed for a reason that nobody foresaw; the log has the details."""
+    """Something in the engine failed for a reason that nobody foresaw; the log has the details."""
 
 
 class TokenDelta(msgspec.Struct, frozen=True, array_like=True):

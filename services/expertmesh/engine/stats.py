@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from expertmesh.counting.histogram import Histogram
+from expertmesh.engine.messages import EngineError
 from expertmesh.engine.observer import OUTCOMES, Interruption, Outcome, StepSummary
 from expertmesh.engine.request import Sequence
 from expertmesh.errors import ExpertmeshError, QueueFullError
@@ -14,7 +15,8 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 8
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 20.0, 120.0)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
-QUEUE_FULL, INVALID = "queue_full", "invalid"
+QUEUE_FULL, INVALID, INTERNAL = "queue_full", "invalid", "internal"
+_REASONS = ((QueueFullError, QUEUE_FULL), (EngineError, INTERNAL))
 
 
 @dataclass
@@ -39,7 +41,7 @@ class EngineStats:
         self.num_accepted_tokens = 0
         self.num_preemptions = 0
         self.num_finished: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES.values(), 0))
-        self.num_rejected: Counter[str] = Counter({QUEUE_FULL: 0, INVALID: 0})
+        self.num_rejected: Counter[str] = Counter({QUEUE_FULL: 0, INVALID: 0, INTERNAL: 0})
         self.time_to_first_token = Histogram(SECONDS)
         self.inter_token_latency = Histogram(TOKEN_SECONDS)
         self.time_per_output_token = Histogram(TOKEN_SECONDS)
@@ -57,8 +59,8 @@ class EngineStats:
         self._times[sequence] = _Times(self._clock())
 
     def rejected(self, error: ExpertmeshError) -> None:
-        """Count a refusal by what would help: to wait, or to ask for something else."""
-        self.num_rejected[QUEUE_FULL if isinstance(error, QueueFullError) else INVALID] += 1
+        """Count a refusal by what would help: to wait, to mend the engine, or to ask for something else."""
+        self.num_rejected[next((why for kind, why in _REASONS if isinstance(error, kind)), INVALID)] += 1
 
     def admitted(self, sequence: Sequence) -> None:
         """Note the end of the wait, and what was known of the prompt; not again after a preemption."""

@@ -3,7 +3,7 @@ import json
 import pytest
 from starlette.exceptions import HTTPException
 
-from expertmesh.engine.loop import EngineError
+from expertmesh.engine.messages import EngineError
 from expertmesh.errors import (
     ComputeError,
     ExpertUnavailableError,

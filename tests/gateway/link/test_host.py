@@ -13,7 +13,7 @@ from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens
 from expertmesh.engine.request import Constraint, Limits, Request
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
-from expertmesh.engine.stats import EngineStats
+from expertmesh.engine.stats import INTERNAL, EngineStats
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.link.connection import Connection, connect
 from expertmesh.gateway.link.host import EngineHost
@@ -29,6 +29,8 @@ TOKEN = TokenDelta(Choice(7), finish_reason=None)
 
 
 def refuse_grammar(kind: str, source: str) -> Constraint:
+    if kind == "broken":
+        raise ZeroDivisionError
     raise InvalidRequestError("no grammar", "grammar")
 
 
@@ -132,6 +134,20 @@ def test_what_is_wrong_with_a_request_is_told_to_its_process():
         working = asyncio.create_task(until(lambda: one.work() and sum(one.stats.num_rejected.values()) == 2))
         heard = [await listen(connection, Failed) for _ in range(2)]
         assert {message.id: message.error.param for message in heard} == {5: "prompt", 6: "grammar"}
+        await working
+        await connection.close()
+
+    run(use)
+
+
+def test_a_constraint_that_cannot_be_made_is_told_whatever_the_reason():
+    async def use(one: House) -> None:
+        connection = await one.connect()
+        connection.send(Submit(5, Request((1,), SamplingParams(seed=1), grammar=("broken", "a"))))
+        working = asyncio.create_task(until(lambda: one.work() and one.stats.num_rejected[INTERNAL]))
+        message = await listen(connection, Failed)
+        assert isinstance(message, Failed)
+        assert (message.id, message.error.kind) == (5, "EngineError")
         await working
         await connection.close()
 

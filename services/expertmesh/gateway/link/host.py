@@ -16,6 +16,7 @@ import msgspec
 
 from expertmesh.engine.door import Door
 from expertmesh.engine.inbox import Inbox
+from expertmesh.engine.internal_error import as_told
 from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens, encode_error
 from expertmesh.engine.observer import OUTCOMES
 from expertmesh.engine.request import Constraint
@@ -229,8 +230,8 @@ async def _tell_snapshot(engine: OpenEngine, process: ApiProcess) -> None:
 async def _compile_and_enter(engine: OpenEngine, process: ApiProcess, message: Submit, kind: str, source: str) -> None:
     try:
         constraint = await engine.grammars.make_constraint(kind, source)
-    except ExpertmeshError as error:
-        engine.refuse(process, message.id, error)
+    except Exception as error:  # otherwise its client would wait for ever
+        engine.refuse(process, message.id, as_told(error, "making a constraint"))
         return
     if message.id in process.compiling:
         process.compiling.discard(message.id)
