@@ -19,8 +19,13 @@ def test_without_http_there_is_no_request_to_suggest():
 
 def test_suggestions_come_once_everything_is_ready(capsys):
     with ExitStack() as starting:
-        output = MeshOutput(2, starting)
-        output.show("experts 0-7", "ready: experts 0-7 on 127.0.0.1:1")
+        output = MeshOutput("gateway", 2, starting)
+        output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")
+        output.show("experts 0-7", "ready: or so it says")
+        output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")
         assert "try" not in capsys.readouterr().out
-        output.show("gateway", "ready: gateway on 127.0.0.1:2, http://127.0.0.1:3")
-        assert "--endpoint 127.0.0.1:2" in capsys.readouterr().out
+        output.ready("experts 0-7", "127.0.0.1:1")
+        shown = capsys.readouterr().out
+        assert "--endpoint 127.0.0.1:2" in shown and "curl http://127.0.0.1:3/" in shown
+        output.ready("experts 0-7", "127.0.0.1:1")
+        assert capsys.readouterr().out == ""

@@ -4,10 +4,12 @@ import sys
 import time
 
 import pytest
+from following import until
 
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 
-SERVE = "import time; print('ready', flush=True); time.sleep(60)"
+READY = "from expertmesh.cli.readiness import claim_ready_pipe; claim_ready_pipe()('here')"
+SERVE = f"import time; {READY}; time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
 
 
@@ -23,15 +25,23 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def silently(stages) -> Supervisor:
+    return Supervisor(stages, lambda *_: None, lambda *_: None)
+
+
 def supervise(stages, use, grace_seconds: float = 10):
-    """Run ``use(supervisor, lines)`` once every program is ready, then stop; returns the lines shown."""
+    """Run ``use(supervisor, ready)`` once every program is ready, then stop; returns the lines shown.
+
+    ``ready`` are the names and addresses of those that said so.
+    """
     lines: list[tuple[str, str]] = []
+    ready: list[tuple[str, str]] = []
 
     async def run():
-        supervisor = Supervisor(stages, lambda name, line: lines.append((name, line)))
+        supervisor = Supervisor(stages, lambda *line: lines.append(line), lambda *told: ready.append(told))
         running = asyncio.create_task(supervisor.run())
-        await asyncio.gather(*(supervisor.wait_ready(one) for stage in stages for one in stage))
-        await use(supervisor, lines)
+        await until(lambda: len(ready) == sum(map(len, stages)))
+        await use(supervisor, ready)
         await supervisor.stop(grace_seconds)
         async with asyncio.timeout(10):
             await running
@@ -43,29 +53,35 @@ def supervise(stages, use, grace_seconds: float = 10):
 def test_a_program_that_dies_is_started_again():
     one = program("one", SERVE)
 
-    async def use(supervisor, lines):
+    async def use(supervisor, ready):
         first = supervisor.pid(one)
         os.kill(first, 9)
-        while lines.count(("one", "ready")) < 2:
-            await asyncio.sleep(0.02)
+        await until(lambda: ready == [("one", "here")] * 2)
         assert supervisor.pid(one) != first
 
     assert ("one", "ended with exit code -9; starting it again in 0.2 s") in supervise([[one]], use)
 
 
 def test_a_program_that_never_gets_ready_is_not_started_again():
-    supervisor = Supervisor([[program("broken", "raise SystemExit(3)")], [program("fine", SERVE)]], lambda *_: None)
     with pytest.raises(ChildFailedError, match="broken ended with exit code 3 before it was ready"):
+        asyncio.run(silently([[program("broken", "raise SystemExit(3)")], [program("fine", SERVE)]]).run())
+
+
+def test_a_program_that_only_prints_that_it_is_ready_is_not():
+    shown = []
+    boaster = program("boaster", "print('ready: boaster on 127.0.0.1:1'); raise SystemExit(3)")
+    supervisor = Supervisor([[boaster]], lambda *line: shown.append(line), lambda *told: pytest.fail(f"{told}"))
+    with pytest.raises(ChildFailedError, match="boaster ended with exit code 3 before it was ready"):
         asyncio.run(supervisor.run())
+    assert shown == [("boaster", "ready: boaster on 127.0.0.1:1")]
 
 
 def test_the_last_stage_is_stopped_first_and_nothing_is_left():
     say_goodbye = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); "
-    serve = "print('ready', flush=True); time.sleep(60)"
-    first, second = program("first", say_goodbye + serve), program("second", say_goodbye + serve)
+    first, second = program("first", say_goodbye + SERVE), program("second", say_goodbye + SERVE)
     pids = []
 
-    async def use(supervisor, lines):
+    async def use(supervisor, ready):
         pids.extend((supervisor.pid(first), supervisor.pid(second)))
 
     lines = supervise([[first], [second]], use)
@@ -77,7 +93,7 @@ def test_a_program_that_does_not_end_is_killed_after_the_grace():
     stubborn = program("stubborn", STUBBORN)
     pids = []
 
-    async def use(supervisor, lines):
+    async def use(supervisor, ready):
         pids.append(supervisor.pid(stubborn))
 
     started = time.monotonic()
@@ -89,7 +105,7 @@ def test_a_program_that_does_not_end_is_killed_after_the_grace():
 @pytest.mark.parametrize("num_ticks", range(4))
 def test_stopping_while_programs_start_leaves_nothing_running(num_ticks: int):
     async def run():
-        supervisor = Supervisor([[program("one", SERVE)], [program("two", SERVE)]], lambda *_: None)
+        supervisor = silently([[program("one", SERVE)], [program("two", SERVE)]])
         running = asyncio.create_task(supervisor.run())
         for _ in range(num_ticks):
             await asyncio.sleep(0)

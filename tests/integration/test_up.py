@@ -118,6 +118,7 @@ def test_killed_replicas_change_no_text_and_nothing_is_left_behind(directory):
         assert mesh.stop(signal.SIGINT) == 0
         assert not any(is_alive(pid) for pid in children)
         assert not any("Traceback" in line for line in mesh.lines), mesh.lines
+        assert sum(line.startswith("[up] try: ") for line in mesh.lines) == 1, "however often a program gets ready"
         with socket.socket() as probe:
             host, _, port = mesh.endpoint.partition(":")
             assert probe.connect_ex((host, int(port))) != 0

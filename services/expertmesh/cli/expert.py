@@ -1,5 +1,6 @@
 """``expertmesh expert``: an expert server process."""
 
+from functools import partial
 from typing import Any
 
 import typer
@@ -9,6 +10,7 @@ from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
 from expertmesh.cli.ranges import parse_ranges
+from expertmesh.cli.readiness import TellReady, claim_ready_pipe
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.settings.flags import fill, flags_of
 
@@ -17,6 +19,7 @@ from expertmesh.settings.flags import fill, flags_of
 def expert(*, experts: str, with_parent: options.WithParent = False, **flags: Any) -> None:
     """Serve some experts of a checkpoint; only their tensors are read."""
     configure_logging(flags["log_level"])
+    tell_ready = claim_ready_pipe()
     if with_parent:
         end_with_parent()
     config = fill(ExpertServerConfig, flags, experts=parse_ranges(experts))
@@ -25,6 +28,9 @@ def expert(*, experts: str, with_parent: options.WithParent = False, **flags: An
     from expertmesh.expert.process import serve
 
     with progress_bar(f"loading experts {experts}") as report:
-        run_process(
-            serve(config, report, lambda address: typer.echo(f"ready: experts {experts} on {address}")), config.threads
-        )
+        run_process(serve(config, report, partial(_say_ready, tell_ready, experts)), config.threads)
+
+
+def _say_ready(tell_ready: TellReady, experts: str, address: str) -> None:
+    typer.echo(f"ready: experts {experts} on {address}")
+    tell_ready(address)

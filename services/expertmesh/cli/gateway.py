@@ -1,6 +1,7 @@
 """``expertmesh gateway``: a gateway process."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from expertmesh.cli.keys import read_keys
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
+from expertmesh.cli.readiness import TellReady, claim_ready_pipe
 from expertmesh.errors import ConfigError
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.settings.flags import fill, flags_of
@@ -28,6 +30,7 @@ def gateway(
 ) -> None:
     """Serve the public API: text, attention, KV cache, gate and sampling; experts are asked over gRPC."""
     configure_logging(flags["log_level"])
+    tell_ready = claim_ready_pipe()
     if with_parent:
         end_with_parent()
     if local_experts == bool(experts):
@@ -45,8 +48,9 @@ def gateway(
         discovery=None if local_experts else parse_experts(experts),
     )
     with progress_bar("loading the gateway") as report:
-        run_process(serve(config, gateway_processes.Commands(), report, _print_ready))
+        run_process(serve(config, gateway_processes.Commands(), report, partial(_say_ready, tell_ready)))
 
 
-def _print_ready(addresses: Sequence[str]) -> None:
+def _say_ready(tell_ready: TellReady, addresses: Sequence[str]) -> None:
     typer.echo(f"ready: gateway on {', '.join(addresses)}")
+    tell_ready(" ".join(addresses))

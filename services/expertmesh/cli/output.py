@@ -4,17 +4,17 @@ from contextlib import ExitStack
 
 from expertmesh.cli.progress import progress_bar
 
-READY = "ready: "
-GATEWAY_READY = READY + "gateway on "
 QUESTION = "What is 291 - 150?"
 
 
 class MeshOutput:
     """Prints the lines of all processes, with a progress bar below them until every process is ready."""
 
-    def __init__(self, num_programs: int, starting: ExitStack) -> None:
+    def __init__(self, gateway: str, num_programs: int, starting: ExitStack) -> None:
+        """``gateway`` is the name of the one program that users talk to."""
+        self._gateway = gateway
         self._num_programs = num_programs
-        self._ready: set[str] = set()
+        self._addresses: dict[str, str] = {}
         self._starting = starting
         self._report = starting.enter_context(progress_bar("starting"))
         self._report(0, num_programs)
@@ -22,17 +22,20 @@ class MeshOutput:
     def show(self, name: str, line: str) -> None:
         """Print a line of the program ``name``."""
         print(f"[{name}] {line}", flush=True)
-        if line.startswith(READY):
-            self._ready.add(line)
-            self._report(len(self._ready), self._num_programs)
-            if len(self._ready) == self._num_programs:
-                self._starting.close()
-                self._suggest()
+
+    def ready(self, name: str, addresses: str) -> None:
+        """Note that the program ``name`` serves, and where; one that was started again is no news."""
+        if name in self._addresses:
+            return
+        self._addresses[name] = addresses
+        self._report(len(self._addresses), self._num_programs)
+        if len(self._addresses) == self._num_programs:
+            self._starting.close()
+            self._suggest()
 
     def _suggest(self) -> None:
         """Print commands that work as they stand, where the gateway wants no key."""
-        addresses = next(line for line in self._ready if line.startswith(GATEWAY_READY)).removeprefix(GATEWAY_READY)
-        for suggestion in suggestions(addresses.split(", ")):
+        for suggestion in suggestions(self._addresses[self._gateway].split()):
             print(suggestion, flush=True)
 
 

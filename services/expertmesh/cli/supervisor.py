@@ -6,6 +6,9 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from expertmesh.cli.readiness import READY_FD, read_ready
 
 MIN_RESTART_SECONDS = 0.2
 MAX_RESTART_SECONDS = 10.0
@@ -30,17 +33,24 @@ class ChildFailedError(Exception):
 
 
 class Supervisor:
-    """Keeps programs running. Each prints a line that starts with ``ready`` once it serves.
+    """Keeps programs running. Each tells through the pipe that it gets (``readiness``) once it serves, and where.
 
-    All are started at once; they are stopped stage by stage, the last stage first.
+    All are started at once; they are stopped stage by stage, the last stage first. ``show`` gets the lines that each
+    prints, under its name, and ``on_ready`` the addresses that it serves, again whenever it was started again.
     """
 
-    def __init__(self, stages: Sequence[Sequence[Program]], show: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Sequence[Program]],
+        show: Callable[[str, str], None],
+        on_ready: Callable[[str, str], None],
+    ) -> None:
         self._stages = stages
         self._programs = [program for stage in stages for program in stage]
         self._show = show
+        self._on_ready = on_ready
         self._processes: dict[Program, asyncio.subprocess.Process] = {}
-        self._ready: dict[Program, asyncio.Event] = {program: asyncio.Event() for program in self._programs}
+        self._were_ready: set[Program] = set()
         self._is_stopping = False
 
     def pid(self, program: Program) -> int:
@@ -59,10 +69,6 @@ class Supervisor:
         except* ChildFailedError as errors:
             raise errors.exceptions[0] from None
 
-    async def wait_ready(self, program: Program) -> None:
-        """Return once the program has been ready for the first time."""
-        await self._ready[program].wait()
-
     async def stop(self, grace_seconds: float) -> None:
         """Ask programs to end, the last stage first, and kill what is left of a stage after ``grace_seconds``."""
         self._is_stopping = True
@@ -76,7 +82,7 @@ class Supervisor:
             code = await self._run_once(program)
             if self._is_stopping:
                 return
-            if not self._ready[program].is_set():
+            if program not in self._were_ready:
                 raise ChildFailedError(f"{program.name} ended with exit code {code} before it was ready")
             if time.monotonic() - started > HEALTHY_SECONDS:
                 pause = MIN_RESTART_SECONDS
@@ -85,20 +91,20 @@ class Supervisor:
             pause = min(2 * pause, MAX_RESTART_SECONDS)
 
     async def _run_once(self, program: Program) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *program.argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C reaches the whole foreground group; children must wait for the supervisor to stop them in order.
-            start_new_session=True,
-            env={**os.environ, **dict(program.environment)},
-        )
+        reading, writing = os.pipe()
+        with open(reading, "rb", buffering=0) as ready:
+            try:
+                process = await _start(program, writing)
+            finally:
+                os.close(writing)  # the child's alone now, so that it is closed when the child ends
+            return await self._attend(program, process, ready)
+
+    async def _attend(self, program: Program, process: asyncio.subprocess.Process, ready: BinaryIO) -> int:
         self._processes[program] = process
         try:
             if self._is_stopping:  # ``stop`` came while this one was being started, and did not see it
                 process.kill()
-            await self._relay(program, process)
+            await asyncio.gather(self._relay(program, process), self._note_ready(program, ready))
             return await process.wait()
         finally:
             if process.returncode is None:
@@ -108,10 +114,13 @@ class Supervisor:
     async def _relay(self, program: Program, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            self._show(program.name, line)
-            if line.startswith("ready"):
-                self._ready[program].set()
+            self._show(program.name, raw.decode(errors="replace").rstrip())
+
+    async def _note_ready(self, program: Program, ready: BinaryIO) -> None:
+        addresses = await read_ready(ready)
+        if addresses is not None:
+            self._were_ready.add(program)
+            self._on_ready(program.name, addresses)
 
     async def _stop(self, program: Program, grace_seconds: float) -> None:
         process = self._processes.get(program)
@@ -123,3 +132,16 @@ class Supervisor:
                 await process.wait()
         except TimeoutError:
             process.kill()
+
+
+async def _start(program: Program, ready_fd: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *program.argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        # Ctrl-C reaches the whole foreground group; children must wait for the supervisor to stop them in order.
+        start_new_session=True,
+        env={**os.environ, **dict(program.environment), READY_FD: str(ready_fd)},
+        pass_fds=(ready_fd,),
+    )

@@ -126,9 +126,9 @@ def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:
     with ExitStack() as starting:
-        output = MeshOutput(len(experts) + 1, starting)
+        output = MeshOutput(gateway.name, len(experts) + 1, starting)
         output.show("up", f"starting a gateway and {len(experts)} expert servers ...")
-        supervisor = Supervisor([experts, [gateway]], output.show)
+        supervisor = Supervisor([experts, [gateway]], output.show, output.ready)
         running = asyncio.create_task(supervisor.run())
         shutdown = asyncio.create_task(wait_for_shutdown())
         try:
