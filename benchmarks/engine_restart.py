@@ -24,8 +24,9 @@ from expertmesh.engine.request import Request
 from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.link.client import EngineClient
-from expertmesh.gateway.process_keeper import ProcessKeeper, socket_directory
+from expertmesh.gateway.process_keeper import ProcessKeeper
 from expertmesh.model.sampling import SamplingParams
+from expertmesh.rpc.socket_directory import socket_directory
 
 DEMO = Path(__file__).parent.parent / "examples" / "tiny-mixtral" / "awq"
 NUM_ANSWERS = 4

@@ -23,10 +23,10 @@ from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import load_model
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process import serving
-from expertmesh.gateway.process_keeper import socket_directory
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.server import RpcServer
+from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))

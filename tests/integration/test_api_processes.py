@@ -32,6 +32,20 @@ def gateway() -> Iterator[tuple["subprocess.Popen[str]", str]]:
             assert process.wait(30) == 0
 
 
+def test_a_gateway_that_was_killed_leaves_nothing_to_the_next_one(tmp_path):
+    command = [*GATEWAY, "--model", str(MODEL), "--listen", "127.0.0.1:0", "--http-listen", "", "--threads", "1"]
+    seen: set[Path] = set()
+    for _ in range(3):
+        with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+            deadline = time.monotonic() + 30
+            while not (directories := set(tmp_path.glob("expertmesh-*/engine"))) - seen:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert len(directories) == 1
+            seen |= directories
+            process.kill()
+
+
 def children(process: "subprocess.Popen[str]") -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 

@@ -15,8 +15,9 @@ from expertmesh.errors import CheckpointError, InvalidRequestError
 from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.link.client import EngineClient
-from expertmesh.gateway.process_keeper import ProcessKeeper, socket_directory
+from expertmesh.gateway.process_keeper import ProcessKeeper
 from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.rpc.socket_directory import socket_directory
 
 LONG = {"max_tokens": 60, "ignore_eos": True}
 

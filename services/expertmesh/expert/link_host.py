@@ -2,19 +2,17 @@
 
 import logging
 import secrets
-import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 from expertmesh.errors import ConfigError
 from expertmesh.expert.direct_link import DirectLink, shows_token
 from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
+from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.rpc.sockets import bind, split_address
 from expertmesh.wire.offers import LinkOffer, SocketKind
 
@@ -52,14 +50,15 @@ class LinkHost:
 
         ConfigError when this process can have no such socket.
         """
-        listener, address = self._listen(kind)
-        offer = LinkOffer(address, secrets.token_bytes(TOKEN_BYTES), OFFER_SECONDS)
 
         def end() -> None:
             self._links.discard(link)
             on_end()
 
-        link = OfferedLink(listener, offer, self._serve, end)
+        with ExitStack() as place:
+            listener, address = self._listen(kind, place)
+            offer = LinkOffer(address, secrets.token_bytes(TOKEN_BYTES), OFFER_SECONDS)
+            link = OfferedLink(offer, listener, place.pop_all(), self._serve, end)
         self._links.add(link)
         link.start()
         return link
@@ -69,13 +68,17 @@ class LinkHost:
         for link in list(self._links):
             link.drain()
 
-    def _listen(self, kind: SocketKind) -> tuple[socket.socket, str | int]:
+    def _listen(self, kind: SocketKind, place: ExitStack) -> tuple[socket.socket, str | int]:
         if kind is SocketKind.TCP:
             host = f"[{self._host}]" if ":" in self._host else self._host
-            listener = bind(f"{host}:0")
+            listener = place.enter_context(bind(f"{host}:0"))
             return listener, int(listener.getsockname()[1])
         try:
-            return _listen_in(tempfile.mkdtemp(prefix="expertmesh-"))
+            address = str(place.enter_context(socket_directory()) / "link")
+            listener = place.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener.bind(address)
+            listener.listen()
+            return listener, address
         except OSError as error:  # such as a file system that is read-only
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
 
@@ -84,17 +87,22 @@ class LinkHost:
 
 
 class OfferedLink:
-    """A link and its thread, which first waits for the caller that knows the token. Any thread may call it."""
+    """A link and its thread, which first waits for the caller that knows the token. Any thread may call it.
+
+    ``place`` is closed once nobody else may come: the ``listener``, and where it lies.
+    """
 
     def __init__(
         self,
-        listener: socket.socket,
         offer: LinkOffer,
+        listener: socket.socket,
+        place: ExitStack,
         make_link: Callable[[socket.socket], DirectLink],
         on_end: Callable[[], object],
     ) -> None:
         self.offer = offer
         self._listener = listener
+        self._place = place
         self._make_link = make_link
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -162,20 +170,5 @@ class OfferedLink:
         except OSError as error:  # the time is over, or the link is ending
             _log.debug("nobody came for a link: %s", error)
         finally:
-            self._listener.close()
-            if isinstance(self.offer.address, str):
-                shutil.rmtree(Path(self.offer.address).parent, ignore_errors=True)
+            self._place.close()
         return None
-
-
-def _listen_in(directory: str) -> tuple[socket.socket, str]:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = str(Path(directory) / "link")
-    try:
-        listener.bind(path)
-        listener.listen()
-    except OSError:
-        listener.close()
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return listener, path

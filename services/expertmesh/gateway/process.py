@@ -26,10 +26,11 @@ from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
-from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper, socket_directory
+from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer

@@ -2,15 +2,12 @@
 
 import asyncio
 import logging
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +24,6 @@ class ProcessCommand:
 
     argv: tuple[str, ...]
     settings: bytes = field(repr=False)
-
-
-@contextmanager
-def socket_directory() -> Iterator[Path]:
-    """Make a directory for a socket that nobody else may enter."""
-    directory = Path(tempfile.mkdtemp(prefix="expertmesh-"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _take_note(code: int) -> None:

@@ -18,10 +18,10 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.link.connection import Connection, connect
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.link.messages import AskSnapshot, FromEngine, Loaded, SnapshotTaken
-from expertmesh.gateway.process_keeper import socket_directory
 from expertmesh.gateway.state import GatewayState, take_snapshot
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.wire.model_info import ModelInfo
 
 MODEL = ModelInfo("small", "mixtral", "f00d", "none", 2, 8, 8, 2, 32, 64, "0", "", True)
