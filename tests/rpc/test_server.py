@@ -4,12 +4,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+from following import until
 from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, open_channel
+from expertmesh.rpc.running_rpcs import TOO_LATE
 from expertmesh.rpc.server import LIVENESS, SERVER_OPTIONS, RpcServer
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc, tensor_pb2
 
@@ -19,11 +21,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Echo(expert_pb2_grpc.ExpertServiceServicer):
-    """Answers with the bytes it was sent, GetInfo after a while."""
+    """Answers with the bytes it was sent, GetInfo and the end of OpenLink after a while; notes what it let go."""
 
     def __init__(self):
         self.entered = asyncio.Event()
         self.release = asyncio.Event()
+        self.released = []
 
     async def Forward(self, request, context):
         return expert_pb2.ForwardResponse(result=expert_pb2.ExpertResult(partial=request.call.hidden))
@@ -32,6 +35,13 @@ class Echo(expert_pb2_grpc.ExpertServiceServicer):
         self.entered.set()
         await self.release.wait()
         return expert_pb2.GetInfoResponse(version="slow")
+
+    async def OpenLink(self, request, context):
+        try:
+            yield expert_pb2.OpenLinkResponse(token=b"first")
+            await self.release.wait()
+        finally:
+            self.released.append("OpenLink")
 
 
 def make_server(servicer, address="127.0.0.1:0"):
@@ -133,20 +143,54 @@ def test_drain_says_not_serving_first_and_lets_the_running_call_finish():
     assert asyncio.run(main()) == (grpc.StatusCode.UNAVAILABLE, "slow")
 
 
-def test_a_drain_cancels_what_does_not_finish_within_the_grace():
+def test_a_drain_ends_what_does_not_finish_within_the_grace(caplog):
+    """Rpcs of every kind: a coroutine, a coroutine that writes, and a generator."""
+
     async def main():
         servicer = Echo()
         server = make_server(servicer)
         await server.start()
         async with open_channel(f"127.0.0.1:{server.port}") as channel:
-            call = expert_pb2_grpc.ExpertServiceStub(channel).GetInfo(expert_pb2.GetInfoRequest())
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            info = stub.GetInfo(expert_pb2.GetInfoRequest())
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            offers = stub.OpenLink(expert_pb2.OpenLinkRequest())
+            assert (await watch.read()).status == SERVING
+            assert (await offers.read()).token == b"first"
             await servicer.entered.wait()
             await server.drain(grace_seconds=0.1)
-            with pytest.raises(grpc.aio.AioRpcError) as cancelled:
-                await call
-        return cancelled.value.code()
+            assert servicer.released == ["OpenLink"]
+            assert (await watch.read()).status == NOT_SERVING
+            for rest in (watch.read(), offers.read(), info):
+                with pytest.raises(grpc.aio.AioRpcError) as ended:
+                    await rest
+                assert (ended.value.code(), ended.value.details()) == (grpc.StatusCode.UNAVAILABLE, TOO_LATE)
 
-    assert asyncio.run(main()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    asyncio.run(main())
+    assert not caplog.records
+
+
+def test_an_unknown_method_is_told_as_such():
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await channel.unary_unary(f"/{SERVICE}/NoSuchMethod")(b"")
+        return unknown.value.code()
+
+    assert asyncio.run(main()) == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_client_that_leaves_ends_its_rpc(caplog):
+    async def main():
+        servicer = Echo()
+        async with make_server(servicer) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            offers = expert_pb2_grpc.ExpertServiceStub(channel).OpenLink(expert_pb2.OpenLinkRequest())
+            await offers.read()
+            offers.cancel()
+            await until(lambda: servicer.released)
+
+    asyncio.run(main())
+    assert not caplog.records
 
 
 def test_a_port_in_use_is_named_and_grpc_prints_nothing(capfd):

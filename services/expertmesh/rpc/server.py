@@ -1,5 +1,6 @@
 """A gRPC server with health, reflection and an orderly end. Knows no service of its own."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
+from expertmesh.rpc.running_rpcs import RunningRpcs
 from expertmesh.rpc.sockets import bind, with_port
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -20,6 +22,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+# What rpcs that are told to end have for it before they are cancelled.
+END_SECONDS = 1.0
 # Health of the process alone: SERVING as long as it answers, whatever its peers do. What liveness probes ask.
 LIVENESS = "liveness"
 
@@ -39,8 +43,9 @@ class RpcServer:
     ) -> None:
         self._address = address
         self._shares_port = shares_port
+        self._rpcs = RunningRpcs()
         options = (*SERVER_OPTIONS, ("grpc.so_reuseport", int(shares_port)))
-        self._server = grpc.aio.server(interceptors=interceptors, options=options)
+        self._server = grpc.aio.server(interceptors=(self._rpcs, *interceptors), options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0
@@ -91,10 +96,13 @@ class RpcServer:
         await self._health.set(LIVENESS, _status(True))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds`` and cancel what is left."""
+        """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds``; the rest ends as UNAVAILABLE."""
         self._is_serving = False
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        stopping = asyncio.create_task(self._server.stop(grace_seconds + END_SECONDS))
+        await asyncio.wait((stopping,), timeout=grace_seconds)
+        self._rpcs.end()
+        await stopping
 
     async def __aenter__(self) -> Self:
         await self.start()
