@@ -1,7 +1,8 @@
 """Images without content, for a cluster of one node on this machine: pods see its Python and this working tree.
 
 python tests/e2e/machine.py OUT writes OUT/image.tar (load it into the node), OUT/manifest.yaml (a PersistentVolume of
-the machine's root and a claim to it, which the Pod Security level "restricted" admits) and OUT/values.yaml. Then
+the machine's root and a claim to it, which the Pod Security level "restricted" admits) and OUT/values.yaml. The C
+kernels it compiles ahead in the working tree, as images have them. Then
 
     make e2e E2E_MANIFEST=OUT/manifest.yaml E2E_VALUES=OUT/values.yaml
 
@@ -16,6 +17,9 @@ import tarfile
 from pathlib import Path
 
 import yaml
+
+from expertmesh.kernels.native.isa import usable_variants
+from expertmesh.kernels.native.prebuilt import DIRECTORY, compile_ahead
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VENV, PYTHON = Path(sys.prefix), Path(sys.base_prefix)
@@ -152,7 +156,8 @@ def values():
 
 
 def main(out):
-    """Write the three files."""
+    """Write the three files and compile."""
+    compile_ahead("cc", DIRECTORY, usable_variants())
     out.mkdir(parents=True, exist_ok=True)
     write_images(out / "image.tar")
     (out / "manifest.yaml").write_text(yaml.safe_dump_all(volume()))
