@@ -8,10 +8,12 @@ from cluster import Namespace, wait_until
 
 CHART = Path(__file__).parents[2] / "helm" / "expertmesh"
 LOAD = Path(__file__).with_name("load.py")
+KILL_ENGINE = Path(__file__).with_name("kill_engine.py")
 NAME = "mesh"
 FULLNAME = f"{NAME}-expertmesh"
 GATEWAY = f"{FULLNAME}-gateway"
 GROUPS = ("e0", "e1", "e2", "e3")
+GATEWAY_PODS = "app.kubernetes.io/component=gateway"
 STOP = "/tmp/stop"
 
 
@@ -71,6 +73,17 @@ class Release:
     def delete_pod(self, name):
         """Remove a pod of ``start_pod``."""
         self.namespace.kubectl("delete", f"pod/{name}", f"configmap/{name}", "--wait=true")
+
+    def run_inside(self, pod, script, *arguments):
+        """Run a Python script in a pod's first container; returns what it printed."""
+        command = ("exec", "--stdin", pod, "--", "python", "-", *map(str, arguments))
+        return self.namespace.kubectl(*command, stdin=script.read_text())
+
+    def gateway_pod(self):
+        """The pod of the only gateway, once others are gone."""
+        wait_until(lambda: len(self.namespace.pods(GATEWAY_PODS)) == 1, "there is one gateway")
+        [pod] = self.namespace.pods(GATEWAY_PODS)
+        return pod
 
     def deployment(self, group):
         """The name of a group's Deployment."""

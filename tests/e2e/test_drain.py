@@ -4,7 +4,7 @@ import time
 
 import pytest
 from cluster import wait_until
-from release import FULLNAME, GATEWAY, Load
+from release import FULLNAME, GATEWAY, GATEWAY_PODS, KILL_ENGINE, Load
 
 CALM_SECONDS = 3
 GROUP = "e0"
@@ -85,9 +85,24 @@ def test_a_killed_gateway_takes_nothing_but_answers_that_had_begun(release, calm
     assert load.report["texts"] == calm
 
 
+def test_an_engine_killed_beside_another_gateway_takes_nothing(release, calm):
+    scale(release, GATEWAY, 2)
+    try:
+        with Load(release) as load:
+            time.sleep(CALM_SECONDS)
+            [victim, *_] = release.namespace.pods(GATEWAY_PODS)
+            release.run_inside(victim["metadata"]["name"], KILL_ENGINE)
+            time.sleep(3 * CALM_SECONDS)
+            release.namespace.rollout(GATEWAY)
+    finally:
+        scale(release, GATEWAY, 1)
+    assert load.report["failures"] == []
+    assert load.report["texts"] == calm
+
+
 def kill_one_gateway(release):
     """Kill one of the gateways at once, and wait for another in its place."""
-    [victim, *_] = release.namespace.pods("app.kubernetes.io/component=gateway")
+    [victim, *_] = release.namespace.pods(GATEWAY_PODS)
     release.namespace.kubectl("delete", "pod", victim["metadata"]["name"], "--grace-period=0", "--force")
     release.namespace.rollout(GATEWAY)
 
