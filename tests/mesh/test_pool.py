@@ -1,6 +1,7 @@
 """The pool against small gRPC servers that answer every call with a failure of one kind, or with nothing."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -53,18 +54,21 @@ class Pooled:
     replicas: list[Replica]
 
 
+async def start_server(stack: AsyncExitStack, experts: FailingExperts) -> RpcServer:
+    """Run a server for as long as ``stack`` is open."""
+    server = RpcServer("127.0.0.1:0")
+    add = expert_pb2_grpc.add_ExpertServiceServicer_to_server
+    server.register("expertmesh.v1.ExpertService", add, experts)
+    await server.start()
+    stack.push_async_callback(server.drain, 0.1)
+    return server
+
+
 @asynccontextmanager
 async def pool_of(*codes: FailureCode | None, num_lies: int = 0) -> AsyncIterator[Pooled]:
     """Run a server for each code, and a pool that knows all, once they tell no lies any more."""
     async with AsyncExitStack() as stack:
-        servers = []
-        for code in codes:
-            server = RpcServer("127.0.0.1:0")
-            add = expert_pb2_grpc.add_ExpertServiceServicer_to_server
-            server.register("expertmesh.v1.ExpertService", add, FailingExperts(code, num_lies))
-            await server.start()
-            stack.push_async_callback(server.drain, 0.1)
-            servers.append(server)
+        servers = [await start_server(stack, FailingExperts(code, num_lies)) for code in codes]
         addresses = [server.address for server in servers]
         discovery = ToldDiscovery(*addresses)
         pool = ReplicaPool(discovery, "model")
@@ -182,3 +186,22 @@ def test_the_end_of_a_pool_wakes_those_who_wait():
             assert not await waiting
 
     asyncio.run(run())
+
+
+def test_who_wants_a_direct_link_that_a_server_lacks_is_told_once(caplog):
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            server = await start_server(stack, FailingExperts(None))
+            pool = ReplicaPool(StaticDiscovery(frozenset({server.address})), "model", transport="direct")
+            following = asyncio.create_task(pool.run())
+            await asyncio.sleep(1)  # for some attempts
+            assert not pool.ready(0)
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+    asyncio.run(run())
+    ours = [record for record in caplog.records if record.name.startswith("expertmesh.")]
+    [message] = [record.message for record in ours if record.levelno >= logging.WARNING]
+    assert "no direct link" in message
+    assert "choose the transport auto" in message

@@ -13,7 +13,7 @@ from functools import partial
 
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.mesh.link import LinkLostError
-from expertmesh.mesh.open_link import OpenedLink, open_link
+from expertmesh.mesh.open_link import NoDirectLinkError, OpenedLink, open_link
 from expertmesh.mesh.replica import Replica
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class ReplicaConnection:
         self._retired = asyncio.Event()
         self._rng = random.Random()
         self._backoff = MIN_BACKOFF_SECONDS
+        self._has_told_of_no_link = False
 
     def retire(self) -> None:
         """Have no new calls made; ``run`` ends once those made before are answered."""
@@ -109,9 +110,16 @@ class ReplicaConnection:
                     await asyncio.sleep(RETIREMENT_PAUSE_SECONDS)
 
     def _log_end(self, error: LinkLostError) -> None:
-        # A replica that was there is worth a warning, one that is not there yet or is meant to end is not.
-        level = logging.WARNING if self._replica.experts and not self._replica.is_retired else logging.DEBUG
+        level = logging.WARNING if self._is_worth_a_warning(error) else logging.DEBUG
         _log.log(level, "replica %s: %s", self._replica.endpoint, error)
+
+    def _is_worth_a_warning(self, error: LinkLostError) -> bool:
+        # A server that is there, but not over the link that is wanted, will stay so: it is worth one.
+        if isinstance(error, NoDirectLinkError) and not self._has_told_of_no_link:
+            self._has_told_of_no_link = True
+            return True
+        # A replica that was there is worth one, one that is not there yet or is meant to end is not.
+        return bool(self._replica.experts) and not self._replica.is_retired
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

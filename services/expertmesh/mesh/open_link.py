@@ -27,6 +27,10 @@ _log = logging.getLogger(__name__)
 OPEN_TIMEOUT_SECONDS = 5.0
 
 
+class NoDirectLinkError(LinkLostError):
+    """The server is there, but no direct link to it can be had, and nothing else is wanted."""
+
+
 class _UnreachableError(LinkLostError):
     """The server offers no socket, or one that cannot be reached from here."""
 
@@ -45,8 +49,8 @@ def open_link(
 
     ``transport`` "direct" is a Unix socket on one host and TCP otherwise, "grpc" a Dispatch stream, and "auto" the
     Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. ``on_end`` is called in
-    any thread once the connection ends. LinkLostError when there is none, FingerprintMismatchError when the server
-    serves another model, ValueError for another transport.
+    any thread once the connection ends. LinkLostError when there is none (NoDirectLinkError when for want of a direct
+    one), FingerprintMismatchError when the server serves another model, ValueError for another transport.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"transport {transport!r} is unknown; one of {TRANSPORTS} would be right")
@@ -70,7 +74,10 @@ def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str
             _log.debug("no %s socket to %s: %s", kind.name, endpoint, error)
             reason = error
     if transport == "direct":
-        raise LinkLostError(f"no direct link to {endpoint}: {reason}")
+        raise NoDirectLinkError(
+            f"no direct link to {endpoint}: {reason}; let this gateway reach every TCP port there, or choose the "
+            "transport auto"
+        )
     return GrpcLink(channel, endpoint, fingerprint, on_end, channel.close)
 
 
