@@ -26,7 +26,7 @@ SKEWED = (
     "experts.groups.e3=null",
     "experts.defaults.autoscaling.kind=hpa",
     "experts.defaults.autoscaling.max=3",
-    "experts.defaults.autoscaling.targetDemandRows=4",
+    "experts.defaults.autoscaling.targetDemandRows=3",
     "experts.defaults.autoscaling.scaleDownSeconds=5",
 )
 
