@@ -58,7 +58,7 @@ async def stream(directory: Path, num_kills: int, num_tokens: int) -> tuple[list
     client, started = EngineClient(), time.perf_counter()
     with socket_directory() as sockets:
         socket = str(sockets / "engine")
-        command = Commands().engine(GatewayConfig(directory, log_level="error"), socket)
+        command = Commands().engine(GatewayConfig(directory, device="cpu", log_level="error"), socket)
         keeper = ProcessKeeper("engine", command, client.check_loaded)
         async with background(client.run(socket), keeper.run()):
             await client.wait_serving()

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from expertmesh.architectures.model_config import GateRule, ModelConfig
-from expertmesh.engine.sizing import choose_dtype, plan_cache
+from expertmesh.engine import sizing
+from expertmesh.engine.sizing import cache_budget, choose_dtype, plan_cache
 from expertmesh.errors import ConfigError
+from expertmesh.kernels import cuda_devices
 
 # 2 layers x 2 heads x width 4, keys and values in float32: 128 bytes a token, 2048 bytes a block of 16.
 CONFIG = ModelConfig(
@@ -38,6 +40,13 @@ def test_no_more_blocks_than_the_sequences_can_fill():
 def test_what_does_not_fit_is_named(cache_bytes, max_model_len, message):
     with pytest.raises(ConfigError, match=message):
         plan(cache_bytes, max_model_len)
+
+
+def test_a_cache_takes_nine_tenths_of_a_gpu_and_half_of_a_machine(monkeypatch):
+    monkeypatch.setattr(cuda_devices, "free_bytes", lambda device: 1000 * device.index)
+    monkeypatch.setattr(sizing, "free_memory_bytes", lambda: 500)
+    assert cache_budget(torch.device("cuda", 2)) == 1800
+    assert cache_budget(torch.device("cpu")) == 250
 
 
 def test_dtype_by_name():

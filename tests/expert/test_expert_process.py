@@ -44,7 +44,9 @@ def run_dense(checkpoint, call):
 def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
     checkpoint, progress = make_mixtral(group_size=group_size), []
     model = checkpoint.directory
-    config = ExpertServerConfig(model=model, listen="127.0.0.1:0", experts=(0, 2), backend="reference", drain_seconds=5)
+    config = ExpertServerConfig(
+        model=model, listen="127.0.0.1:0", experts=(0, 2), backend="reference", device="cpu", drain_seconds=5
+    )
 
     async def ask(address):
         async with open_channel(address) as channel:
@@ -90,7 +92,7 @@ def test_a_port_in_use_ends_the_start_and_leaves_no_thread(make_mixtral):
 
     async def main():
         async with RpcServer("127.0.0.1:0") as other:
-            config = ExpertServerConfig(model=model, listen=other.address)
+            config = ExpertServerConfig(model=model, listen=other.address, device="cpu")
             with pytest.raises(ConfigError, match=f"cannot listen on {other.address}"):
                 await serve(config)
         return [thread.name for thread in threading.enumerate() if thread.name == "expert-device"]

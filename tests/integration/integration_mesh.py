@@ -91,7 +91,9 @@ async def start_expert(
     **config: Any,
 ) -> tuple[AsyncExitStack, str]:
     """Start an expert server; returns what stops it, and its address."""
-    settings = ExpertServerConfig(directory, listen, tuple(experts), backend=backend, drain_seconds=0.2, **config)
+    settings = ExpertServerConfig(
+        directory, listen, tuple(experts), backend=backend, device="cpu", drain_seconds=0.2, **config
+    )
     store, info = expert_process.load_store(settings, silent)
     stack = AsyncExitStack()
     running = await stack.enter_async_context(expert_process.running(settings, store, info, tracer))
@@ -128,6 +130,7 @@ async def run_mesh(
             listen="127.0.0.1:0",
             discovery=None if hosts is None else discovery or StaticDiscovery(addresses),
             backend=backend,
+            device="cpu",
             isa=isa,
             **{"http_listen": None, "drain_seconds": 1.0, **config},
         )

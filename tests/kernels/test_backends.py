@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pretended_gpus import pretend_gpus
 
 from expertmesh.kernels import backends
 from expertmesh.kernels.backends import choose_backend, create_backend
@@ -66,10 +67,17 @@ def test_an_instruction_set_that_does_not_exist_or_has_no_use_is_refused():
         create_backend("reference", CPU, "avx2")
 
 
-def test_auto_is_triton_on_a_gpu_where_it_is_installed(monkeypatch):
+@pytest.mark.parametrize(("capability", "expected"), [((7, 0), "reference"), ((7, 5), "triton"), ((12, 0), "triton")])
+def test_auto_is_triton_on_a_gpu_that_is_not_too_old(monkeypatch, capability, expected):
     pytest.importorskip("triton")
+    pretend_gpus(monkeypatch, "a", "b", capability=capability)
+    assert choose_backend(torch.device("cuda", 1)) == expected
+    assert choose_backend(torch.device("cuda", 2)) == "reference"
+
+
+def test_auto_is_the_reference_where_triton_is_not_installed(monkeypatch):
+    pretend_gpus(monkeypatch, "a")
     gpu = torch.device("cuda")
-    assert choose_backend(gpu) == "triton"
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert choose_backend(gpu) == "reference"
     with pytest.raises(ValueError, match="needs the package triton; use reference"):

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import torch
+from pretended_gpus import pretend_gpus
 
 from expertmesh.errors import ConfigError
 from expertmesh.kernels.cpu import CpuBackend
@@ -28,7 +29,8 @@ def tell(caplog):
     ("arguments", "words"),
     [
         (("cuda", "cpu"), "cannot run backend 'cuda' on device 'cpu': backend 'cuda' is unknown"),
-        (("cpu", "abacus"), "cannot run backend 'cpu' on device 'abacus'"),
+        (("cpu", "abacus"), "device 'abacus' is unknown"),
+        (("triton", "auto"), "cannot run backend 'triton' on device 'cpu': backend triton cannot run on cpu"),
         (("cpu", "meta"), "backend cpu cannot run on meta"),
         (("cpu", "cpu", "sse2"), "instruction set 'sse2' is unknown"),
         (("reference", "cpu", "avx2"), "backend reference has no choice of instruction sets"),
@@ -37,6 +39,14 @@ def tell(caplog):
 def test_words_that_are_wrong_or_do_not_go_together_are_named(arguments, words):
     with pytest.raises(ConfigError, match=words):
         open_backend(*arguments)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu-a8"])
+def test_a_backend_of_cpus_runs_there_whatever_else_is_found(monkeypatch, name):
+    pretend_gpus(monkeypatch, "NVIDIA L4")
+    assert open_backend(name, "auto").device.type == "cpu"
+    with pytest.raises(ConfigError, match=f"backend {name} cannot run on cuda:0"):
+        open_backend(name, "cuda")
 
 
 @pytest.mark.skipif(load_default() is None, reason="needs the C kernels")

@@ -4,13 +4,11 @@ from importlib.util import find_spec
 
 import torch
 
+from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.backend import Backend
+from expertmesh.kernels.backend_names import AUTO, CPU_NAMES, NAMES
 from expertmesh.kernels.cpu import CpuBackend
-from expertmesh.kernels.native.isa import AUTO
 from expertmesh.kernels.reference import ReferenceBackend
-
-NAMES = ("auto", "cpu", "cpu-a8", "triton", "reference")
-CPU_NAMES = ("cpu", "cpu-a8")
 
 
 def create_backend(name: str, device: torch.device, isa: str = AUTO) -> Backend:
@@ -20,7 +18,7 @@ def create_backend(name: str, device: torch.device, isa: str = AUTO) -> Backend:
     """
     if name not in NAMES:
         raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(NAMES)}")
-    chosen = choose_backend(device) if name == "auto" else name
+    chosen = choose_backend(device) if name == AUTO else name
     if chosen in CPU_NAMES:
         if device.type != "cpu":
             raise ValueError(f"backend {chosen} cannot run on {device}; use {choose_backend(device)}")
@@ -31,10 +29,18 @@ def create_backend(name: str, device: torch.device, isa: str = AUTO) -> Backend:
 
 
 def choose_backend(device: torch.device) -> str:
-    """Name the fastest backend for a device; asks neither the device nor its driver."""
+    """Name the fastest backend for a device: on a GPU triton, where it is installed and the GPU is not too old."""
     if device.type == "cpu":
         return "cpu"
-    return "triton" if device.type == "cuda" and find_spec("triton") else "reference"
+    return "triton" if device.type == "cuda" and find_spec("triton") and _suits_triton(device) else "reference"
+
+
+def _suits_triton(device: torch.device) -> bool:
+    # Imported here, as importing triton takes a second that other backends need not wait for.
+    from expertmesh.kernels.triton.backend import MIN_CAPABILITY
+
+    found = cuda_devices.find_device(device)
+    return found is not None and found.capability >= MIN_CAPABILITY
 
 
 def _open_triton(device: torch.device) -> Backend:
@@ -42,7 +48,6 @@ def _open_triton(device: torch.device) -> Backend:
         raise ValueError(f"backend triton cannot run on {device}; use {choose_backend(device)}")
     if not find_spec("triton"):
         raise ValueError("backend triton needs the package triton; use reference")
-    # Imported here, as importing triton takes a second that other backends need not wait for.
     from expertmesh.kernels.triton.backend import TritonBackend
 
     return TritonBackend.open(device)

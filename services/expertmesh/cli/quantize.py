@@ -30,7 +30,7 @@ def quantize(
     calibration_tokens: Annotated[
         int, options.flag(MODEL, "CALIBRATION_TOKENS", "Tokens of the text to calibrate on.", min=32)
     ] = 2048,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
 ) -> None:
     """Write a plain checkpoint with attention and experts rounded to fewer bits, one file per expert.
 

@@ -7,6 +7,7 @@ import torch
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.engine.free_memory import free_memory_bytes
 from expertmesh.errors import ConfigError
+from expertmesh.kernels import cuda_devices
 from expertmesh.model.kv_cache import bytes_per_token
 
 BLOCK_SIZE = 16
@@ -37,8 +38,7 @@ def cache_budget(device: torch.device) -> int:
     Nine tenths of a GPU, which serves nobody else; half of the memory of a machine, which does.
     """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free * 9 // 10
+        return cuda_devices.free_bytes(device) * 9 // 10
     return free_memory_bytes() // 2
 
 

@@ -2,12 +2,11 @@
 
 import logging
 
-import torch
-
 from expertmesh.errors import ConfigError
 from expertmesh.kernels.backend import Backend
-from expertmesh.kernels.backends import CPU_NAMES, create_backend
-from expertmesh.kernels.native.isa import AUTO
+from expertmesh.kernels.backend_names import AUTO, CPU_NAMES, narrow_device
+from expertmesh.kernels.backends import create_backend
+from expertmesh.model.devices import choose_device
 
 _log = logging.getLogger(__name__)
 
@@ -18,12 +17,13 @@ HOW_TO_MEND = "install a C compiler or the libraries compiled ahead (python -m e
 def open_backend(name: str, device: str, isa: str = AUTO) -> Backend:
     """Make the backend ``name`` on ``device``, its kernels of instruction set ``isa``.
 
-    ConfigError when there is no such backend or instruction set, or they do not go together.
+    ConfigError when there is no such backend, device or instruction set, or they do not go together.
     """
+    chosen = choose_device(narrow_device(device, name))
     try:
-        return create_backend(name, torch.device(device), isa)
+        return create_backend(name, chosen, isa)
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"cannot run backend {name!r} on device {device!r}: {error}") from error
+        raise ConfigError(f"cannot run backend {name!r} on device '{chosen}': {error}") from error
 
 
 def log_backend(backend: Backend) -> None:

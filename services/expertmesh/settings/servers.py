@@ -22,10 +22,15 @@ backend = partial(
     Flag(
         COMPUTE,
         "BACKEND",
-        "Kernels: auto, cpu, cpu-a8, triton or reference. cpu-a8 rounds activations to 8 bits: faster, less exact.",
+        "Kernels: auto, cpu, cpu-a8, triton or reference. auto = the fastest on the device. cpu-a8 rounds activations "
+        "to 8 bits: faster, less exact.",
     ),
 )
-device = partial(setting, "cpu", Flag(COMPUTE, "DEVICE", "Device of the kernels."))
+device = partial(
+    setting,
+    "auto",
+    Flag(COMPUTE, "DEVICE", "Where kernels run: auto (a GPU where there is one), cpu, cuda or cuda:N."),
+)
 isa = partial(
     setting,
     "auto",

@@ -1,0 +1,41 @@
+"""The GPUs that torch finds, of NVIDIA and of AMD, and slices of them. Knows what they are, not what runs on them."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """A GPU or a slice of one: its number in this process, bytes of memory, compute capability."""
+
+    index: int
+    name: str
+    memory_bytes: int
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"cuda:{self.index} ({self.name}, {self.memory_bytes / 1e9:.0f} GB)"
+
+
+def find_devices() -> tuple[CudaDevice, ...]:
+    """Return what this process can compute on, in torch's order; CUDA_VISIBLE_DEVICES says what is hidden from it."""
+    if not torch.cuda.is_available():
+        return ()
+    return tuple(map(_describe, range(torch.cuda.device_count())))
+
+
+def find_device(device: torch.device) -> CudaDevice | None:
+    """Return what torch finds where ``device`` points; without a number that is the first one."""
+    return next((found for found in find_devices() if found.index == (device.index or 0)), None)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be taken of a GPU now, whichever processes have taken the others."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
+
+
+def _describe(index: int) -> CudaDevice:
+    properties = torch.cuda.get_device_properties(index)
+    return CudaDevice(index, properties.name, properties.total_memory, (properties.major, properties.minor))
