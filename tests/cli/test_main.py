@@ -62,7 +62,7 @@ def test_help_shows_every_flag_with_its_default_and_environment_variable(name: s
         (["chat", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
         (["generate", "hi", "--json-schema", "/nowhere"], 2, "/nowhere"),
         (["generate", "hi", "--api-key", "two\nlines"], 2, "api_key"),
-        (["gateway", "--model", "/nowhere", "--local-experts", "--max-num-seqs", "0"], 2, "--max-num-seqs"),
+        (["gateway", "--model", "/nowhere", "--local-experts", "--max-num-seqs", "-1"], 2, "--max-num-seqs"),
         (["up", "--model", "/nowhere", "--expert-servers", "-1"], 2, "--expert-servers"),
         (["generate"], 2, "Missing argument"),
         (["split", "/nowhere", "/tmp/out"], 3, "/nowhere is not a directory"),

@@ -33,7 +33,7 @@ class Hall:
 
     def __init__(self, max_num_waiting: int = 8) -> None:
         self.stats = EngineStats()
-        config = SchedulerConfig(max_num_waiting=max_num_waiting)
+        config = SchedulerConfig(max_num_waiting=max_num_waiting).fitted_to("cpu")
         self.scheduler = Scheduler(config, BlockPool(8, 16), self.stats)
         self.door = Door(self.scheduler, Limits(max_model_len=64, vocab_size=32), self.stats)
         self.caller = Listener()

@@ -91,7 +91,7 @@ class Workshop:
         cache = KVCache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32, backend.device)
         runner = ModelRunner(decoder, cache, self.experts, backend.device, frozenset(), num_micro_batches)
         self.stats, self.blocks, self.inbox = EngineStats(), BlockPool(NUM_BLOCKS, BLOCK_SIZE), Inbox()
-        self.scheduler = Scheduler(SchedulerConfig(), self.blocks, self.stats)
+        self.scheduler = Scheduler(SchedulerConfig().fitted_to("cpu"), self.blocks, self.stats)
         self.door = Door(self.scheduler, Limits(128, config.vocab_size), self.stats)
         self.engine = Engine(runner, self.scheduler, self.door, self.inbox, frozenset(), self.stats)
 

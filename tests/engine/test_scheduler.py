@@ -33,6 +33,16 @@ def scheduler(num_blocks: int = 16, block_size: int = 4, tokens: int = 16, seqs:
     )
 
 
+def test_a_step_is_as_large_as_suits_the_device_unless_it_is_said():
+    on_cpu, on_gpu = (SchedulerConfig().fitted_to(device) for device in ("cpu", "cuda"))
+    assert (on_cpu.max_num_seqs, on_cpu.max_num_batched_tokens) == (64, 512)
+    assert (on_gpu.max_num_seqs, on_gpu.max_num_batched_tokens) == (256, 4096)
+    said = SchedulerConfig(max_num_seqs=3, max_num_batched_tokens=7, num_draft_tokens=2)
+    assert said.fitted_to("cpu") == said.fitted_to("cuda") == said
+    with pytest.raises(ValueError, match="max_num_seqs=0"):
+        Scheduler(SchedulerConfig(), BlockPool(1, 1))
+
+
 def advance(plan: Scheduler, chunks: list[Chunk], token: int = 0) -> None:
     """Do what the engine does after a step."""
     for chunk in chunks:

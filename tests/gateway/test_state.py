@@ -10,7 +10,9 @@ from expertmesh.mesh.replica_state import ReplicaState
 
 def make_state(pool: ReplicaPool | None) -> GatewayState:
     blocks = BlockPool(8, 16)
-    return GatewayState(EngineStats(), ExpertLoadCounter(2, 8), Scheduler(SchedulerConfig(), blocks), blocks, pool)
+    return GatewayState(
+        EngineStats(), ExpertLoadCounter(2, 8), Scheduler(SchedulerConfig().fitted_to("cpu"), blocks), blocks, pool
+    )
 
 
 def test_without_replicas_this_process_hosts_everything_and_nothing_ages():

@@ -38,7 +38,7 @@ TARGET_LABELS = {"namespace", "pod", "service", "job", "instance"}
 def exported() -> list[Samples]:
     """Everything that a gateway and an expert server export before their first request."""
     blocks = BlockPool(8, 16)
-    scheduler = Scheduler(SchedulerConfig(), blocks)
+    scheduler = Scheduler(SchedulerConfig().fitted_to("cpu"), blocks)
     state = GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None)
     model = ModelInfo("tiny", "MixtralForCausalLM", "f00d", "awq", 2, 16, 8, 2, 32, 128, "1", "avx2", True)
     gateway = Metrics(LiveSnapshots(state), lambda: model, MetricsConfig(by_layer=True))

@@ -24,6 +24,7 @@ WRONG_VALUES = [
     'gateway.corsOrigins=["example.org"]',
     "gateway.maxBodyMiB=0",
     "gateway.maxNumWaiting=0",
+    "gateway.maxNumSeqs=-1",
     "gateway.microBatches=9",
     "gateway.speculate=65",
     'gateway.prefixCache="no"',

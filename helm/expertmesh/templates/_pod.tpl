@@ -5,6 +5,7 @@
 {{- sub .terminationGracePeriodSeconds (add .preStopSeconds 5) -}}
 {{- end -}}
 
+{{/* Not auto: a pod that asks for a GPU and gets none must not serve from its CPU. */}}
 {{- define "expertmesh.device" -}}
 {{- .device | default (ternary "cuda" "cpu" (gt (int .gpu.count) 0)) -}}
 {{- end -}}

@@ -46,9 +46,9 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Without a limit the cache would take half of what the node has free. */}}
+{{/* Without a limit the cache of a CPU would take half of what the node has free. */}}
 {{- define "expertmesh.validate.kvCache" -}}
-{{- if and (eq (toString .kvCacheGiB) "auto") (eq (include "expertmesh.device" .) "cpu") (not (get .resources.limits "memory")) -}}
+{{- if and (eq (toString .kvCacheGiB) "auto") (not (hasPrefix "cuda" (include "expertmesh.device" .))) (not (get .resources.limits "memory")) -}}
 {{- fail "gateway.kvCacheGiB is auto, which is a part of gateway.resources.limits.memory; set that, or a number of GiB" -}}
 {{- end -}}
 {{- end -}}

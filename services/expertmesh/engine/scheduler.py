@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from expertmesh.engine.blocks import ROOT, BlockPool
 from expertmesh.engine.observer import NullObserver, SchedulerObserver
@@ -10,8 +10,19 @@ from expertmesh.engine.request import Sequence
 from expertmesh.errors import QueueFullError
 from expertmesh.settings.flags import LIMITS, SPEED, Flag, setting
 
-_SEQS = Flag(LIMITS, "MAX_NUM_SEQS", "Sequences computed at once.", min=1)
-_TOKENS = Flag(LIMITS, "MAX_NUM_BATCHED_TOKENS", "Tokens of one step; longer prompts are computed in chunks.", min=1)
+# So many rows keep a CPU's cores busy; on a GPU they are still little beside launching kernels and reading weights.
+CPU_SEQS, CPU_TOKENS = 64, 512
+GPU_SEQS, GPU_TOKENS = 256, 4096
+
+_SEQS = Flag(
+    LIMITS, "MAX_NUM_SEQS", f"Sequences computed at once; 0 = {CPU_SEQS} on a CPU, {GPU_SEQS} on a GPU.", min=0
+)
+_TOKENS = Flag(
+    LIMITS,
+    "MAX_NUM_BATCHED_TOKENS",
+    f"Tokens of one step, longer prompts are computed in chunks; 0 = {CPU_TOKENS} on a CPU, {GPU_TOKENS} on a GPU.",
+    min=0,
+)
 _WAITING = Flag(
     LIMITS, "MAX_NUM_WAITING", "Sequences that may wait to be computed; more are refused as too many.", min=1
 )
@@ -22,13 +33,23 @@ _DRAFT = Flag(SPEED, "SPECULATE", "Tokens to guess per step from what the text h
 class SchedulerConfig:
     """Bounds of one step: sequences, and new tokens over all of them; and of the queue before it.
 
+    Of the first two 0 means what suits the device; ``fitted_to`` says how much that is, and a scheduler wants to know.
     ``num_draft_tokens`` guessed tokens per sequence are verified in a step, beside the one that it computes anyway.
     """
 
-    max_num_seqs: int = setting(64, _SEQS)
-    max_num_batched_tokens: int = setting(512, _TOKENS)
+    max_num_seqs: int = setting(0, _SEQS)
+    max_num_batched_tokens: int = setting(0, _TOKENS)
     max_num_waiting: int = setting(256, _WAITING)
     num_draft_tokens: int = setting(0, _DRAFT)
+
+    def fitted_to(self, device_type: str) -> "SchedulerConfig":
+        """Put numbers that suit a device, "cpu" or any other, in place of 0."""
+        num_seqs, num_tokens = (CPU_SEQS, CPU_TOKENS) if device_type == "cpu" else (GPU_SEQS, GPU_TOKENS)
+        return replace(
+            self,
+            max_num_seqs=self.max_num_seqs or num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens or num_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,8 @@ class Scheduler:
         blocks: BlockPool,
         observer: SchedulerObserver = NullObserver(),
     ) -> None:
+        if not (config.max_num_seqs and config.max_num_batched_tokens):
+            raise ValueError(f"{config} leaves a step without room; fitted_to a device it would have some")
         self._config = config
         self._blocks = blocks
         self._observer = observer

@@ -9,7 +9,7 @@ from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.loop import Engine
 from expertmesh.engine.request import Constraint, Limits
 from expertmesh.engine.runner import ModelRunner
-from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.config import GatewayConfig
@@ -45,8 +45,9 @@ class Core:
 
 def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
     """Put the parts together; ConfigError when the KV cache does not fit."""
-    plan = _plan_cache(config, model)
-    state = _make_state(config, model, plan)
+    scheduling = config.scheduler.fitted_to(model.backend.device.type)
+    plan = _plan_cache(config, model, scheduling)
+    state = _make_state(config, model, scheduling, plan)
     runner = ModelRunner(
         model.decoder,
         KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device),
@@ -71,21 +72,23 @@ def _make_compile(model: LoadedModel) -> Compile:
     return compile_grammar
 
 
-def _plan_cache(config: GatewayConfig, model: LoadedModel) -> CachePlan:
+def _plan_cache(config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig) -> CachePlan:
     budget = config.kv_cache_bytes
     if budget is None:
         budget = cache_budget(model.backend.device)
-    return plan_cache(model.config, model.dtype, budget, config.max_model_len, config.scheduler.max_num_seqs)
+    return plan_cache(model.config, model.dtype, budget, config.max_model_len, scheduling.max_num_seqs)
 
 
-def _make_state(config: GatewayConfig, model: LoadedModel, plan: CachePlan) -> GatewayState:
+def _make_state(
+    config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig, plan: CachePlan
+) -> GatewayState:
     stats = EngineStats()
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
     pool = None
     if config.discovery is not None:
         pool = ReplicaPool(config.discovery, model.fingerprint, config.dispatch.transport)
     expert_load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
-    return GatewayState(stats, expert_load, Scheduler(config.scheduler, blocks, stats), blocks, pool)
+    return GatewayState(stats, expert_load, Scheduler(scheduling, blocks, stats), blocks, pool)
 
 
 def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer) -> Experts:

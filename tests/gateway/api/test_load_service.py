@@ -17,7 +17,7 @@ LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 def make_source() -> LiveSnapshots:
     blocks = BlockPool(8, 16)
-    scheduler = Scheduler(SchedulerConfig(), blocks)
+    scheduler = Scheduler(SchedulerConfig().fitted_to("cpu"), blocks)
     return LiveSnapshots(GatewayState(EngineStats(), ExpertLoadCounter(2, 8), scheduler, blocks, pool=None))
 
 

@@ -39,7 +39,7 @@ class House:
 
     def __init__(self, socket: str) -> None:
         self.stats, self.blocks, self.inbox = EngineStats(), BlockPool(8, 16), Inbox()
-        self.scheduler = Scheduler(SchedulerConfig(), self.blocks, self.stats)
+        self.scheduler = Scheduler(SchedulerConfig().fitted_to("cpu"), self.blocks, self.stats)
         self.door = Door(self.scheduler, Limits(64, 32), self.stats)
         self.host = EngineHost()
         self._socket = socket
