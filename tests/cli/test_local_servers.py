@@ -1,6 +1,6 @@
 import pytest
 
-from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts
+from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.errors import ConfigError
 
 
@@ -8,6 +8,17 @@ def test_experts_are_spread_evenly_and_replicas_get_servers_of_their_own():
     assert place_experts(8, 4, {}) == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert place_experts(8, 3, {0: 2, 5: 3}) == [(0, 1), (2, 3, 4), (5, 6, 7), (0,), (5,), (5,)]
     assert place_experts(1, 1, {}) == [(0,)]
+
+
+@pytest.mark.parametrize(("num_gpus", "servers"), [(1, 1), (2, 2), (8, 8), (9, 8)])
+def test_every_gpu_has_a_server_whatever_the_cores(num_gpus: int, servers: int):
+    assert default_servers(8, 16, num_gpus) == servers
+
+
+def test_servers_are_spread_over_places_and_replicas_go_where_their_expert_is_not():
+    assert spread(place_experts(8, 8, {}), 3) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert spread(place_experts(8, 2, {0: 3, 7: 2}), 2) == [0, 1, 1, 0, 0]
+    assert spread([(0, 1), (0,), (1,)], 1) == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from following import until
@@ -100,6 +101,36 @@ def test_a_program_that_does_not_end_is_killed_after_the_grace():
     supervise([[stubborn]], use, grace_seconds=0.3)
     assert time.monotonic() - started < 30
     assert not is_alive(pids[0])
+
+
+def test_a_program_waits_for_those_that_it_comes_after(tmp_path):
+    loaded = tmp_path / "loaded"
+    first = program("first", f"import time; time.sleep(0.3); open({str(loaded)!r}, 'w').close(); {SERVE}")
+    second = replace(program("second", f"import os; assert os.path.exists({str(loaded)!r}); {SERVE}"), after=(first,))
+
+    async def use(supervisor, ready):
+        assert ready == [("first", "here"), ("second", "here")]
+
+    supervise([[first], [second]], use)
+
+
+def test_one_that_waits_is_not_started_when_all_are_stopped():
+    slow = program("slow", "import time; time.sleep(60)")
+    later = replace(program("later", SERVE), after=(slow,))
+
+    async def run():
+        lines = []
+        supervisor = Supervisor(
+            [[slow], [later]], lambda *line: lines.append(line), lambda *told: pytest.fail(f"{told}")
+        )
+        running = asyncio.create_task(supervisor.run())
+        await asyncio.sleep(0.1)
+        await supervisor.stop(5)
+        async with asyncio.timeout(5):
+            await running
+        assert lines == []
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("num_ticks", range(4))

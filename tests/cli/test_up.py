@@ -5,8 +5,19 @@ from pathlib import Path
 import pytest
 import typer
 
+from expertmesh.architectures.registry import read_model
+from expertmesh.checkpoint.configuration import read_config
 from expertmesh.cli.main import app
-from expertmesh.cli.up import EXPERT_FLAGS, FLAGS, GATEWAY_FLAGS, child_program
+from expertmesh.cli.places import Place
+from expertmesh.cli.up import (
+    EXPERT_FLAGS,
+    FLAGS,
+    GATEWAY_FLAGS,
+    UpConfig,
+    child_program,
+    plan_gateway,
+    plan_servers,
+)
 from expertmesh.settings.flags import REQUIRED
 
 COMMANDS = typer.main.get_command(app).commands
@@ -30,6 +41,47 @@ def test_a_child_gets_every_value_that_it_takes(command, flags, choose):
     shared = flags.keys() & FLAGS.keys()
     assert {name: as_given(read[name]) for name in shared} == {name: values[name] for name in shared}
     assert (read["experts"], read["with_parent"]) == ("0", True)
+
+
+CARDS = [Place(f"cuda:{number}", "NVIDIA L4, 24 GB") for number in range(2)]
+SLICES = [Place("cuda:0", "A100 MIG 1g.5gb, 5 GB", (("CUDA_VISIBLE_DEVICES", f"MIG-{name}"),)) for name in "ab"]
+NOTHING_SAID = {name: "x" if flag.default is REQUIRED else flag.default for name, flag in FLAGS.items()}
+
+
+def planned(make_mixtral, places, num_servers=0, **flags):
+    """What ``up`` would run: the expert servers, and the gateway."""
+    directory = make_mixtral().directory
+    model = read_model(read_config(directory / "config.json"), directory)
+    flags = {**NOTHING_SAID, **flags}
+    servers = plan_servers(model, UpConfig(num_servers), flags, places)
+    return [server.program for server in servers], plan_gateway(servers, flags, places[0])
+
+
+def device_of(program):
+    return program.argv[program.argv.index("--device") + 1]
+
+
+def test_every_gpu_gets_a_server_and_the_gateway_is_on_the_first(make_mixtral):
+    experts, gateway = planned(make_mixtral, CARDS)
+    assert [(program.name, device_of(program)) for program in experts] == [
+        ("experts 0-3", "cuda:0"),
+        ("experts 4-7", "cuda:1"),
+    ]
+    assert (device_of(gateway), gateway.environment) == ("cuda:0", ())
+
+
+def test_the_cache_is_what_the_experts_on_its_gpu_have_left(make_mixtral):
+    experts, gateway = planned(make_mixtral, CARDS, num_servers=4)
+    assert gateway.after == (experts[0], experts[2])
+    assert planned(make_mixtral, CARDS, num_servers=4, kv_cache_gib=8.0)[1].after == ()
+    assert planned(make_mixtral, [Place("cpu", "cpu")])[1].after == ()
+
+
+def test_every_process_sees_its_own_slice(make_mixtral):
+    experts, gateway = planned(make_mixtral, SLICES)
+    assert [program.environment for program in experts] == [place.environment for place in SLICES]
+    assert {device_of(program) for program in (*experts, gateway)} == {"cuda:0"}
+    assert (gateway.environment, gateway.after) == (SLICES[0].environment, (experts[0],))
 
 
 def as_given(value):

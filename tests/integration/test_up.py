@@ -30,7 +30,7 @@ class Up:
         self.endpoint = f"127.0.0.1:{free_port()}"
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [*COMMAND, "--listen", self.endpoint, "--http-listen", "127.0.0.1:0", *flags],
+            [*COMMAND, "--listen", self.endpoint, "--http-listen", "127.0.0.1:0", "--device", "cpu", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -156,6 +156,12 @@ def test_children_do_not_outlive_a_killed_supervisor(directory):
         while any(is_alive(pid) for pid in children) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(is_alive(pid) for pid in children)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_before_anything_starts(directory):
+    command = [*COMMAND, "--model", str(directory), "--device", "cuda:99"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, "device 'cuda:99' is not here" in result.stderr) == (2, True), result.stderr
 
 
 def test_a_model_that_cannot_be_served_ends_up_with_an_error(tmp_path):

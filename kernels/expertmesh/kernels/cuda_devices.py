@@ -14,8 +14,13 @@ class CudaDevice:
     memory_bytes: int
     capability: tuple[int, int]
 
+    @property
+    def kind(self) -> str:
+        """What it has in common with others of its kind."""
+        return f"{self.name}, {self.memory_bytes / 1e9:.0f} GB"
+
     def __str__(self) -> str:
-        return f"cuda:{self.index} ({self.name}, {self.memory_bytes / 1e9:.0f} GB)"
+        return f"cuda:{self.index} ({self.kind})"
 
 
 def find_devices() -> tuple[CudaDevice, ...]:

@@ -9,9 +9,12 @@ CORES_PER_SERVER = 2
 MAX_SERVERS = 4
 
 
-def default_servers(num_experts: int, num_cores: int) -> int:
-    """Tell how many expert servers make the most of one machine: one for every two cores, at most four."""
-    return min(num_experts, MAX_SERVERS, max(1, num_cores // CORES_PER_SERVER))
+def default_servers(num_experts: int, num_cores: int, num_gpus: int = 0) -> int:
+    """Tell how many expert servers make the most of one machine: one per GPU.
+
+    Without GPUs one for every two cores, at most four.
+    """
+    return min(num_experts, num_gpus or min(MAX_SERVERS, max(1, num_cores // CORES_PER_SERVER)))
 
 
 def default_threads(num_servers: int, num_experts_per_token: int, num_cores: int) -> int:
@@ -37,6 +40,24 @@ def place_experts(num_experts: int, num_servers: int, replicas: Mapping[int, int
     bounds = [server * num_experts // num_servers for server in range(num_servers + 1)]
     servers = [tuple(range(first, last)) for first, last in zip(bounds, bounds[1:], strict=False)]
     return servers + [(expert,) for expert, count in replicas.items() for _ in range(count - 1)]
+
+
+def spread(servers: Sequence[tuple[int, ...]], num_places: int) -> list[int]:
+    """Choose the place of each server, from 0: where its experts are least, and of such places where least experts are.
+
+    So replicas of an expert are in different places as long as there are any.
+    """
+    hosted: list[list[int]] = [[] for _ in range(num_places)]
+    chosen = []
+    for experts in servers:
+        place = min(range(num_places), key=lambda number: (_num_common(hosted[number], experts), len(hosted[number])))
+        hosted[place].extend(experts)
+        chosen.append(place)
+    return chosen
+
+
+def _num_common(hosted: Sequence[int], experts: Sequence[int]) -> int:
+    return len(set(hosted) & set(experts))
 
 
 def parse_replicas(entries: Sequence[str]) -> dict[int, int]:

@@ -20,12 +20,14 @@ HEALTHY_SECONDS = 30.0
 class Program:
     """A command line under a name that stands before each line of its output.
 
-    ``environment`` adds variables to those of this process.
+    ``environment`` adds variables to those of this process. It is first started once the programs ``after`` which it
+    comes are ready.
     """
 
     name: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    after: tuple["Program", ...] = ()
 
 
 class ChildFailedError(Exception):
@@ -35,8 +37,9 @@ class ChildFailedError(Exception):
 class Supervisor:
     """Keeps programs running. Each tells through the pipe that it gets (``readiness``) once it serves, and where.
 
-    All are started at once; they are stopped stage by stage, the last stage first. ``show`` gets the lines that each
-    prints, under its name, and ``on_ready`` the addresses that it serves, again whenever it was started again.
+    All are started at once, but for those that come ``after`` others; they are stopped stage by stage, the last stage
+    first. ``show`` gets the lines that each prints, under its name, and ``on_ready`` the addresses that it serves,
+    again whenever it was started again.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Supervisor:
         self._show = show
         self._on_ready = on_ready
         self._processes: dict[Program, asyncio.subprocess.Process] = {}
-        self._were_ready: set[Program] = set()
+        self._ready: dict[Program, asyncio.Event] = {program: asyncio.Event() for program in self._programs}
         self._is_stopping = False
 
     def pid(self, program: Program) -> int:
@@ -72,17 +75,21 @@ class Supervisor:
     async def stop(self, grace_seconds: float) -> None:
         """Ask programs to end, the last stage first, and kill what is left of a stage after ``grace_seconds``."""
         self._is_stopping = True
+        for ready in self._ready.values():  # what has not been started yet shall not wait for ever
+            ready.set()
         for stage in reversed(self._stages):
             await asyncio.gather(*(self._stop(program, grace_seconds) for program in stage))
 
     async def _keep(self, program: Program) -> None:
         pause = MIN_RESTART_SECONDS
+        for other in program.after:
+            await self._ready[other].wait()
         while not self._is_stopping:
             started = time.monotonic()
             code = await self._run_once(program)
             if self._is_stopping:
                 return
-            if program not in self._were_ready:
+            if not self._ready[program].is_set():
                 raise ChildFailedError(f"{program.name} ended with exit code {code} before it was ready")
             if time.monotonic() - started > HEALTHY_SECONDS:
                 pause = MIN_RESTART_SECONDS
@@ -119,7 +126,7 @@ class Supervisor:
     async def _note_ready(self, program: Program, ready: BinaryIO) -> None:
         addresses = await read_ready(ready)
         if addresses is not None:
-            self._were_ready.add(program)
+            self._ready[program].set()
             self._on_ready(program.name, addresses)
 
     async def _stop(self, program: Program, grace_seconds: float) -> None:

@@ -14,9 +14,10 @@ from expertmesh.architectures.registry import read_model
 from expertmesh.checkpoint.configuration import find_config, read_config
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
-from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts
+from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.output import MeshOutput
+from expertmesh.cli.places import Place, choose_places, describe
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
@@ -38,7 +39,8 @@ class UpConfig:
         Flag(
             MODEL,
             "EXPERT_SERVERS",
-            "Expert processes to spread the experts over; 0 = one for every two cores, at most 4.",
+            "Expert processes to spread the experts over; 0 = one per GPU, or without GPUs one for every two cores, at "
+            "most 4.",
             min=0,
         ),
     )
@@ -50,6 +52,9 @@ class UpConfig:
 GATEWAY_FLAGS, EXPERT_FLAGS = flags_of(GatewayConfig), flags_of(ExpertServerConfig)
 # Where experts are is said here; the others are for those who watch more than one machine.
 LEFT_OUT = ("experts", "local_experts", "metrics_by_layer", "vllm_metrics")
+DEVICE = (
+    "Where kernels run: auto (all GPUs, else the CPU), cpu, cuda (all GPUs) or cuda:N. The gateway is on the first one."
+)
 THREADS = (
     "CPU threads of each process; 0 = one per core for the gateway, and for expert servers so many that those "
     "busy at a time fill the cores."
@@ -58,10 +63,20 @@ FLAGS = {
     "model": GATEWAY_FLAGS["model"],
     **flags_of(UpConfig),
     **{name: flag for name, flag in GATEWAY_FLAGS.items() if name not in LEFT_OUT},
+    "device": replace(GATEWAY_FLAGS["device"], text=DEVICE),
     "threads": replace(GATEWAY_FLAGS["threads"], text=THREADS),
     "log_level": replace(GATEWAY_FLAGS["log_level"], default="warning"),
     "chaos_delay": EXPERT_FLAGS["chaos_delay"],
 }
+
+
+@dataclass(frozen=True)
+class ExpertServer:
+    """An expert server to run, the address that it will have, and where it computes."""
+
+    program: Program
+    address: str
+    place: Place
 
 
 @options.takes(FLAGS)
@@ -75,26 +90,43 @@ def up(**flags: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keys = read_keys(flags["api_key"] or (), None)
     config = fill(GatewayConfig, flags, api_keys=keys)
-    servers = _servers(_read_config(config.model), fill(UpConfig, flags), flags)
-    gateway = child_program(
-        "gateway", "gateway", GATEWAY_FLAGS, flags, experts=",".join(address for _, address in servers), api_key=None
-    )
-    gateway = replace(gateway, environment=_key_environment(keys))
-    asyncio.run(_supervise([server for server, _ in servers], gateway, config.drain_seconds))
+    model = _read_config(config.model)
+    places = choose_places(config.device, config.backend)
+    servers = plan_servers(model, fill(UpConfig, flags), flags, places)
+    gateway = plan_gateway(servers, flags, places[0])
+    gateway = replace(gateway, environment=gateway.environment + _key_environment(keys))
+    asyncio.run(_supervise([server.program for server in servers], gateway, describe(places), config.drain_seconds))
 
 
-def _servers(model: ModelConfig, config: UpConfig, flags: Mapping[str, Any]) -> list[tuple[Program, str]]:
-    """Say which expert servers to run, and at which addresses."""
+def plan_servers(
+    model: ModelConfig, config: UpConfig, flags: Mapping[str, Any], places: Sequence[Place]
+) -> list[ExpertServer]:
+    """Say which expert servers to run, at which addresses, and where they compute."""
     num_cores = os.cpu_count() or 1
-    num_servers = config.expert_servers or default_servers(model.num_experts, num_cores)
+    num_gpus = sum(place.is_gpu for place in places)
+    num_servers = config.expert_servers or default_servers(model.num_experts, num_cores, num_gpus)
     placed = place_experts(model.num_experts, num_servers, parse_replicas(config.replicas))
     threads = flags["threads"] or default_threads(len(placed), model.num_experts_per_token, num_cores)
 
-    def server(experts: str, address: str) -> tuple[Program, str]:
-        own = {"experts": experts, "listen": address, "threads": threads}
-        return child_program(f"experts {experts}", "expert", EXPERT_FLAGS, flags, **own), address
+    def server(experts: str, address: str, place: Place) -> ExpertServer:
+        own = {"experts": experts, "listen": address, "threads": threads, "device": place.device}
+        program = child_program(f"experts {experts}", "expert", EXPERT_FLAGS, flags, **own)
+        return ExpertServer(replace(program, environment=place.environment), address, place)
 
-    return [server(format_ranges(hosted), f"127.0.0.1:{free_port()}") for hosted in placed]
+    return [
+        server(format_ranges(hosted), f"127.0.0.1:{free_port()}", places[number])
+        for hosted, number in zip(placed, spread(placed, len(places)), strict=True)
+    ]
+
+
+def plan_gateway(servers: Sequence[ExpertServer], flags: Mapping[str, Any], place: Place) -> Program:
+    """Say how the gateway of ``servers`` is run; its KV cache takes what the experts on its GPU leave."""
+    addresses = ",".join(server.address for server in servers)
+    own = {"experts": addresses, "api_key": None, "device": place.device}
+    program = child_program("gateway", "gateway", GATEWAY_FLAGS, flags, **own)
+    beside = tuple(server.program for server in servers if server.place == place)
+    waits = place.is_gpu and flags["kv_cache_gib"] is None
+    return replace(program, environment=place.environment, after=beside if waits else ())
 
 
 def _read_config(model: Path) -> ModelConfig:
@@ -124,10 +156,10 @@ def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return (("EXPERTMESH_API_KEY", " ".join(keys)),) if keys else ()
 
 
-async def _supervise(experts: list[Program], gateway: Program, drain_seconds: float) -> None:
+async def _supervise(experts: list[Program], gateway: Program, where: str, drain_seconds: float) -> None:
     with ExitStack() as starting:
         output = MeshOutput(gateway.name, len(experts) + 1, starting)
-        output.show("up", f"starting a gateway and {len(experts)} expert servers ...")
+        output.show("up", f"starting a gateway and {len(experts)} expert servers on {where} ...")
         supervisor = Supervisor([experts, [gateway]], output.show, output.ready)
         running = asyncio.create_task(supervisor.run())
         shutdown = asyncio.create_task(wait_for_shutdown())
