@@ -3,7 +3,7 @@
 import pytest
 
 from expertmesh.cli import places
-from expertmesh.cli.places import VISIBLE, Place, ask, choose_places, describe, find_gpus
+from expertmesh.cli.places import VISIBLE, Place, ask, choose_places, count_kinds, find_gpus
 from expertmesh.errors import ConfigError, ExpertmeshError
 from expertmesh.kernels.cuda_devices import find_devices
 
@@ -56,10 +56,9 @@ def test_slices_are_seen_one_by_one(monkeypatch):
 
 
 def test_places_of_a_kind_are_counted():
-    gpus = [Place(f"cuda:{number}", L4) for number in range(2)]
-    assert describe(gpus) == "2 x NVIDIA L4, 24 GB"
-    assert describe([*gpus, Place("cuda:2", "Tesla T4, 16 GB")]) == "2 x NVIDIA L4, 24 GB; Tesla T4, 16 GB"
-    assert describe([Place("cpu", "cpu")]) == "cpu"
+    assert count_kinds([L4, L4]) == "2 x NVIDIA L4, 24 GB"
+    assert count_kinds([L4, "Tesla T4, 16 GB", L4]) == "2 x NVIDIA L4, 24 GB; Tesla T4, 16 GB"
+    assert count_kinds(["cpu"]) == "cpu"
 
 
 def test_another_process_finds_what_this_one_does():

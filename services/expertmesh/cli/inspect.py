@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from expertmesh.cli import options
+from expertmesh.cli.places import count_kinds
 from expertmesh.errors import CheckpointError
 from expertmesh.settings.flags import MODEL
 
@@ -22,16 +23,20 @@ def inspect(
         options.flag(MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"),
     ] = False,
 ) -> None:
-    """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory."""
+    """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory.
+
+    Also on the GPUs of this machine.
+    """
     from expertmesh.checkpoint.fingerprint import fingerprint
     from expertmesh.checkpoint.reader import Checkpoint
     from expertmesh.checkpoint.shards import find_damaged
     from expertmesh.checkpoint.summary import experts_that_fit, summarize
+    from expertmesh.kernels import cuda_devices
 
     checkpoint = Checkpoint.open(directory)
     if verify and (damaged := find_damaged(checkpoint)):
         raise CheckpointError(f"{directory}: {', '.join(damaged)} differ from what was written; split again")
-    config, summary = checkpoint.model, summarize(checkpoint)
+    config, summary, gpus = checkpoint.model, summarize(checkpoint), cuda_devices.find_devices()
     facts = {
         "architecture": config.architecture,
         "format": summary.weight_format,
@@ -47,6 +52,8 @@ def inspect(
         "gateway": _format_bytes(summary.gateway_bytes),
         **{f"expert {expert}": _format_bytes(size) for expert, size in enumerate(summary.expert_bytes)},
         **{f"fit in {size} GB": f"{experts_that_fit(summary, size * 10**9)} experts" for size in MEMORY_SIZES_GB},
+        "GPUs here": count_kinds(found.kind for found in gpus) or "none",
+        **{f"fit on {found.kind}": f"{experts_that_fit(summary, found.memory_bytes)} experts" for found in gpus},
     }
     table = Table(title=str(directory), show_header=False, title_justify="left")
     for name, value in facts.items():

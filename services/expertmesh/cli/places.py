@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +53,9 @@ def choose_places(device: str, backend: str) -> list[Place]:
     return chosen
 
 
-def describe(places: Sequence[Place]) -> str:
-    """Count places of a kind: ``2 x NVIDIA L4, 24 GB``."""
-    return "; ".join(
-        f"{count} x {kind}" if count > 1 else kind for kind, count in Counter(p.kind for p in places).items()
-    )
+def count_kinds(kinds: Iterable[str]) -> str:
+    """Say how many there are of each kind: ``2 x NVIDIA L4, 24 GB``."""
+    return "; ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in Counter(kinds).items())
 
 
 def find_gpus(visible: str) -> list[Place]:

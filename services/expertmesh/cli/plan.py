@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from expertmesh.cli import options
+from expertmesh.cli.places import count_kinds
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.errors import ConfigError
 from expertmesh.settings.flags import COMPUTE
 
 if TYPE_CHECKING:
     from expertmesh.placement.estimate import Workload
+    from expertmesh.placement.gpus import Offer
     from expertmesh.placement.planner import Plan, Room
 
 DEMAND = "Demand"
@@ -25,15 +27,15 @@ OUTPUT = "Output"
 def plan(
     directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
     gpu: Annotated[
-        list[str],
+        list[str] | None,
         options.flag(
             COMPUTE,
             "GPU",
             "GPUs for experts, NAME=COUNT@PRICE such as l4=4@0.80; a kind that is not known as "
-            "NAME:MEMORY_GB:BANDWIDTH_GB:TERAFLOPS=COUNT@PRICE. May be repeated.",
+            "NAME:MEMORY_GB:BANDWIDTH_GB:TERAFLOPS=COUNT@PRICE. May be repeated. Default: those of this machine.",
             show_default=False,
         ),
-    ],
+    ] = None,
     gateway_gpu: Annotated[
         str | None,
         options.flag(COMPUTE, "GATEWAY_GPU", "GPU of the gateway. Default: of the first kind.", show_default=False),
@@ -79,7 +81,7 @@ def plan(
     from expertmesh.placement.planner import choose, make_plans
     from expertmesh.placement.values import to_values
 
-    offers = [parse_offer(text) for text in gpu]
+    offers = [parse_offer(text) for text in gpu] if gpu else _find_offers()
     gateway = parse_offer(gateway_gpu) if gateway_gpu else offers[0]
     workload, room = _read_workload(
         directory, _read_loads(endpoint, api_key, loads), sequences, context, hop_ms / 1000, efficiency
@@ -89,6 +91,17 @@ def plan(
     _show(plans, chosen)
     if values is not None:
         values.write_text(to_values(chosen.groups(), len(workload.shares)))
+
+
+def _find_offers() -> "list[Offer]":
+    """Offer the GPUs of this machine, and say what they are."""
+    from expertmesh.kernels import cuda_devices
+    from expertmesh.placement.gpus import offer_found
+
+    found = cuda_devices.find_devices()
+    offers = offer_found([(device.name, device.memory_bytes) for device in found])
+    typer.echo(f"GPUs here: {count_kinds(device.kind for device in found)}")
+    return offers
 
 
 def _read_loads(endpoint: str | None, api_key: str | None, loads: str | None) -> tuple[float, ...] | None:

@@ -17,7 +17,7 @@ from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.output import MeshOutput
-from expertmesh.cli.places import Place, choose_places, describe
+from expertmesh.cli.places import Place, choose_places, count_kinds
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
@@ -95,7 +95,8 @@ def up(**flags: Any) -> None:
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
     gateway = plan_gateway(servers, flags, places[0])
     gateway = replace(gateway, environment=gateway.environment + _key_environment(keys))
-    asyncio.run(_supervise([server.program for server in servers], gateway, describe(places), config.drain_seconds))
+    where = count_kinds(place.kind for place in places)
+    asyncio.run(_supervise([server.program for server in servers], gateway, where, config.drain_seconds))
 
 
 def plan_servers(

@@ -1,6 +1,9 @@
 """GPUs for experts: memory, speed, how many, at what price. Knows datasheets and how a user names them."""
 
+import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from expertmesh.errors import ConfigError
@@ -49,6 +52,9 @@ KNOWN = {
     )
 }
 
+# By how much memory may differ from a datasheet's: what drivers tell is in GiB, less what they keep.
+MEMORY_TOLERANCE = 0.1
+
 # Without a count: more than anyone would plan with.
 UNLIMITED = 1000
 
@@ -57,6 +63,35 @@ _OFFER = re.compile(
     r"(?P<name>[\w.-]+)(:(?P<memory>\d+):(?P<bandwidth>\d+):(?P<teraflops>\d+))?"
     r"(=(?P<count>\d+))?(@(?P<price>\d+(\.\d+)?))?"
 )
+
+
+def find_known(name: str, memory_bytes: int) -> Gpu | None:
+    """Return the kind that a driver calls ``name``, such as "NVIDIA H100 80GB HBM3 MIG 1g.10gb"; None where unknown."""
+    words = set(re.split(r"[\s-]+", name.lower()))
+    named = (gpu for gpu in KNOWN.values() if words.issuperset(gpu.name.split("-")))
+    # A slice has the name of the whole GPU in its own, but not its size.
+    return next((gpu for gpu in named if math.isclose(gpu.memory_bytes, memory_bytes, rel_tol=MEMORY_TOLERANCE)), None)
+
+
+def offer_found(devices: Sequence[tuple[str, int]]) -> list[Offer]:
+    """Offer the GPUs of a machine, each a name and bytes of memory, at a price of 1 each.
+
+    ConfigError when there are none, and for one whose speed is not known.
+    """
+    if not devices:
+        raise ConfigError("no GPU is found here; --gpu says what there is, for example l4=4@0.80")
+    counts = Counter(_find_or_refuse(*device) for device in devices)
+    return [Offer(gpu, count, 1.0) for gpu, count in counts.items()]
+
+
+def _find_or_refuse(name: str, memory_bytes: int) -> Gpu:
+    gpu = find_known(name, memory_bytes)
+    if gpu is None:
+        raise ConfigError(
+            f"the speed of {name!r}, which is in this machine, is not known; "
+            f"--gpu NAME:{memory_bytes // GB}:BANDWIDTH_GB:TERAFLOPS would say it"
+        )
+    return gpu
 
 
 def parse_offer(text: str) -> Offer:
