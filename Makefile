@@ -11,7 +11,7 @@ PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu e2e golden check format protos bench model clean
+.PHONY: help install demo test test-gpu e2e golden check format protos bench bench-gpu model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -78,6 +78,10 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/engine_restart.py
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/calibration.py
+
+bench-gpu: $(VENV)/.installed-dev ## Run the benchmarks that need a CUDA device
+	@$(BIN)/python benchmarks/gpu_ffn.py
+	@$(BIN)/python benchmarks/gpu_serve.py
 
 model: $(VENV)/.installed-dev ## Train the demo model anew (60 to 90 minutes on two cores)
 	@$(BIN)/python examples/tiny-mixtral/train.py

@@ -43,6 +43,11 @@ CASES = (
     Case("decode batch 32", batch=32, prompt_tokens=32, new_tokens=32),
     Case("prefill 512", batch=1, prompt_tokens=512, new_tokens=0),
 )
+# Besides, for those that compute so many rows in the time of one.
+WIDE_CASES = (
+    Case("decode batch 128", batch=128, prompt_tokens=32, new_tokens=32),
+    Case("prefill 4096", batch=1, prompt_tokens=4096, new_tokens=0),
+)
 # Enough to see that an engine runs.
 SMALL_CASES = ["decode batch 8", "prefill 512"]
 
@@ -77,7 +82,7 @@ def timed(call: Callable[[], None]) -> float:
 
 def measure(rate: Callable[[Case], float], names: Collection[str]) -> dict[str, float]:
     """Run the cases of these names on one engine; returns tokens per second by name."""
-    return {case.name: _median_rate(rate, case) for case in CASES if case.name in names}
+    return {case.name: _median_rate(rate, case) for case in (*CASES, *WIDE_CASES) if case.name in names}
 
 
 def _median_rate(rate: Callable[[Case], float], case: Case) -> float:

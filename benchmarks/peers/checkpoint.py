@@ -73,27 +73,29 @@ def write_checkpoints(bf16: Path, awq_directory: Path, shape: Shape) -> None:
     quantized = {**shape.config(), "quantization_config": QUANTIZATION}
     written = awq_directory / "config.json"
     if written.exists():
-        _check_same(written, quantized)
+        check_same(written, quantized)
         return
     for directory in (bf16, awq_directory):
         directory.mkdir(parents=True, exist_ok=True)
     weight_maps: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for file, tensors in _shards(shape):
-        _save(bf16, file, {f"{spec.name}.weight": tensor for spec, tensor in tensors.items()}, weight_maps[0])
-        _save(awq_directory, file, _quantize(tensors), weight_maps[1])
-    shutil.copy(_tokenizer_file(), awq_directory / "tokenizer.model")
-    _finish(bf16, shape.config(), weight_maps[0])
-    _finish(awq_directory, quantized, weight_maps[1])
+        save_shard(bf16, file, {f"{spec.name}.weight": tensor for spec, tensor in tensors.items()}, weight_maps[0])
+        save_shard(awq_directory, file, _quantize(tensors), weight_maps[1])
+    shutil.copy(tokenizer_file(), awq_directory / "tokenizer.model")
+    finish(bf16, shape.config(), weight_maps[0])
+    finish(awq_directory, quantized, weight_maps[1])
 
 
-def _check_same(written: Path, expected: dict[str, Any]) -> None:
+def check_same(written: Path, expected: dict[str, Any]) -> None:
+    """Raise ValueError when the config.json that is ``written`` is not as expected."""
     found = json.loads(written.read_text())
     different = sorted(key for key in expected if found.get(key) != expected[key])
     if different:
         raise ValueError(f"{written} has another {', '.join(different)}; give another directory, or remove this one")
 
 
-def _tokenizer_file() -> Path:
+def tokenizer_file() -> Path:
+    """Return the published tokenizer, which is part of mistral_common."""
     import mistral_common
 
     return Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
@@ -111,11 +113,12 @@ def _shards(shape: Shape) -> Iterator[tuple[str, Tensors]]:
             values.mul_(spec.shape[1] ** -0.5)
         return values.to(torch.bfloat16)
 
-    for file, specs in _files(shape):
+    for file, specs in files_of(shape):
         yield file, {spec: draw(spec) for spec in specs}
 
 
-def _files(shape: Shape) -> Iterator[tuple[str, Iterable[TensorSpec]]]:
+def files_of(shape: Shape) -> Iterator[tuple[str, Iterable[TensorSpec]]]:
+    """Say which tensors each file holds: the ends, and of each layer what is shared and every expert."""
     tensors = tensors_of(read_model(shape.config(), Path("config.json")))
     yield "ends.safetensors", tensors.ends.values()
     for layer in range(shape.num_layers):
@@ -136,11 +139,13 @@ def _quantize(tensors: Tensors) -> dict[str, torch.Tensor]:
     return packed
 
 
-def _save(directory: Path, file: str, tensors: dict[str, torch.Tensor], weight_map: dict[str, str]) -> None:
+def save_shard(directory: Path, file: str, tensors: dict[str, torch.Tensor], weight_map: dict[str, str]) -> None:
+    """Write a file and note where its tensors are."""
     save_file(tensors, directory / file, metadata={"format": "pt"})
     weight_map.update(dict.fromkeys(tensors, file))
 
 
-def _finish(directory: Path, config: dict[str, Any], weight_map: dict[str, str]) -> None:
+def finish(directory: Path, config: dict[str, Any], weight_map: dict[str, str]) -> None:
+    """Write the index, and config.json last: it says that all is there."""
     (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

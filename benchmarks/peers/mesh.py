@@ -80,10 +80,11 @@ async def _ask(client: AsyncClient, prompt: list[int], max_tokens: int) -> list[
 def main() -> None:
     """Serve in each mode, measure, print."""
     model, threads, cases = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    on_cpu = ("--model", model, "--device", "cpu")
     modes: dict[str, tuple[str, *tuple[object, ...]]] = {
-        "expertmesh": ("up", "--model", model),
-        "expertmesh a8": ("up", "--model", model, "--backend", "cpu-a8"),
-        "expertmesh local": ("gateway", "--model", model, "--local-experts", "--threads", threads),
+        "expertmesh": ("up", *on_cpu),
+        "expertmesh a8": ("up", *on_cpu, "--backend", "cpu-a8"),
+        "expertmesh local": ("gateway", *on_cpu, "--local-experts", "--threads", threads),
     }
     for name, command in modes.items():
         with serving(*command) as endpoint:

@@ -30,7 +30,7 @@ class TransformersSession:
 
     def prefill(self, prompts: list[list[int]]) -> None:
         """See ``Session``."""
-        self._forward(torch.tensor(prompts))
+        self._forward(torch.tensor(prompts, device=self._model.device))
 
     def step(self) -> None:
         """See ``Session``."""
@@ -39,6 +39,8 @@ class TransformersSession:
     def _forward(self, token_ids: torch.Tensor) -> None:
         output = self._model(token_ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         self._next = output.logits.argmax(-1)  # [S, 1]
+        if self._next.is_cuda:
+            torch.cuda.synchronize()
 
 
 @contextmanager
