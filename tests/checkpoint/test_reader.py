@@ -7,7 +7,7 @@ from pathlib import Path
 import layouts
 import pytest
 import torch
-from checkpoints import find_spec, write_mixtral
+from checkpoints import awq_quantization, find_spec, gptq_quantization, write_mixtral
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
@@ -210,3 +210,24 @@ def test_a_fused_tensor_without_the_expert_is_named(tmp_path, layout):
     layout(made)
     with pytest.raises(CheckpointError, match=r"holds no expert 2|is \[0, \d+\]|is \[\d+, 0\]"):
         Checkpoint.open(tmp_path).expert(0, 2)
+
+
+def test_tensors_come_to_the_device_that_is_named(plain):
+    checkpoint = Checkpoint.open(plain.directory)
+    elsewhere, norm = checkpoint.on(torch.device("meta")), checkpoint.tensors.ends["final_norm"]
+    assert (elsewhere.tensor(norm).device.type, checkpoint.tensor(norm).device.type) == ("meta", "cpu")
+    assert elsewhere.expert(1, 5).w_up.data.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("desc_act", [None, False, True], ids=["awq", "gptq", "act-order"])
+def test_experts_unpacked_on_a_gpu_are_those_unpacked_on_the_cpu(make_mixtral, desc_act):
+    quantization = awq_quantization(64) if desc_act is None else gptq_quantization(3, 64, desc_act)
+    checkpoint = Checkpoint.open(make_mixtral(quantization=quantization).directory)
+    expected, found = checkpoint.expert(1, 5), checkpoint.on(torch.device("cuda", 0)).expert(1, 5)
+    for name in ("w_gate", "w_up", "w_down"):
+        one, other = getattr(expected, name), getattr(found, name)
+        for part in ("codes", "scales", "zeros"):
+            assert getattr(other, part).is_cuda
+            assert torch.equal(getattr(one, part), getattr(other, part).cpu())
+        assert one.perm is None or torch.equal(one.perm, other.perm.cpu())

@@ -1,9 +1,11 @@
 """Which places ``up`` chooses of what a process with torch finds; and that such a process finds what this one does."""
 
+from pathlib import Path
+
 import pytest
 
 from expertmesh.cli import places
-from expertmesh.cli.places import VISIBLE, Place, ask, choose_places, count_kinds, find_gpus
+from expertmesh.cli.places import VISIBLE, Place, ask, choose_places, count_kinds, find_gpus, has_driver
 from expertmesh.errors import ConfigError, ExpertmeshError
 from expertmesh.kernels.cuda_devices import find_devices
 
@@ -69,3 +71,15 @@ def test_a_process_that_cannot_say_is_an_error(monkeypatch):
     monkeypatch.setattr(places.sys, "executable", "false")
     with pytest.raises(ExpertmeshError, match="--device cpu needs none"):
         ask(())
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_driver_is_a_library_that_can_be_loaded(monkeypatch, is_installed):
+    def load(name):
+        if not is_installed:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(places.ctypes, "CDLL", load)
+    monkeypatch.setattr(places, "AMD_DRIVER", Path("/nowhere"))
+    monkeypatch.setattr(places.sys, "platform", "linux")
+    assert has_driver() == is_installed

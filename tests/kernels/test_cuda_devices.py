@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expertmesh.kernels.cuda_devices import CudaDevice, find_device, find_devices, free_bytes
+from expertmesh.kernels.cuda_devices import CudaDevice, find_device, find_devices, free_bytes, give_back_spare
 
 CARD = SimpleNamespace(name="NVIDIA L4", total_memory=24_152_899_584, major=8, minor=9)
 SLICE = SimpleNamespace(name="NVIDIA A100 MIG 1g.5gb", total_memory=4_976_214_016, major=8, minor=0)
@@ -33,6 +33,10 @@ def test_where_torch_finds_none_there_are_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_devices() == ()
     assert find_device(torch.device("cuda")) is None
+
+
+def test_what_torch_keeps_is_given_back_also_where_it_keeps_nothing():
+    give_back_spare()
 
 
 @pytest.mark.gpu

@@ -52,7 +52,7 @@ def unpack(tensors: AwqTensors) -> QuantizedWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
     num_in, num_out, num_groups = _check(tensors)
     scales = tensors.scales.T.contiguous()  # [N, G]
-    middle = torch.full(scales.shape, 2 ** (BITS - 1), dtype=torch.uint8)
+    middle = torch.full_like(scales, 2 ** (BITS - 1), dtype=torch.uint8)
     return QuantizedWeight(
         codes=_unpack_words(tensors.qweight),
         scales=scales,

@@ -41,6 +41,11 @@ def free_bytes(device: torch.device) -> int:
     return free
 
 
+def give_back_spare() -> None:
+    """Give back what torch keeps for tensors to come, such as those of loading: others count it as taken."""
+    torch.cuda.empty_cache()
+
+
 def _describe(index: int) -> CudaDevice:
     properties = torch.cuda.get_device_properties(index)
     return CudaDevice(index, properties.name, properties.total_memory, (properties.major, properties.minor))

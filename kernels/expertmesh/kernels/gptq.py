@@ -75,11 +75,12 @@ def unpack(tensors: GptqTensors, how: GptqFormat) -> QuantizedWeight:
     group_size = num_in // num_groups
     codes = unpack_columns(tensors.qweight, how.bits)  # [N, K]
     perm = _read_order(tensors.g_idx, num_in, group_size)
+    scales = tensors.scales.T.contiguous()  # [N, G]
     return QuantizedWeight(
         # Takes a third of the time of codes[:, perm].
         codes=codes if perm is None else codes.gather(1, perm.expand(num_out, -1)),
-        scales=tensors.scales.T.contiguous(),
-        zeros=_read_zeros(tensors.qzeros, (num_groups, num_out), how),
+        scales=scales,
+        zeros=_read_zeros(tensors.qzeros, scales, how),
         bits=how.bits,
         group_size=group_size,
         perm=perm,
@@ -101,17 +102,17 @@ def _read_order(g_idx: torch.Tensor | None, num_in: int, group_size: int) -> tor
         return None
     if g_idx.shape != (num_in,) or g_idx.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"g_idx is {describe(g_idx)}; int32 [{num_in}] would be right")
-    groups = torch.arange(num_in) // group_size
+    groups = torch.arange(num_in, device=g_idx.device) // group_size
     in_order, perm = g_idx.long().sort(stable=True)
     if not in_order.equal(groups):
         raise ValueError(f"g_idx does not put {group_size} input features into each of {num_in // group_size} groups")
     return None if g_idx.equal(groups.to(g_idx.dtype)) else perm
 
 
-def _read_zeros(qzeros: torch.Tensor | None, shape: tuple[int, int], how: GptqFormat) -> torch.Tensor:
-    """Return the zero points [N, G]."""
-    num_groups, num_out = shape
-    middle = torch.full((num_out, num_groups), 2 ** (how.bits - 1), dtype=torch.uint8)
+def _read_zeros(qzeros: torch.Tensor | None, scales: torch.Tensor, how: GptqFormat) -> torch.Tensor:
+    """Return the zero points that belong to ``scales`` [N, G]."""
+    num_out, num_groups = scales.shape
+    middle = torch.full_like(scales, 2 ** (how.bits - 1), dtype=torch.uint8)
     if qzeros is None:
         if not how.is_symmetric:
             raise ValueError("qzeros is missing, and the configuration does not say sym: true")

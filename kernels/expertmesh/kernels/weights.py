@@ -117,6 +117,10 @@ def describe(tensor: torch.Tensor) -> str:
 
 
 def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:
-    if all(weight.bias is None for weight in weights):
+    device = next((weight.bias.device for weight in weights if weight.bias is not None), None)
+    if device is None:
         return None
-    return torch.cat([torch.zeros(weight.shape[0]) if weight.bias is None else weight.bias for weight in weights])
+    zeros = (torch.zeros(weight.shape[0], device=device) for weight in weights)
+    return torch.cat(
+        [zero if weight.bias is None else weight.bias for weight, zero in zip(weights, zeros, strict=True)]
+    )

@@ -4,13 +4,14 @@ Tensors are asked for as the table of the model's architecture describes them, w
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expertmesh.architectures.dialects import Location
+from expertmesh.architectures.dialects import Location, Part
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import architecture_of, read_model, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
@@ -53,6 +54,7 @@ class Checkpoint:
         self.files = files
         self.round_to_bits = round_to_bits
         self._dialect = architecture_of(model).recognize(files.names)
+        self._device = torch.device("cpu")
 
     @classmethod
     def open(cls, directory: Path, round_to_bits: int | None = None) -> "Checkpoint":
@@ -71,6 +73,12 @@ class Checkpoint:
             raise CheckpointError(f"{directory} is {quantization} already and cannot be quantized while loading")
         return cls(directory, config, model, quantization, TensorFiles.open(directory), round_to_bits)
 
+    def on(self, device: torch.device) -> "Checkpoint":
+        """Return this checkpoint with tensors that come to ``device`` as files hold them, and are unpacked there."""
+        moved = copy(self)
+        moved._device = device
+        return moved
+
     @property
     def weight_format(self) -> str:
         """Storage of the expert weights, for people: "awq 4-bit g128", "bfloat16"."""
@@ -86,7 +94,7 @@ class Checkpoint:
         location = self.locate(spec)
         entry = self.files.entry(location.name)
         _check_rank(location, entry)
-        tensor = self.files.read(location.name, location.part)
+        tensor = self._read(location.name, location.part)
         if location.is_transposed:
             tensor = tensor.T.contiguous()
         if tensor.shape != spec.shape:
@@ -132,6 +140,9 @@ class Checkpoint:
         if bias is not None:
             yield f"{spec.name}.bias", bias
 
+    def _read(self, name: str, part: Part = ()) -> torch.Tensor:
+        return self.files.read(name, part).to(self._device)
+
     def _is_packed(self, location: Location) -> bool:
         return f"{location.prefix}.qweight" in self.files
 
@@ -147,7 +158,7 @@ class Checkpoint:
         name, num_out = f"{location.prefix}.bias", spec.shape[0]
         if name not in self.files:
             return None
-        bias = self.files.read(name)
+        bias = self._read(name)
         if bias.shape != (num_out,) or bias.dtype not in DENSE_DTYPES:
             entry = self.files.entry(name)
             raise CheckpointError(
@@ -163,7 +174,7 @@ class Checkpoint:
         has_zeros = isinstance(self.quantization, AwqConfig) and self.quantization.has_zero_points
         needed = {"qweight", "scales", *(["qzeros"] if has_zeros else [])}
         names = {part: f"{location.prefix}.{part}" for part in PACKED_PARTS}
-        return {part: self.files.read(name) for part, name in names.items() if part in needed or name in self.files}
+        return {part: self._read(name) for part, name in names.items() if part in needed or name in self.files}
 
     def _unpack(self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec) -> QuantizedWeight:
         where, quantization = self._describe_packed(location), self.quantization

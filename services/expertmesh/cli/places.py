@@ -17,6 +17,8 @@ from expertmesh.kernels.backend_names import AUTO, CPU, narrow_device
 CUDA = "cuda"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 MIG_SLICE = "MIG-"
+NVIDIA_DRIVER = "libcuda.so.1"
+AMD_DRIVER = Path("/dev/kfd")
 
 Environment = tuple[tuple[str, str], ...]
 
@@ -75,10 +77,10 @@ def find_gpus(visible: str) -> list[Place]:
 
 def has_driver() -> bool:
     """Whether there may be a GPU, so that it is worth the seconds of importing torch."""
-    if sys.platform != "linux" or Path("/dev/kfd").exists():  # AMD's
+    if sys.platform != "linux" or AMD_DRIVER.exists():
         return True
     try:
-        ctypes.CDLL("libcuda.so.1")  # NVIDIA's, which torch asks
+        ctypes.CDLL(NVIDIA_DRIVER)
     except OSError:
         return False
     return True

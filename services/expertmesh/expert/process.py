@@ -23,6 +23,7 @@ from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
 from expertmesh.expert.store import ExpertStore, OnLayer
+from expertmesh.kernels import cuda_devices
 from expertmesh.model.backends import log_backend, open_backend
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
@@ -79,9 +80,10 @@ def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertSto
     log_backend(backend)
     experts = range(model.num_experts) if config.experts is None else config.experts
     try:
-        store = ExpertStore.load(checkpoint, model, experts, backend, on_layer)
+        store = ExpertStore.load(checkpoint.on(backend.device), model, experts, backend, on_layer)
     except ValueError as error:
         raise ConfigError(f"backend {backend.name} cannot run the experts of {config.model}: {error}") from error
+    cuda_devices.give_back_spare()
     info = ServerInfo(
         fingerprint=fingerprint(checkpoint),
         experts=store.experts,

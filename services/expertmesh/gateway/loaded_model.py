@@ -11,6 +11,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.engine.sizing import choose_dtype
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults, read_eos_ids
+from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.backend import Backend
 from expertmesh.model.backends import log_backend, open_backend
 from expertmesh.model.decoder import Decoder
@@ -46,6 +47,10 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
+    weights = checkpoint.on(backend.device)
+    decoder = Decoder.load(model, weights, backend, dtype, report)
+    local_experts = LocalExperts.load(model, weights, backend, report) if config.discovery is None else None
+    cuda_devices.give_back_spare()
     return LoadedModel(
         config=model,
         name=config.model.resolve().name,
@@ -56,6 +61,6 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
         eos_ids=frozenset(model.eos_token_ids) | read_eos_ids(config.model) or frozenset({tokenizer.eos_id}),
         backend=backend,
         dtype=dtype,
-        decoder=Decoder.load(model, checkpoint, backend, dtype, report),
-        local_experts=LocalExperts.load(model, checkpoint, backend, report) if config.discovery is None else None,
+        decoder=decoder,
+        local_experts=local_experts,
     )
