@@ -1,9 +1,10 @@
 """What a kernel backend offers. Knows the signatures of the ops; ``reference``, ``cpu`` and ``triton`` implement them.
 
 Alphabet: M rows, D hidden width, N and K output and input features, R rows sorted by expert, E hosted experts,
-S sequences, P slots of a KV cache, H query heads, G key-value heads, d head width.
+T rows, A experts chosen for each, S sequences, P slots of a KV cache, H query heads, G key-value heads, d head width.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -33,6 +34,31 @@ class GroupedFFN(Protocol):
 
         ``x`` [R, D] holds the rows of the first expert, then of the second, and so on; ``num_rows`` [E] says how many
         each has (zero is fine); ``row_weights`` [R] float32. Returns [R, D] float32.
+        """
+        ...
+
+
+class DeviceFFN(GroupedFFN):
+    """Hosted experts that a GPU runs without asking its host who computes what; inherit from it to be one.
+
+    So a call can be captured in a CUDA graph, and replayed on other rows and choices.
+    """
+
+    @abstractmethod
+    def run_chosen(
+        self,
+        hidden: torch.Tensor,
+        topk_slots: torch.Tensor,
+        topk_weights: torch.Tensor,
+        out: torch.Tensor | None = None,
+        nonfinite: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Add up, for each row, weight x expert(row) over its choices, in the order of their slots.
+
+        All on the device: ``hidden`` [T, D]; ``topk_slots`` [T, A] int32 or int64, positions among the hosted experts,
+        or -1 for a choice that is answered elsewhere and for rows that pad; ``topk_weights`` [T, A] float32. Returns
+        [T, D] float32, in ``out`` where it is given; rows without choices are 0. ``nonfinite`` [1] int32 is set to 1
+        when a sum is NaN or infinite, and otherwise left alone.
         """
         ...
 

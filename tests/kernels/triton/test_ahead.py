@@ -9,8 +9,10 @@ from expertmesh.kernels.triton.ahead import (
     MAX_SHARED_BYTES,
     NO_TENSOR_CORES,
     TARGETS,
+    compile_combine,
     compile_dequantize,
     compile_grouped_linear,
+    compile_schedule,
     list_tiles,
 )
 from expertmesh.kernels.triton.layout import PackedMatrices
@@ -38,10 +40,13 @@ def test_the_first_launch_of_a_layer_fits_its_gpu(target, name, tiles):
     assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_second_launch_of_a_layer_fits_its_gpu(target):
+@pytest.mark.parametrize(
+    ("target", "tiles"),
+    [(target, tiles) for target in TARGETS for tiles in list_tiles(FORMATS["4 bits g128"], target)],
+    ids=lambda value: getattr(value, "block_rows", value),
+)
+def test_the_second_launch_of_a_layer_fits_its_gpu(target, tiles):
     form = FORMATS["4 bits g128"]
-    tiles = list_tiles(form, target)[0]
     resources = compile_grouped_linear(form.lay_out(HIDDEN, FFN), dtype_of(target), tiles, swiglu=False, target=target)
     assert resources.spilled_bytes == 0
     assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
@@ -55,11 +60,35 @@ def test_unpacking_fits_its_gpu(target):
 
 
 @pytest.mark.parametrize("name", ["4 bits g128", "bfloat16"])
+@pytest.mark.parametrize("target", [target for target in TARGETS if target not in NO_TENSOR_CORES])
+def test_tensor_cores_run_one_instruction_whatever_the_tile(target, name):
+    form = FORMATS[name]
+    matrices = form.lay_out(2 * FFN, HIDDEN)
+    found = {
+        compile_grouped_linear(matrices, dtype_of(target), tiles, swiglu=True, target=target).products
+        for tiles in list_tiles(form, target)
+    }
+    assert len(found) == 1
+    assert len(found.pop()) == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_surrounds_the_products_of_a_layer_fits_its_gpu(target):
+    for num_chosen, num_experts, block_rows in ((2, 8, 16), (6, 64, 128)):
+        for resources in (
+            compile_schedule(num_chosen, num_experts, block_rows, target),
+            compile_combine(4, HIDDEN, num_chosen, target),
+        ):
+            assert resources.spilled_bytes == 0
+            assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+@pytest.mark.parametrize("name", ["4 bits g128", "bfloat16"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_rows_that_tensor_cores_do_not_take_compile(target, name):
     form = FORMATS[name]
     dtype = torch.bfloat16 if target in NO_TENSOR_CORES else torch.float32
-    (tiles,) = tuning.list_tiles(0 if form.bits == 16 else form.bits, has_tensor_cores=False)
+    (tiles,) = tuning.list_tiles((), 0 if form.bits == 16 else form.bits, has_tensor_cores=False)
     resources = compile_grouped_linear(form.lay_out(2 * FFN, HIDDEN), dtype, tiles, swiglu=True, target=target)
     assert resources.spilled_bytes == 0
     assert resources.shared_bytes <= MAX_SHARED_BYTES[target]

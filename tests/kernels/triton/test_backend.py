@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,17 +12,34 @@ from triton_cases import (
     LINEAR,
     MAX_ERRORS,
     Case,
+    chosen_error,
     experts_error,
     linear_error,
     mixed_storage_error,
     random_expert,
+    sizes_that_change_bits,
+    sizes_that_change_products,
 )
 
 from expertmesh.kernels.triton.backend import TritonBackend, interleave_outputs
 from expertmesh.kernels.triton.ops import Device
+from expertmesh.kernels.triton.tile_tables import DEFAULT_GPU, SHIPPED, find_tiles
 from expertmesh.kernels.weights import DenseWeight
 
-BACKEND = TritonBackend(torch.device("cpu"), Device(num_processors=4, has_tensor_cores=True, has_ptx=False))
+FACTS = Device(has_tensor_cores=True, has_ptx=False, packed=find_tiles(DEFAULT_GPU, SHIPPED))
+BACKEND = TritonBackend(torch.device("cpu"), FACTS)
+CHOSEN = {
+    "4 bits": Case(num_rows=(0,) * 8),
+    "dense, bias": Case(bits=16, bias=True, num_rows=(0,) * 8),
+    "3 bits, act-order": Case(bits=3, act_order=True, num_rows=(0,) * 3),
+    "one expert": Case(num_rows=(0,)),
+}
+COMPANY = {
+    "4 bits": Case(group_size=64, hidden=256, inner=256, num_rows=(0, 0)),
+    "dense": Case(bits=16, hidden=256, inner=256, num_rows=(0, 0)),
+}
+# Rows in tiles of 128, and how many of them alone are in tiles of 16, 32 and 64.
+TOGETHER, ALONE = 70, (1, 20, 40)
 
 
 @pytest.mark.parametrize("name", EXPERTS)
@@ -36,6 +54,39 @@ def test_a_matrix_is_close_to_the_reference(name, interpreted):
 
 def test_experts_of_different_storage_are_close_to_the_reference(interpreted):
     assert interpreted(mixed_storage_error, "cpu") < MAX_ERRORS["bfloat16"]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_chosen_experts_are_close_to_the_reference(name, interpreted):
+    case = CHOSEN[name]
+    assert interpreted(chosen_error, case, 21, min(2, len(case.num_rows)), "cpu") < case.max_error
+
+
+@pytest.mark.parametrize("name", COMPANY)
+def test_a_row_has_the_same_bits_in_any_company(name, interpreted):
+    case = replace(COMPANY[name], dtype="float16")
+    assert interpreted(sizes_that_change_bits, case, TOGETHER, ALONE, "cpu") == []
+
+
+def test_a_product_has_the_same_bits_in_any_company(interpreted):
+    case = replace(COMPANY["4 bits"], dtype="float16")
+    assert interpreted(sizes_that_change_products, case, TOGETHER, ALONE, "cpu") == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", COMPANY)
+def test_a_row_on_a_gpu_has_the_same_bits_in_any_company(name, dtype):
+    case = replace(COMPANY[name], dtype=dtype, hidden=4096, inner=2048)
+    assert sizes_that_change_bits(case, 1500, (*ALONE, 400, 700), "cuda") == []
+    assert sizes_that_change_products(case, 1500, (*ALONE, 400, 700), "cuda") == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CHOSEN)
+def test_chosen_experts_on_a_gpu_are_close_to_the_reference(name):
+    case = CHOSEN[name]
+    assert chosen_error(case, 300, min(2, len(case.num_rows)), "cuda") < case.max_error
 
 
 @pytest.mark.gpu

@@ -1,8 +1,12 @@
 """The table of numerical cases, and running one. Imports no triton, so that a process may first choose how it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
 from expertmesh.kernels.quantize import round_to_nearest
@@ -32,6 +36,7 @@ class Case:
     symmetric: bool = False
     act_order: bool = False
     bias: bool = False
+    min_rows_to_unpack: int | None = None
 
     @property
     def max_error(self) -> float:
@@ -39,6 +44,7 @@ class Case:
         return MAX_ERRORS["bfloat16" if self.group_size % 16 else self.dtype]
 
 
+UNPACKED: Any = {"num_rows": (40, 0, 5), "min_rows_to_unpack": 15}
 CASES = {
     "4 bits": Case(),
     "4 bits, groups of 64": Case(group_size=64, hidden=128, inner=192),
@@ -71,9 +77,9 @@ CASES = {
     "tiles of 32 rows": Case(num_rows=(33, 0, 20)),
     "tiles of 64 rows": Case(num_rows=(67, 1, 40)),
     "dense, tiles of 64 rows": Case(bits=16, num_rows=(67, 1, 40)),
-    "rows that pay for unpacking": Case(num_rows=(780, 0, 1)),
-    "rows that pay for unpacking, act-order": Case(bits=3, act_order=True, bias=True, num_rows=(780, 0, 1)),
-    "dense, many rows": Case(bits=16, bias=True, num_rows=(780, 0, 1)),
+    "rows that pay for unpacking": Case(**UNPACKED),
+    "rows that pay for unpacking, act-order": Case(bits=3, act_order=True, bias=True, **UNPACKED),
+    "dense, many rows": Case(bits=16, bias=True, **UNPACKED),
 }
 HALF = ("float16", "bfloat16")
 
@@ -102,7 +108,7 @@ def experts_error(case: Case, device: str) -> float:
     x = torch.randn(sum(case.num_rows), case.hidden, generator=generator).to(getattr(torch, case.dtype))
     row_weights = torch.rand(len(x), generator=generator)
     expected = ReferenceBackend(torch.device("cpu")).experts(experts)(x.float(), case.num_rows, row_weights)
-    backend = open_backend(device, case.dtype)
+    backend = open_backend(device, case.dtype, case.min_rows_to_unpack)
     found = backend.experts(experts)(x.to(device), case.num_rows, row_weights.to(device))
     assert found.dtype == torch.float32
     return relative_error(found, expected)
@@ -114,7 +120,7 @@ def linear_error(case: Case, device: str) -> float:
     weight = random_weight(case, case.inner, case.hidden, generator)
     x = torch.randn(sum(case.num_rows), case.hidden, generator=generator).to(getattr(torch, case.dtype))
     expected = ReferenceBackend(torch.device("cpu")).linear(weight)(x.float())
-    found = open_backend(device, case.dtype).linear(weight)(x.to(device))
+    found = open_backend(device, case.dtype, case.min_rows_to_unpack).linear(weight)(x.to(device))
     assert found.dtype == x.dtype
     return relative_error(found, expected)
 
@@ -139,46 +145,153 @@ def mixed_storage_error(device: str) -> float:
 
 def op_errors(case: Case, device: str) -> dict[str, float]:
     """Run every op on the gate matrices of a case; returns the relative error of each against its torch twin."""
-    from expertmesh.kernels.triton import ops
+    from expertmesh.kernels.triton import ops, routing
     from expertmesh.kernels.triton.layout import PackedMatrices, lay_out
+    from expertmesh.kernels.triton.tuning import choose_tiles
 
     generator = torch.Generator().manual_seed(0)
     weights = [random_weight(case, 2 * case.inner, case.hidden, generator) for _ in case.num_rows]
     matrices = lay_out(weights, torch.device(device))
     dtype = getattr(torch, case.dtype)
     x = torch.randn(sum(case.num_rows), case.hidden, generator=generator).to(device, dtype)
-    epilogues = {
-        "plain": ops.Epilogue(dtype),
-        "swiglu": ops.Epilogue(dtype, swiglu=True),
-        "row weights": ops.Epilogue(torch.float32, row_weights=torch.rand(len(x), generator=generator).to(device)),
+    facts = describe(device, case.dtype)
+    (tiles,) = choose_tiles(max(case.num_rows), ops.tiles_of(matrices, dtype, facts))
+    slots = sorted_slots(case.num_rows)[torch.randperm(len(x), generator=generator)].to(device)
+    order = routing.schedule_torch(slots[:, None], len(case.num_rows), tiles.block_rows)
+    arguments = matrices, order, tiles, facts
+    found = {
+        "swiglu": (ops.swiglu(x, *arguments), ops.swiglu_torch(x, *arguments)),
+        "products": (ops.products(x, *arguments).sum(0), ops.products_torch(x, *arguments).sum(0)),
+        "multiply": (ops.multiply(x, matrices, tiles, facts), ops.multiply_torch(x, matrices, tiles, facts)),
     }
-    errors = {}
-    for name, epilogue in epilogues.items():
-        arguments = (
-            x,
-            matrices,
-            case.num_rows,
-            epilogue,
-            ops.Device(4, case.dtype == "float16", has_ptx=device == "cuda"),
-        )
-        found, expected = ops.grouped_linear(*arguments), ops.grouped_linear_torch(*arguments)
-        assert found.dtype == expected.dtype
-        errors[name] = relative_error(found, expected)
     if isinstance(matrices, PackedMatrices):
-        values = [op(matrices, 1, dtype) for op in (ops.dequantize, ops.dequantize_torch)]
-        errors["dequantize"] = relative_error(values[0], values[1])
-    return errors
+        found["dequantize"] = (ops.dequantize(matrices, 1, dtype), ops.dequantize_torch(matrices, 1, dtype))
+    assert all(one.dtype == other.dtype for one, other in found.values())
+    return {name: relative_error(*results) for name, results in found.items()}
 
 
-def open_backend(device: str, dtype: str):
+def routing_differences(slots: torch.Tensor, num_experts: int, block_rows: int, device: str) -> list[str]:
+    """Schedule ``slots`` [T, A] on ``device``; returns what differs from the torch twin."""
+    from expertmesh.kernels.triton.routing import schedule, schedule_torch
+
+    found, expected = (run(slots.to(device), num_experts, block_rows) for run in (schedule, schedule_torch))
+    num_hosted = int((expected.positions >= 0).sum())
+    pairs = {
+        "rows": (found.rows[:num_hosted], expected.rows[:num_hosted]),
+        "positions": (found.positions, expected.positions),
+        "tiles": (found.tiles[:, 0], expected.tiles[:, 0]),
+        "places": (found.tiles[expected.tiles[:, 0] >= 0], expected.tiles[expected.tiles[:, 0] >= 0]),
+    }
+    return [name for name, (one, other) in pairs.items() if not one.equal(other)]
+
+
+def combined(parts: torch.Tensor, positions: torch.Tensor | None, weights: torch.Tensor, num_rows: int, device: str):
+    """Combine on ``device``; returns the sums and the flag of the kernel, then those of the torch twin, on the CPU."""
+    from expertmesh.kernels.triton.routing import Choices, combine, combine_torch
+
+    choices = None if positions is None else Choices(positions.to(device), weights.to(device))
+    results = []
+    for run in (combine, combine_torch):
+        flag = torch.zeros(1, dtype=torch.int32, device=device)
+        y = torch.full((num_rows, parts.shape[2]), torch.nan, device=device)
+        results += [run(parts.to(device), choices, y, flag).cpu(), flag.item()]
+    return results
+
+
+def chosen_error(case: Case, num_rows: int, num_chosen: int, device: str) -> float:
+    """Run random choices, some of them elsewhere; returns the relative error against the reference."""
+    from expertmesh.kernels.moe import run_chosen
+
+    layer = RandomLayer(case, num_rows, num_chosen)
+    slots = torch.where(torch.rand(layer.slots.shape, generator=layer.generator) < 0.3, -1, layer.slots)
+    reference = ReferenceBackend(torch.device("cpu")).experts(layer.experts)
+    expected = run_chosen(reference, len(case.num_rows), layer.hidden.float(), slots.numpy(), layer.weights.numpy())
+    ffn = open_backend(device, case.dtype).experts(layer.experts)
+    found = run_chosen(ffn, len(case.num_rows), layer.hidden.to(device), slots.numpy(), layer.weights.numpy())
+    assert found.dtype == torch.float32
+    return relative_error(found, expected)
+
+
+def sizes_that_change_bits(case: Case, num_rows: int, sizes: Sequence[int], device: str) -> list[int]:
+    """Run rows on all experts, together and the last few alone; returns the numbers of these that get other bits."""
+    layer = RandomLayer(case, num_rows, len(case.num_rows))
+    rows = [tensor.to(device) for tensor in (layer.hidden, layer.slots, layer.weights)]
+    with split_and_summed_in_order(device):
+        ffn = open_backend(device, case.dtype).experts(layer.experts)
+        together = ffn.run_chosen(*rows)
+        return [
+            size for size in sizes if not ffn.run_chosen(*(tensor[-size:] for tensor in rows)).equal(together[-size:])
+        ]
+
+
+def sizes_that_change_products(case: Case, num_rows: int, sizes: Sequence[int], device: str) -> list[int]:
+    """Do the same with one matrix."""
+    generator = torch.Generator().manual_seed(0)
+    weight = random_weight(case, case.inner, case.hidden, generator)
+    x = torch.randn(num_rows, case.hidden, generator=generator).to(device, getattr(torch, case.dtype))
+    with split_and_summed_in_order(device):
+        linear = open_backend(device, case.dtype).linear(weight)
+        together = linear(x)
+        return [size for size in sizes if not linear(x[-size:]).equal(together[-size:])]
+
+
+@contextmanager
+def split_and_summed_in_order(device: str) -> Iterator[None]:
+    """Split K of small matrices, too, and have the interpreter add up products one input feature after the other.
+
+    numpy's own product adds in an order that depends on its shape, which tensor cores are taken not to do.
+    """
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    from expertmesh.kernels.triton import tuning
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "MIN_INPUTS_PER_SPLIT", 128)
+        if device == "cpu":
+            patch.setattr(InterpreterBuilder, "create_dot", dot_in_order)
+        yield
+
+
+def dot_in_order(builder, a, b, sums, input_precision, max_num_imprecise_acc):
+    total = sums.data
+    for outputs, inputs in zip(a.data.T.astype(np.float32), b.data.astype(np.float32), strict=True):
+        total = total + np.outer(outputs, inputs)
+    return type(sums)(total, sums.dtype.scalar)
+
+
+class RandomLayer:
+    """Experts of a case, and rows with choices among them."""
+
+    def __init__(self, case: Case, num_rows: int, num_chosen: int) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+        num_experts = len(case.num_rows)
+        self.experts = [random_expert(case, self.generator) for _ in range(num_experts)]
+        self.hidden = torch.randn(num_rows, case.hidden, generator=self.generator).to(getattr(torch, case.dtype))
+        self.slots = torch.rand(num_rows, num_experts, generator=self.generator).argsort(1)[:, :num_chosen].int()
+        self.weights = torch.rand(num_rows, num_chosen, generator=self.generator)
+
+
+def sorted_slots(num_rows: Sequence[int]) -> torch.Tensor:
+    return torch.arange(len(num_rows)).repeat_interleave(torch.tensor(num_rows))
+
+
+def open_backend(device: str, dtype: str, min_rows_to_unpack: int | None = None):
     """Open the backend on a GPU, or for Triton's interpreter on the CPU."""
     from expertmesh.kernels.triton.backend import TritonBackend
+
+    return TritonBackend(torch.device(device), describe(device, dtype), min_rows_to_unpack)
+
+
+def describe(device: str, dtype: str):
+    """Tell what launches depend on."""
+    from expertmesh.kernels.triton.backend import ask_device
     from expertmesh.kernels.triton.ops import Device
+    from expertmesh.kernels.triton.tile_tables import DEFAULT_GPU, SHIPPED, find_tiles
 
     if device == "cuda":
-        return TritonBackend.open(torch.device(device))
+        return ask_device(torch.device(device))
     # The interpreter multiplies the bits of bfloat16 values: there such rows take the path of GPUs without them.
-    return TritonBackend(torch.device(device), Device(4, has_tensor_cores=dtype == "float16", has_ptx=False))
+    return Device(dtype == "float16", has_ptx=False, packed=find_tiles(DEFAULT_GPU, SHIPPED))
 
 
 def random_expert(case: Case, generator: torch.Generator) -> ExpertWeights:

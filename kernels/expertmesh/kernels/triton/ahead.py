@@ -6,7 +6,7 @@ What comes out is the machine code that a launch would use, so registers, spills
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from expertmesh.kernels.triton import kernels, ops, tuning
+from expertmesh.kernels.triton import kernels, ops, routing, tuning
 from expertmesh.kernels.triton.layout import Matrices, PackedMatrices, lay_out
+from expertmesh.kernels.triton.tile_tables import DEFAULT_GPU, SHIPPED, file_of, read_tiles
 from expertmesh.kernels.triton.tuning import Tiles
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
 
@@ -41,17 +42,22 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a program takes: registers per thread, bytes of spilled registers per thread, bytes of shared memory."""
+    """What a program takes: registers per thread, bytes of spilled registers per thread, bytes of shared memory.
+
+    ``products`` names the instructions of tensor cores, with * for the number of columns.
+    """
 
     num_registers: int
     spilled_bytes: int
     shared_bytes: int
+    products: frozenset[str]
 
 
 def device_of(target: str) -> ops.Device:
-    """What launches on ``target`` depend on, with one processor."""
+    """What launches on ``target`` depend on, with the tiles of GPUs that have no table of their own."""
     is_nvidia = TARGETS[target].backend == "cuda"
-    return ops.Device(num_processors=1, has_tensor_cores=target not in NO_TENSOR_CORES, has_ptx=is_nvidia)
+    packed = read_tiles(file_of(DEFAULT_GPU, SHIPPED))
+    return ops.Device(has_tensor_cores=target not in NO_TENSOR_CORES, has_ptx=is_nvidia, packed=packed)
 
 
 @dataclass(frozen=True)
@@ -96,29 +102,50 @@ FORMATS = {
 
 def list_tiles(form: Format, target: str) -> Sequence[Tiles]:
     """Return the tile sizes that launches on ``target`` choose from, for rows of 16 bits."""
-    return tuning.list_tiles(0 if form.bits == 16 else form.bits, target not in NO_TENSOR_CORES)
+    device = device_of(target)
+    return tuning.list_tiles(device.packed, 0 if form.bits == 16 else form.bits, device.has_tensor_cores)
 
 
 def compile_grouped_linear(
     matrices: Matrices, dtype: torch.dtype, tiles: Tiles, swiglu: bool, target: str
 ) -> Resources:
-    """Compile the launch of ``ops.grouped_linear`` on rows of ``dtype``; ``matrices`` may be on the meta device."""
+    """Compile the launch of ``ops.swiglu`` or ``ops.products`` on rows of ``dtype``; ``matrices`` may be on meta."""
     device = device_of(target)
     dot_dtype = ops.choose_dot_dtype(dtype, device)
     packed = matrices if isinstance(matrices, PackedMatrices) else None
     pointers = {
         "x": dtype,
+        "rows": torch.int32 if swiglu else None,
         "weights": packed.words.dtype if packed else matrices.data.dtype,  # type: ignore[union-attr]
         "scales": packed.scales.dtype if packed else None,
         "zeros": packed.zeros.dtype if packed else None,
         "order": torch.int32 if packed and packed.order is not None else None,
         "bias": None if matrices.bias is None else torch.float32,
-        "row_weights": None if swiglu else torch.float32,
         "tiles": torch.int32,
         "y": dtype if swiglu else torch.float32,
     }
     constants = ops.constants(matrices, tiles, swiglu, dot_dtype, device)
-    return _compile(kernels.grouped_linear, pointers, constants, tiles.num_warps, tiles.num_stages, target)
+    return _compile(kernels.grouped_linear, pointers, constants, ops.launch_options(tiles, device), target)
+
+
+def compile_schedule(num_chosen: int, num_experts: int, block_rows: int, target: str) -> Resources:
+    """Compile the launch of ``routing.schedule``."""
+    names = ("slots", "rows", "positions", "tiles")
+    constants = routing.schedule_constants(num_chosen, num_experts, block_rows)
+    return _compile(kernels.schedule, dict.fromkeys(names, torch.int32), constants, {}, target)
+
+
+def compile_combine(num_parts: int, num_columns: int, num_chosen: int, target: str) -> Resources:
+    """Compile the launch of ``routing.combine``."""
+    pointers: dict[str, torch.dtype | None] = {
+        "parts": torch.float32,
+        "positions": torch.int32,
+        "weights": torch.float32,
+        "y": torch.float32,
+        "nonfinite": torch.int32,
+    }
+    constants = routing.combine_constants(num_parts, num_columns, num_chosen)
+    return _compile(kernels.combine, pointers, constants, routing.COMBINE_OPTIONS, target)
 
 
 def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str) -> Resources:
@@ -129,15 +156,14 @@ def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str
         "zeros": torch.uint8,
         "y": dtype,
     }
-    return _compile(kernels.dequantize, pointers, ops.dequantize_constants(matrices), 4, 3, target)
+    return _compile(kernels.dequantize, pointers, ops.dequantize_constants(matrices), {}, target)
 
 
 def _compile(
     kernel: "triton.JITFunction[object]",
     pointers: dict[str, torch.dtype | None],
     constants: dict[str, object],
-    num_warps: int,
-    num_stages: int,
+    options: Mapping[str, object],
     target: str,
 ) -> Resources:
     constants = {**constants, **{name: None for name, dtype in pointers.items() if dtype is None}}
@@ -146,8 +172,7 @@ def _compile(
     # Torch's allocations start at multiples of 16 bytes; a launch tells the compiler so.
     aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in types}
     source = ASTSource(kernel, signature, constants, aligned)
-    options = {"num_warps": num_warps, "num_stages": num_stages}
-    compiled = triton.compile(source, target=TARGETS[target], options=options)
+    compiled = triton.compile(source, target=TARGETS[target], options=dict(options))
     read = _read_cubin if "cubin" in compiled.asm else _read_amdgcn
     return read(compiled)
 
@@ -160,7 +185,9 @@ def _read_cubin(compiled: "triton.compiler.CompiledKernel") -> Resources:
         usage = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
     # Local arrays would be on the stack too, but the kernels have none.
     found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    return Resources(found["REG"], found["STACK"] + found["LOCAL"], compiled.metadata.shared)
+    instructions = re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)\S+", compiled.asm["ptx"])
+    products = frozenset(re.sub(r"(?<=\.m64)n\d+", "n*", instruction) for instruction in instructions)
+    return Resources(found["REG"], found["STACK"] + found["LOCAL"], compiled.metadata.shared, products)
 
 
 def _read_amdgcn(compiled: "triton.compiler.CompiledKernel") -> Resources:
@@ -171,4 +198,5 @@ def _read_amdgcn(compiled: "triton.compiler.CompiledKernel") -> Resources:
         )
     }
     spilled = found["vgpr_spill_count"] + found["sgpr_spill_count"]
-    return Resources(found["vgpr_count"], 4 * spilled, compiled.metadata.shared)
+    products = frozenset(re.findall(r"\bv_mfma\S+", compiled.asm["amdgcn"]))
+    return Resources(found["vgpr_count"], 4 * spilled, compiled.metadata.shared, products)

@@ -1,24 +1,24 @@
 """The Triton backend: packed weights stay packed, one launch for all experts. Knows when to unpack instead.
 
 Alphabet: M rows, N and K output and input features, R rows sorted by expert, E hosted experts, D hidden width, F FFN
-width.
+width; T rows, A experts chosen for each, C = T * A choices, S sums that make a product.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import torch
 from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.affine import complete
-from expertmesh.kernels.backend import GroupedFFN, Linear
-from expertmesh.kernels.ffn import run_one_by_one
+from expertmesh.kernels.backend import DeviceFFN, Linear
 from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
-from expertmesh.kernels.triton.ops import Device, Epilogue
-from expertmesh.kernels.triton.tuning import MIN_ROWS_TO_DEQUANTIZE
+from expertmesh.kernels.triton.ops import Device
+from expertmesh.kernels.triton.routing import Choices, Schedule, combine, read_spans, schedule
+from expertmesh.kernels.triton.tile_tables import find_tiles, own_tables
+from expertmesh.kernels.triton.tuning import Tiles, choose_tiles
 from expertmesh.kernels.weights import (
     DenseWeight,
     ExpertWeights,
@@ -47,54 +47,88 @@ class DenseLinear:
 class PackedLinear:
     """A quantized matrix [N, K]: the grouped kernel with one expert, or unpacked for many rows."""
 
-    def __init__(self, matrices: PackedMatrices, device: Device) -> None:
+    def __init__(self, matrices: PackedMatrices, device: Device, min_rows_to_unpack: int | None = None) -> None:
         self._matrices = matrices
         self._device = device
+        self._min_rows_to_unpack = min_rows_to_unpack
         self.num_bytes = matrices.num_bytes
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply, return the dtype of ``x``."""
-        x = x.contiguous()
-        if len(x) >= MIN_ROWS_TO_DEQUANTIZE:
+        if self._min_rows_to_unpack is not None and len(x) >= self._min_rows_to_unpack:
             return multiply_by_one(x, self._matrices, 0)
-        return ops.grouped_linear(x, self._matrices, [len(x)], Epilogue(x.dtype), self._device)
+        (tiles,) = choose_tiles(len(x), ops.tiles_of(self._matrices, x.dtype, self._device))
+        return ops.multiply(x, self._matrices, tiles, self._device)
 
 
-class TritonExperts:
-    """The hosted experts of a layer: gate and up in a first launch, down in a second.
+class TritonExperts(DeviceFFN):
+    """The hosted experts of a layer: a schedule, gate and up, down, and the sums of each row, in a launch each.
 
-    ``gate_up`` [E, 2F, D]: output 2f is gate, 2f + 1 is up of feature f. ``down`` is [E, D, F].
+    ``gate_up`` [E, 2F, D]: output 2f is gate, 2f + 1 is up of feature f. ``down`` is [E, D, F]. From
+    ``min_rows_to_unpack`` rows per expert on, if it is given, experts are unpacked one by one, for the vendor's
+    library; the last bits of a row then depend on how many there are.
     """
 
-    def __init__(self, gate_up: Matrices, down: Matrices, device: Device) -> None:
+    def __init__(
+        self, gate_up: Matrices, down: Matrices, device: Device, min_rows_to_unpack: int | None = None
+    ) -> None:
         self._gate_up = gate_up
         self._down = down
         self._device = device
+        self._min_rows_to_unpack = min_rows_to_unpack
+        self._num_experts = _count(gate_up)
         self.num_bytes = gate_up.num_bytes + down.num_bytes
 
     def __call__(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
         """See ``GroupedFFN``; ValueError when ``num_rows`` do not add up to R or are not one per expert."""
-        num_experts = _count(self._gate_up)
-        if len(num_rows) != num_experts or sum(num_rows) != len(x):
+        if len(num_rows) != self._num_experts or sum(num_rows) != len(x):
             raise ValueError(
                 f"num_rows {list(num_rows)} add up to {sum(num_rows)} for {len(num_rows)} experts; "
-                f"there are {len(x)} rows and {num_experts} experts"
+                f"there are {len(x)} rows and {self._num_experts} experts"
             )
-        num_active = sum(count > 0 for count in num_rows)
-        if len(x) >= MIN_ROWS_TO_DEQUANTIZE * max(num_active, 1):
-            # One expert's matrices at a time: unpacked, those of a Mixtral layer would take 2.8 GB.
-            unpacked = [partial(self._run_unpacked, expert) for expert in range(num_experts)]
-            return run_one_by_one(unpacked, x, num_rows, row_weights)
-        return self._run_grouped(x.contiguous(), num_rows, row_weights)
+        slots = torch.arange(self._num_experts).repeat_interleave(torch.tensor(num_rows))  # [R]
+        return self.run_chosen(x, slots.to(x.device, non_blocking=True)[:, None], row_weights[:, None])
 
-    def _run_grouped(self, x: torch.Tensor, num_rows: Sequence[int], row_weights: torch.Tensor) -> torch.Tensor:
-        inner = ops.grouped_linear(x, self._gate_up, num_rows, Epilogue(x.dtype, swiglu=True), self._device)  # [R, F]
-        weigh = Epilogue(torch.float32, row_weights=row_weights)
-        return ops.grouped_linear(inner, self._down, num_rows, weigh, self._device)
+    def run_chosen(
+        self,
+        hidden: torch.Tensor,
+        topk_slots: torch.Tensor,
+        topk_weights: torch.Tensor,
+        out: torch.Tensor | None = None,
+        nonfinite: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See ``DeviceFFN``."""
+        out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if out is None else out
+        tiles = self._choose_tiles(topk_slots, hidden.dtype)
+        order = schedule(topk_slots, self._num_experts, tiles[0].block_rows)
+        run = self._run_unpacked if self._pays_to_unpack(topk_slots) else self._run_grouped
+        parts = run(hidden, order, tiles)  # [S, C, D]
+        return combine(parts, Choices(order.positions, topk_weights), out, nonfinite)
 
-    def _run_unpacked(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        gate, up = multiply_by_one(x, self._gate_up, expert).view(len(x), -1, 2).unbind(2)  # [r, F]
-        return multiply_by_one(silu(gate).mul_(up), self._down, expert)
+    def _choose_tiles(self, topk_slots: torch.Tensor, dtype: torch.dtype) -> tuple[Tiles, ...]:
+        num_rows, num_chosen = topk_slots.shape
+        # A row chooses an expert once, so where few experts are hosted, some of its choices are not.
+        rows_per_expert = min(num_rows, -(-num_rows * num_chosen // self._num_experts))
+        tables = [ops.tiles_of(matrices, dtype, self._device) for matrices in (self._gate_up, self._down)]
+        return choose_tiles(rows_per_expert, *tables)
+
+    def _pays_to_unpack(self, topk_slots: torch.Tensor) -> bool:
+        if self._min_rows_to_unpack is None or topk_slots.numel() < self._min_rows_to_unpack * self._num_experts:
+            return False
+        return not (topk_slots.is_cuda and torch.cuda.is_current_stream_capturing())
+
+    def _run_grouped(self, hidden: torch.Tensor, order: Schedule, tiles: Sequence[Tiles]) -> torch.Tensor:
+        inner = ops.swiglu(hidden, self._gate_up, order, tiles[0], self._device)  # [C, F]
+        return ops.products(inner, self._down, order, tiles[1], self._device)
+
+    def _run_unpacked(self, hidden: torch.Tensor, order: Schedule, tiles: Sequence[Tiles]) -> torch.Tensor:
+        """Run one expert after the other: unpacked, the matrices of a Mixtral layer would take 2.8 GB."""
+        outputs = torch.empty(len(order.rows), hidden.shape[1], dtype=torch.float32, device=hidden.device)
+        for expert, first, end in read_spans(order):
+            x = hidden.index_select(0, order.rows[first:end])
+            gate, up = multiply_by_one(x, self._gate_up, expert).view(len(x), -1, 2).unbind(2)  # [r, F]
+            outputs[first:end] = multiply_by_one(silu(gate).mul_(up), self._down, expert)
+        return outputs.unsqueeze(0)
 
 
 def multiply_by_one(x: torch.Tensor, matrices: Matrices, expert: int) -> torch.Tensor:
@@ -108,40 +142,44 @@ def multiply_by_one(x: torch.Tensor, matrices: Matrices, expert: int) -> torch.T
 
 
 class TritonBackend:
-    """Runs on a GPU from sm_75 up, or its AMD counterparts."""
+    """Runs on a GPU from sm_75 up, or its AMD counterparts.
+
+    Experts and packed matrices give a row the same bits in any company, unless there is a ``min_rows_to_unpack``: so
+    many rows of an expert are multiplied by unpacked matrices, which is faster.
+    """
 
     name = "triton"
     isa = ""
-    # In how many parts K is split depends on the number of rows.
+    # Experts and packed matrices are; what torch multiplies by (dense matrices) and attends with is not.
     is_deterministic = False
     activation_dtype = torch.bfloat16
 
-    def __init__(self, device: torch.device, facts: Device) -> None:
+    def __init__(self, device: torch.device, facts: Device, min_rows_to_unpack: int | None = None) -> None:
         self.device = device
         self._facts = facts
+        self._min_rows_to_unpack = min_rows_to_unpack
 
     @classmethod
-    def open(cls, device: torch.device) -> "TritonBackend":
+    def open(cls, device: torch.device, min_rows_to_unpack: int | None = None) -> "TritonBackend":
         """Ask the GPU what it is; ValueError when it is too old for Triton, RuntimeError when there is none."""
         capability = torch.cuda.get_device_capability(device)
         if capability < MIN_CAPABILITY:
             raise ValueError(f"backend triton needs compute capability 7.5, {device} has {capability}; use reference")
-        num_processors = torch.cuda.get_device_properties(device).multi_processor_count
-        has_tensor_cores = capability >= TENSOR_CORE_CAPABILITY
-        return cls(device, Device(num_processors, has_tensor_cores, has_ptx=torch.version.hip is None))
+        return cls(device, ask_device(device), min_rows_to_unpack)
 
     def linear(self, weight: Weight) -> Linear:
         """Take over one matrix; dense ones, and groups that do not fit the packed layout, are multiplied by torch."""
         matrices = lay_out([weight], self.device)
         if isinstance(matrices, PackedMatrices):
-            return PackedLinear(matrices, self._facts)
+            return PackedLinear(matrices, self._facts, self._min_rows_to_unpack)
         return complete(DenseLinear(matrices.data[0]), DenseWeight(matrices.data[0], weight.bias), self.device)
 
-    def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:
+    def experts(self, experts: Iterable[ExpertWeights]) -> DeviceFFN:
         """Take over the experts of one layer."""
         # A loop would hold the weights of one expert while the next are read.
         gate_ups, downs = zip(*map(self._stage, experts), strict=True)
-        return TritonExperts(join(gate_ups, self.device), join(downs, self.device), self._facts)
+        matrices = join(gate_ups, self.device), join(downs, self.device)
+        return TritonExperts(*matrices, self._facts, self._min_rows_to_unpack)
 
     def _stage(self, expert: ExpertWeights) -> tuple[Matrices, Matrices]:
         folded = fold_down_order(expert)
@@ -153,6 +191,15 @@ class TritonBackend:
     ) -> torch.Tensor:
         """Gather the contexts and attend."""
         return attend_paged(query, keys, values, contexts)
+
+
+def ask_device(device: torch.device) -> Device:
+    """Ask a GPU what launches on it depend on."""
+    return Device(
+        has_tensor_cores=torch.cuda.get_device_capability(device) >= TENSOR_CORE_CAPABILITY,
+        has_ptx=torch.version.hip is None,
+        packed=find_tiles(torch.cuda.get_device_name(device), own_tables()),
+    )
 
 
 def interleave_outputs(gate: Weight, up: Weight) -> Weight:

@@ -1,10 +1,10 @@
 """The ops that the backend is made of, each with its torch twin. Knows launches, not experts.
 
-Alphabet: R rows sorted by expert, E experts, N output features, K input features.
+Alphabet: T rows, A experts chosen for each, C = T * A choices; E experts, N output features, K input features,
+S sums that are stored for each product.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,76 +13,83 @@ from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.triton import kernels
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, unpack
-from expertmesh.kernels.triton.schedule import schedule_tiles
-from expertmesh.kernels.triton.tuning import Tiles, Workload, choose_tiles
+from expertmesh.kernels.triton.routing import Schedule, combine, on_device
+from expertmesh.kernels.triton.tuning import Tiles, choose_split, list_tiles, spreads_parts
 
 DEQUANTIZE_OUTPUTS = 64  # outputs per program of the dequantize kernel
+MAX_VALUES = 2**31  # kernels count the values of rows in 32 bits
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 @dataclass(frozen=True)
 class Device:
-    """What launches depend on: processors, whether Triton finds tensor cores in them, whether they are NVIDIA's."""
+    """What launches depend on: whether Triton finds tensor cores, whether they are NVIDIA's, tiles for packed weights.
 
-    num_processors: int
+    ``packed`` is a table as ``tile_tables`` keeps them.
+    """
+
     has_tensor_cores: bool
     has_ptx: bool
+    packed: Sequence[Tiles]
 
 
 @dataclass(frozen=True)
-class Epilogue:
-    """What happens to a product before it is stored.
+class Product:
+    """What a launch multiplies by, how it is cut, and whether silu(gate) * up is stored, which gathers its rows."""
 
-    ``swiglu``: outputs 2f and 2f + 1 are gate and up of feature f, and silu(gate) * up is stored. ``row_weights`` [R]
-    float32 scale the rows. ``dtype`` is that of the result.
-    """
-
-    dtype: torch.dtype
+    matrices: Matrices
+    tiles: Tiles
+    device: Device
     swiglu: bool = False
-    row_weights: torch.Tensor | None = None
 
 
-def grouped_linear(
-    x: torch.Tensor, matrices: Matrices, num_rows: Sequence[int], epilogue: Epilogue, device: Device
-) -> torch.Tensor:
-    """Multiply the rows of each expert by its matrix, in one launch.
+def swiglu(x: torch.Tensor, matrices: Matrices, order: Schedule, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Multiply rows of ``x`` [T, K] by their experts' matrices; returns silu(gate) * up [C, N/2] as ``order`` has it.
 
-    ``x`` [R, K] contiguous holds the rows of the first expert, then of the second, and so on; ``num_rows`` [E]. Returns
-    [R, N], or [R, N/2] with ``swiglu``.
+    Outputs 2f and 2f + 1 are gate and up of feature f. The result has the dtype of ``x``; past the last choice of an
+    expert it is undefined. ValueError for 2^31 values of ``x`` or more.
     """
-    dot_dtype = choose_dot_dtype(x.dtype, device)
-    tiles = choose_tiles(_describe(len(x), matrices, num_rows, epilogue, device, dot_dtype), device.num_processors)
-    num_columns = matrices.num_out // 2 if epilogue.swiglu else matrices.num_out
-    parts_dtype = epilogue.dtype if tiles.split == 1 else torch.float32
-    parts = torch.empty(tiles.split, len(x), num_columns, dtype=parts_dtype, device=x.device)
-    if len(x):
-        # Not pinned, so the copy is staged before this returns; non_blocking keeps it from waiting for the device.
-        schedule = schedule_tiles(num_rows, tiles.block_rows).to(x.device, non_blocking=True)
-        grid = (len(schedule), -(-matrices.num_out // tiles.block_outputs), tiles.split)
-        with _current(x.device):
-            kernels.grouped_linear[grid](
-                x, *_pointers(matrices), matrices.bias, epilogue.row_weights, schedule, parts, len(x),
-                **constants(matrices, tiles, epilogue.swiglu, dot_dtype, device),
-                num_warps=tiles.num_warps, num_stages=tiles.num_stages,
-            )  # fmt: skip
-    return parts[0] if tiles.split == 1 else parts.sum(0).to(epilogue.dtype)
+    if x.numel() >= MAX_VALUES:
+        raise ValueError(f"x {list(x.shape)} has {x.numel()} values; give fewer than {MAX_VALUES}, in several calls")
+    y = torch.empty(len(order.rows), matrices.num_out // 2, dtype=x.dtype, device=x.device)
+    _launch(x.contiguous(), order, y.unsqueeze(0), Product(matrices, tiles, device, swiglu=True))
+    return y
 
 
-def grouped_linear_torch(
-    x: torch.Tensor, matrices: Matrices, num_rows: Sequence[int], epilogue: Epilogue, device: Device
-) -> torch.Tensor:
-    """Do what ``grouped_linear`` does, in float32, expert by expert."""
-    values = unpack(matrices) if isinstance(matrices, PackedMatrices) else matrices.data.float()  # [E, N, K]
-    rows = torch.split(x.float(), list(num_rows))
-    parts = []
-    for expert, part in enumerate(rows):
-        order = None if isinstance(matrices, DenseMatrices) or matrices.order is None else matrices.order[expert]
-        y = linear(part if order is None else part[:, order], values[expert])
-        parts.append(y if matrices.bias is None else y + matrices.bias[expert])
-    y = torch.cat(parts)
-    if epilogue.swiglu:
-        y = silu(y[:, 0::2]) * y[:, 1::2]
-    return (y if epilogue.row_weights is None else y * epilogue.row_weights[:, None]).to(epilogue.dtype)
+def swiglu_torch(x: torch.Tensor, matrices: Matrices, order: Schedule, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Do what ``swiglu`` does, in float32."""
+    y = _multiply_torch(x.float()[order.rows.long()], matrices, order)
+    return (silu(y[:, 0::2]) * y[:, 1::2]).to(x.dtype)
+
+
+def products(x: torch.Tensor, matrices: Matrices, order: Schedule, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Multiply ``x`` [C, K], which lies as ``order`` has it, by the experts' matrices.
+
+    Returns [S, C, N] float32, of which the sum is wanted. Past the last choice of an expert they are undefined.
+    """
+    num_parts = count_stored_parts(matrices, tiles)
+    parts = torch.empty(num_parts, len(x), matrices.num_out, dtype=torch.float32, device=x.device)
+    _launch(x, order, parts, Product(matrices, tiles, device))
+    return parts
+
+
+def products_torch(x: torch.Tensor, matrices: Matrices, order: Schedule, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Do what ``products`` does, in one part."""
+    return _multiply_torch(x.float(), matrices, order).unsqueeze(0)
+
+
+def multiply(x: torch.Tensor, matrices: Matrices, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Multiply ``x`` [M, K] by the one matrix there is; returns [M, N] in the dtype of ``x``."""
+    num_parts = count_stored_parts(matrices, tiles)
+    dtype = x.dtype if num_parts == 1 else torch.float32
+    parts = torch.empty(num_parts, len(x), matrices.num_out, dtype=dtype, device=x.device)
+    _launch(x.contiguous(), None, parts, Product(matrices, tiles, device))
+    return parts[0] if num_parts == 1 else combine(parts, None, torch.empty_like(parts[0], dtype=x.dtype))
+
+
+def multiply_torch(x: torch.Tensor, matrices: Matrices, tiles: Tiles, device: Device) -> torch.Tensor:
+    """Do what ``multiply`` does, in float32."""
+    return _multiply_expert_torch(x.float(), matrices, 0).to(x.dtype)
 
 
 def dequantize(matrices: PackedMatrices, expert: int, dtype: torch.dtype) -> torch.Tensor:
@@ -91,7 +98,7 @@ def dequantize(matrices: PackedMatrices, expert: int, dtype: torch.dtype) -> tor
     num_spans = matrices.words.shape[1] // matrices.plane_rows
     grid = (num_spans, -(-matrices.num_out // DEQUANTIZE_OUTPUTS))
     tensors = matrices.words[expert], matrices.scales[expert], matrices.zeros[expert]
-    with _current(values.device):
+    with on_device(values.device):
         kernels.dequantize[grid](*tensors, values, **dequantize_constants(matrices))
     return values
 
@@ -121,9 +128,21 @@ def choose_unpack_dtype(matrices: PackedMatrices, dot_dtype: tl.dtype, device: D
     return dot_dtype if dot_dtype == tl.bfloat16 and device.has_ptx else None
 
 
+def tiles_of(matrices: Matrices, dtype: torch.dtype, device: Device) -> Sequence[Tiles]:
+    """Return the tiles to choose from for rows of ``dtype``."""
+    bits = matrices.bits if isinstance(matrices, PackedMatrices) else 0
+    return list_tiles(device.packed, bits, has_tensor_cores(choose_dot_dtype(dtype, device), device))
+
+
+def count_stored_parts(matrices: Matrices, tiles: Tiles) -> int:
+    """Return how many sums are stored for each product: one for each part of K, or one for all."""
+    return choose_split(matrices.num_out, matrices.num_in) if spreads_parts(tiles) else 1
+
+
 def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtype, device: Device) -> dict[str, object]:
     """Name the compile-time arguments of the ``grouped_linear`` kernel."""
     packed = matrices if isinstance(matrices, PackedMatrices) else None
+    num_parts = 1 if swiglu else choose_split(matrices.num_out, matrices.num_in)
     return {
         "NUM_IN": matrices.num_in,
         "NUM_OUT": matrices.num_out,
@@ -136,10 +155,19 @@ def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtyp
         "DOT": dot_dtype,
         "HALF": choose_unpack_dtype(packed, dot_dtype, device) if packed else None,
         "PTX": device.has_ptx,
+        "NUM_PARTS": num_parts,
+        "PARTS_PER_PROGRAM": 1 if spreads_parts(tiles) else num_parts,
         "BLOCK_M": tiles.block_rows,
         "BLOCK_N": tiles.block_outputs,
         "BLOCK_K": tiles.block_inputs,
     }
+
+
+def launch_options(tiles: Tiles, device: Device) -> dict[str, int]:
+    """Name the compiler's options for the ``grouped_linear`` kernel."""
+    options = {"num_warps": tiles.num_warps, "num_stages": tiles.num_stages}
+    # AMD's matrix instructions have 16 or 32 columns: all tiles take those that the smallest one can.
+    return options if device.has_ptx else {**options, "matrix_instr_nonkdim": 16}
 
 
 def dequantize_constants(matrices: PackedMatrices) -> dict[str, object]:
@@ -154,29 +182,39 @@ def dequantize_constants(matrices: PackedMatrices) -> dict[str, object]:
     }
 
 
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    # Triton launches on the current device, whatever device its arguments are on.
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+def _launch(x: torch.Tensor, order: Schedule | None, y: torch.Tensor, product: Product) -> None:
+    """Write to ``y`` [S, positions, columns] the product of rows of ``x``; without ``order`` there is one expert."""
+    matrices, tiles, device = product.matrices, product.tiles, product.device
+    num_parts, num_positions, _ = y.shape
+    if not num_positions:
+        return
+    num_tiles = len(order.tiles) if order else -(-num_positions // tiles.block_rows)
+    grid = (num_tiles, -(-matrices.num_out // tiles.block_outputs), num_parts)
+    dot_dtype = choose_dot_dtype(x.dtype, device)
+    with on_device(x.device):
+        kernels.grouped_linear[grid](
+            x, order.rows if order and product.swiglu else None, *_pointers(matrices), matrices.bias,
+            order.tiles if order else None, y, num_positions,
+            **constants(matrices, tiles, product.swiglu, dot_dtype, device), **launch_options(tiles, device),
+        )  # fmt: skip
 
 
-def _describe(
-    total_rows: int,
-    matrices: Matrices,
-    num_rows: Sequence[int],
-    epilogue: Epilogue,
-    device: Device,
-    dot_dtype: tl.dtype,
-) -> Workload:
-    num_active = sum(count > 0 for count in num_rows)
-    return Workload(
-        rows_per_expert=-(-total_rows // max(num_active, 1)),
-        num_active=num_active,
-        num_out=matrices.num_out,
-        num_in=matrices.num_in,
-        bits=matrices.bits if isinstance(matrices, PackedMatrices) else 0,
-        has_tensor_cores=has_tensor_cores(dot_dtype, device),
-        can_split=not epilogue.swiglu,
-    )
+def _multiply_torch(x: torch.Tensor, matrices: Matrices, order: Schedule) -> torch.Tensor:
+    """Multiply each position of ``x`` [C, K] by its expert's matrix, in float32; nothing where there is no expert."""
+    y = torch.zeros(len(x), matrices.num_out, device=x.device)
+    for expert, first, end in order.tiles.tolist():
+        if expert >= 0:
+            y[first:end] = _multiply_expert_torch(x[first:end], matrices, expert)
+    return y
+
+
+def _multiply_expert_torch(x: torch.Tensor, matrices: Matrices, expert: int) -> torch.Tensor:
+    if isinstance(matrices, DenseMatrices):
+        values = matrices.data[expert].float()  # [N, K]
+    else:
+        values = unpack(matrices)[expert]
+        x = x if matrices.order is None else x[:, matrices.order[expert]]
+    return linear(x, values, None if matrices.bias is None else matrices.bias[expert])
 
 
 def _pointers(matrices: Matrices) -> tuple[torch.Tensor | None, ...]:
