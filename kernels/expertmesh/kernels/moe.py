@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from expertmesh.kernels.backend import GroupedFFN
+from expertmesh.kernels.backend import DeviceFFN, GroupedFFN
 
 # On a CPU index_add_ wakes torch's threads even for one row: between two calls of a server a loop takes less.
 MAX_ROWS_TO_LOOP = 32
@@ -23,6 +23,8 @@ def run_chosen(
     is answered elsewhere; ``topk_weights`` [T, A]. Returns [T, D] float32. Terms of a row are added in the order of
     their slots, so the result does not depend on who else is in the batch.
     """
+    if isinstance(ffn, DeviceFFN):
+        return ffn.run_chosen(hidden, *_to_device(topk_slots, topk_weights, hidden.device))
     slots = topk_slots.ravel()
     num_elsewhere, *num_rows = np.bincount(slots + 1, minlength=1 + num_slots).tolist()
     order = np.argsort(slots, kind="stable")[num_elsewhere:]
@@ -31,6 +33,16 @@ def run_chosen(
     # index_select takes a tenth of the time of hidden[rows] for 512 rows of Mixtral in bfloat16.
     outputs = ffn(hidden.index_select(0, rows), num_rows, row_weights)
     return add_rows(torch.zeros_like(hidden, dtype=torch.float32), rows, outputs)
+
+
+def _to_device(
+    topk_slots: npt.NDArray[np.integer], topk_weights: npt.NDArray[np.float32], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copy slots, as int32, and weights in one go."""
+    both = np.stack((topk_slots.astype(np.int32), topk_weights.view(np.int32)))  # [2, T, A]
+    # Not pinned, so the copy is staged before this returns; non_blocking keeps it from waiting for the device.
+    slots, weights = torch.from_numpy(both).to(device, non_blocking=True)
+    return slots, weights.view(torch.float32)
 
 
 def add_rows(total: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.errors import ComputeError
-from expertmesh.kernels.backend import Backend, GroupedFFN
+from expertmesh.kernels.backend import Backend, DeviceFFN, GroupedFFN
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.model.weight_loader import ExpertSource
@@ -63,6 +63,7 @@ class LocalExperts:
     def __init__(self, layers: Sequence[GroupedFFN], num_experts: int) -> None:
         self._layers = layers
         self._num_experts = num_experts
+        self._nonfinite: torch.Tensor | None = None  # [L] int32, on the device of the layers that run on one
 
     @classmethod
     def load(
@@ -85,14 +86,37 @@ class LocalExperts:
 
     @torch.inference_mode()
     def run(self, call: LayerCall) -> torch.Tensor:
-        """Run the layer's experts [T, D]; ComputeError when what they produce is not finite."""
+        """Run the layer's experts [T, D]; ComputeError when what they produce is not finite.
+
+        On a device that is looked at once per step, after the last layer: to look is to wait.
+        """
+        ffn = self._layers[call.layer]
+        if isinstance(ffn, DeviceFFN):
+            return self._run_on_device(ffn, call)
         ids, weights = call.topk_ids.cpu().numpy(), call.topk_weights.cpu().numpy()
-        total = run_chosen(self._layers[call.layer], self._num_experts, call.hidden, ids, weights)
+        total = run_chosen(ffn, self._num_experts, call.hidden, ids, weights)
         if not is_finite(total):
             bad_rows = ~total.isfinite().all(dim=1)  # [T]
             experts = sorted(set(call.topk_ids[bad_rows].flatten().tolist()))
             raise ComputeError(f"layer {call.layer}, experts {experts}: values that are not finite")
         return total
+
+    def _run_on_device(self, ffn: DeviceFFN, call: LayerCall) -> torch.Tensor:
+        if self._nonfinite is None:
+            self._nonfinite = torch.zeros(len(self._layers), dtype=torch.int32, device=call.hidden.device)
+        flag = self._nonfinite[call.layer : call.layer + 1]
+        total = ffn.run_chosen(call.hidden, call.topk_ids, call.topk_weights, nonfinite=flag)
+        if call.layer == len(self._layers) - 1:
+            check_layers(self._nonfinite)
+        return total
+
+
+def check_layers(nonfinite: torch.Tensor) -> None:
+    """Wait for ``nonfinite`` [L]; ComputeError naming the first layer that is marked, and no layer is any more."""
+    marks = nonfinite.tolist()
+    if any(marks):
+        nonfinite.zero_()
+        raise ComputeError(f"layer {marks.index(1)}: its experts produced values that are not finite")
 
 
 @dataclass(frozen=True)
