@@ -19,7 +19,7 @@ from device_clock import Clock, CudaClock, Times, time_both_ways
 from peers.torch_ffn import GroupedMatmul, Tinygemm
 from report import Row, parse_arguments, show
 
-from expertmesh.kernels.backend import Backend, GroupedFFN
+from expertmesh.kernels.backend import Backend, DeviceFFN, GroupedFFN
 from expertmesh.kernels.backends import create_backend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -78,11 +78,12 @@ class Sides:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows sorted by expert, as a layer gets them: ``x`` [R, D], ``num_rows`` [E], ``row_weights`` [R]."""
+    """Rows sorted by expert: ``x`` [R, D], ``num_rows`` [E], ``row_weights`` [R]; ``slots`` [R] are their experts."""
 
     x: torch.Tensor
     num_rows: list[int]
     row_weights: torch.Tensor
+    slots: torch.Tensor
 
     @property
     def num_active(self) -> int:
@@ -134,7 +135,8 @@ def random_batch(shape: Shape, num_tokens: int, device: torch.device) -> Batch:
     num_rows = torch.bincount(topk_ids.flatten(), minlength=shape.experts).tolist()
     num_total = num_tokens * shape.chosen
     x = torch.randn(num_total, shape.hidden, generator=generator).to(device, torch.bfloat16)
-    return Batch(x, num_rows, torch.rand(num_total, generator=generator).to(device))
+    slots = torch.arange(shape.experts, dtype=torch.int32).repeat_interleave(torch.tensor(num_rows))
+    return Batch(x, num_rows, torch.rand(num_total, generator=generator).to(device), slots.to(device))
 
 
 def measure_floor(sizes: Sizes, device: torch.device, clock: Clock) -> Floor:
@@ -182,7 +184,10 @@ def time_peer(peer: FFN, ffn: FFN, batches: dict[int, Batch], clock: Clock) -> d
 
 
 def time_ffn(ffn: FFN, batch: Batch, clock: Clock) -> Times:
-    """Time a layer on a batch."""
+    """Time a layer on a batch; one that is on a device whole finds out there whose rows are whose."""
+    if isinstance(ffn, DeviceFFN):
+        slots, weights = batch.slots[:, None], batch.row_weights[:, None]
+        return time_both_ways(clock, lambda: ffn.run_chosen(batch.x, slots, weights))
     return time_both_ways(clock, lambda: ffn(batch.x, batch.num_rows, batch.row_weights))
 
 
