@@ -67,7 +67,7 @@ def test_what_is_written_is_what_is_shipped(tmp_path):
         (PACKED[1:], "one entry for each of"),
         ((replace(PACKED[0], num_warps=2), *PACKED[1:]), "must have outputs of"),
         ((replace(PACKED[0], block_outputs=32), *PACKED[1:]), "must have outputs of"),
-        ((replace(PACKED[0], max_rows=32), *PACKED[1:]), "max_rows must ascend"),
+        ((replace(PACKED[0], max_rows=33), *PACKED[1:]), "max_rows must not descend"),
         ((*PACKED[:3], replace(PACKED[3], max_rows=500)), "null in the end"),
     ],
 )

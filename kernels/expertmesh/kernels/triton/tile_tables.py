@@ -60,8 +60,8 @@ def check_tiles(table: Sequence[Tiles]) -> None:
         raise ValueError(f"there must be one entry for each of {BLOCK_ROWS} rows, in this order")
     limits = [tiles.max_rows for tiles in table]
     counts = [limit for limit in limits if limit is not None]
-    if limits != [*sorted(set(counts)), None]:
-        raise ValueError(f"max_rows must ascend and be null in the end, not {limits}")
+    if limits != [*sorted(counts), None]:
+        raise ValueError(f"max_rows must not descend, and be null in the end: {limits}")
     for tiles in table:
         if tiles.block_outputs not in OUTPUTS or tiles.num_warps not in WARPS or tiles.num_stages not in STAGES:
             raise ValueError(f"{tiles} must have outputs of {OUTPUTS}, warps of {WARPS} and 1 to {STAGES[-1]} stages")
