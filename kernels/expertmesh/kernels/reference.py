@@ -6,6 +6,7 @@ import torch
 
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import GroupedFFN, Linear
+from expertmesh.kernels.block_attention import BlockContexts, attend_blocks
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
 from expertmesh.kernels.quantize import dequantize
@@ -50,3 +51,14 @@ class ReferenceBackend:
     ) -> torch.Tensor:
         """Gather the contexts and attend."""
         return attend_paged(query, keys, values, contexts)
+
+    def attend_blocks(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        contexts: BlockContexts,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend sequence by sequence, in float32."""
+        return attend_blocks(query, keys, values, contexts, out)
