@@ -56,7 +56,7 @@ def walk(backend: Backend, cache: torch.Tensor, contexts: PagedContexts) -> Call
 
     def attend(query: torch.Tensor) -> torch.Tensor:
         keys, values = next(layers)
-        return backend.attend_paged(query, keys, values, contexts)
+        return backend.attend(query, keys, values, contexts)
 
     return attend
 

@@ -140,6 +140,6 @@ def test_paged_attention_is_close_to_the_reference(cpu, dtype, max_error, window
     query = torch.randn(sum(num_new), 6, 24, generator=generator)  # [T, H, d]
     keys, values = torch.randn(2, 32, 2, 24, generator=generator).unbind()  # [P, K, d]
     contexts = PagedContexts(torch.randperm(30, generator=generator).view(3, 10), num_new, (10, 1, 7), window)
-    found = cpu.attend_paged(query.to(dtype), keys.to(dtype), values.to(dtype), contexts)
+    found = cpu.attend(query.to(dtype), keys.to(dtype), values.to(dtype), contexts)
     assert found.dtype == dtype
-    assert relative_error(found, REFERENCE.attend_paged(query, keys, values, contexts)) < max_error
+    assert relative_error(found, REFERENCE.attend(query, keys, values, contexts)) < max_error

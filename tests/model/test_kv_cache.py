@@ -14,31 +14,15 @@ def make_cache(dtype: torch.dtype = torch.float32) -> KVCache:
     return KVCache(CONFIG, num_blocks=5, block_size=4, dtype=dtype, device=torch.device("cpu"))
 
 
-def test_what_is_written_is_in_its_slots_and_nowhere_else():
+def test_there_is_a_slot_for_padding_that_no_block_has():
     cache = make_cache()
-    keys, values = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0))
-    slots = torch.tensor([19, 0, 6])
-    cache.write(1, slots, keys, values)
-    assert torch.equal(cache.keys[1, slots], keys)
-    assert torch.equal(cache.values[1, slots], values)
-    for stored in (cache.keys, cache.values):
-        assert set(stored.flatten(2).any(-1).nonzero().unbind(1)[0].tolist()) == {1}
-        assert sorted(stored[1].flatten(1).any(-1).nonzero().flatten().tolist()) == [0, 6, 19]
-
-
-def test_a_slot_keeps_what_was_written_last():
-    cache = make_cache()
-    slot = torch.tensor([3])
-    for value in (1.0, 2.0):
-        cache.write(0, slot, torch.full((1, 2, 4), value), torch.full((1, 2, 4), -value))
-    assert (cache.keys[0, 3] == 2).all()
-    assert (cache.values[0, 3] == -2).all()
+    assert (cache.padding_slot, cache.keys.shape[1]) == (20, 21)
 
 
 def test_bytes_per_token_are_those_that_the_cache_takes():
     for dtype in (torch.float32, torch.bfloat16):
         cache = make_cache(dtype)
-        assert bytes_per_token(CONFIG, dtype) * 5 * 4 == cache.keys.nbytes + cache.values.nbytes
+        assert bytes_per_token(CONFIG, dtype) * (5 * 4 + 1) == cache.keys.nbytes + cache.values.nbytes
 
 
 def test_memory_is_taken_as_it_is_written():

@@ -3,7 +3,8 @@ import torch
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding, apply_rotary_pos_emb
 
-from expertmesh.model.rope import RotaryEmbedding, rotate
+from expertmesh.kernels.step_ops import rotate
+from expertmesh.model.rope import RotaryEmbedding
 
 HEAD_DIM, NUM_HEADS, MAX_POSITIONS = 32, 3, 4096
 

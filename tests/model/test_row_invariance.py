@@ -6,9 +6,7 @@ import pytest
 import torch
 from rows import run_each_alone
 
-from expertmesh.model.gate import choose_experts
-from expertmesh.model.norm import RMSNorm
-from expertmesh.model.rope import rotate
+from expertmesh.kernels.step_ops import TORCH_STEP_OPS, rotate
 from expertmesh.model.rows import nearest_to_zero, total
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import SamplingParams
@@ -19,8 +17,8 @@ COUNTS = (2, 3, 5, 8, 13, 33, 40)
 OPERATIONS = {
     "softmax": lambda x: x.float().softmax(-1),
     "log_softmax": lambda x: x.float().log_softmax(-1),
-    "norm": lambda x: RMSNorm(torch.ones(x.shape[-1], dtype=x.dtype), 1e-5)(x),
-    "gate": lambda x: torch.cat(choose_experts(x, 2), dim=-1),
+    "norm": lambda x: TORCH_STEP_OPS.add_and_normalise(x.clone(), x, torch.ones(x.shape[-1], dtype=x.dtype), 1e-5),
+    "gate": lambda x: torch.cat(TORCH_STEP_OPS.choose_experts(x, 2), dim=-1),
     "log": lambda x: x.double().abs().log(),
     "entropy": lambda x: torch.special.entr(x.double().abs()),
     "total": lambda x: total(x.double()),

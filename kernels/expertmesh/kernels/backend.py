@@ -10,8 +10,12 @@ from typing import Protocol
 
 import torch
 
+from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.paged_attention import PagedContexts
+from expertmesh.kernels.step_ops import StepOps
 from expertmesh.kernels.weights import ExpertWeights, Weight
+
+Contexts = PagedContexts | BlockContexts
 
 
 class Linear(Protocol):
@@ -70,6 +74,11 @@ class Backend(Protocol):
     device: torch.device
 
     @property
+    def step_ops(self) -> StepOps:
+        """What it does between matrices."""
+        ...
+
+    @property
     def isa(self) -> str:
         """Instruction set of the kernels, such as avx512; empty where there is no choice."""
         ...
@@ -92,11 +101,10 @@ class Backend(Protocol):
         """Take over the experts of one layer, best one after the other: unpacked codes take several times the file."""
         ...
 
-    def attend_paged(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
-    ) -> torch.Tensor:
-        """Attend from one token per sequence, ``query`` [S, H, d], to ``keys`` and ``values`` [P, G, d] in a cache.
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: Contexts) -> torch.Tensor:
+        """Attend from new tokens, ``query`` [T, H, d], to ``keys`` and ``values`` [P, G, d] in a cache.
 
-        Returns [S, H, d] in the dtype of ``query``.
+        ``PagedContexts`` are for a cache on the CPU, ``BlockContexts`` for any. Returns [T, H, d] in the dtype of
+        ``query``.
         """
         ...

@@ -10,7 +10,8 @@ import torch
 from torch.nn.functional import linear
 
 from expertmesh.kernels.affine import complete
-from expertmesh.kernels.backend import GroupedFFN, Linear
+from expertmesh.kernels.backend import Contexts, GroupedFFN, Linear
+from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.ffn import Expert, GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.int4pack import GROUP_SIZES, PackedInt4, has_fast_bfloat16
 from expertmesh.kernels.native.isa import AUTO
@@ -18,8 +19,9 @@ from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.native.matrix import NativeMatrix, can_pack
 from expertmesh.kernels.native.paged_attention import attend_paged as attend_paged_natively
 from expertmesh.kernels.native.swiglu import NativeSwiGLU, silu_gate
-from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
+from expertmesh.kernels.paged_attention import attend_by_blocks, attend_paged
 from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.step_ops import TORCH_STEP_OPS
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 # Outputs cast or dequantized at once: 1024 x 4096 in float32 is 16 MB, which the caches of a server still hold.
@@ -86,6 +88,8 @@ class CpuBackend:
     instruction set ``isa``, "auto" for the best of this machine; ValueError when it has none of that name.
     """
 
+    step_ops = TORCH_STEP_OPS
+
     def __init__(self, is_native: bool = True, activation_bits: int = 16, isa: str = AUTO) -> None:
         self.name = "cpu" if activation_bits == 16 else "cpu-a8"
         self.device = torch.device("cpu")
@@ -134,10 +138,10 @@ class CpuBackend:
         packed = NativeSwiGLU.pack(self._library, weights, self._activation_bits)
         return packed or SwiGLU.build(weights, self.linear, partial(silu_gate, self._library))
 
-    def attend_paged(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
-    ) -> torch.Tensor:
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: Contexts) -> torch.Tensor:
         """Attend where the cache lies; without the C kernels, gather the contexts first."""
+        if isinstance(contexts, BlockContexts):
+            return attend_by_blocks(self.attend, query, keys, values, contexts)
         if self._library is None:
             return attend_paged(query, keys, values, contexts)
         return attend_paged_natively(self._library, query, keys, values, contexts)

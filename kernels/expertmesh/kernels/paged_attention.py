@@ -4,12 +4,15 @@ Alphabet: T new tokens of all sequences, S sequences, C positions of the longest
 P slots, H query heads, K key-value heads, d head width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+from expertmesh.kernels.block_attention import BlockContexts
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,31 @@ def attend_paged(
         )
         attended[span.rows] = found.transpose(1, 2)
     return attended
+
+
+def attend_by_blocks(
+    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, PagedContexts], torch.Tensor],
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    contexts: BlockContexts,
+) -> torch.Tensor:
+    """Attend from ``query`` [T, H, d] with a kernel that plans on the host; returns [T, H, d], 0 for padding."""
+    paged = _to_paged(contexts)
+    num_rows = sum(paged.num_new)
+    output = torch.zeros_like(query)
+    if num_rows:
+        output[:num_rows] = attend(query[:num_rows], keys, values, paged)
+    return output
+
+
+def _to_paged(contexts: BlockContexts) -> PagedContexts:
+    """Say the same on the host, but for the padding, which comes last."""
+    lengths = tuple(length for length in contexts.lengths.tolist() if length)
+    first_rows = contexts.first_rows[: len(lengths) + 1].tolist()
+    num_new = tuple(end - start for start, end in zip(first_rows, first_rows[1:], strict=False))
+    longest = max(lengths, default=1)
+    blocks = contexts.block_tables[: len(lengths), : -(-longest // contexts.block_size)].long()  # [S, B]
+    offsets = torch.arange(contexts.block_size, device=blocks.device)
+    slots = (blocks.unsqueeze(-1) * contexts.block_size + offsets).flatten(1)[:, :longest]  # [S, C]
+    return PagedContexts(slots, num_new, lengths, contexts.window or longest)

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import torch
 
 from expertmesh.kernels.affine import complete
-from expertmesh.kernels.backend import GroupedFFN, Linear
+from expertmesh.kernels.backend import Contexts, GroupedFFN, Linear
 from expertmesh.kernels.block_attention import BlockContexts, attend_blocks
 from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
-from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
+from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.step_ops import TORCH_STEP_OPS
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 
@@ -32,6 +33,7 @@ class ReferenceBackend:
     isa = ""
     # How torch adds up a product depends on the number of rows.
     is_deterministic = False
+    step_ops = TORCH_STEP_OPS
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -46,19 +48,8 @@ class ReferenceBackend:
         """Dequantize the experts of a layer."""
         return GroupedSwiGLU([SwiGLU.build(weights, self.linear) for weights in experts])
 
-    def attend_paged(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
-    ) -> torch.Tensor:
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: Contexts) -> torch.Tensor:
         """Gather the contexts and attend."""
+        if isinstance(contexts, BlockContexts):
+            return attend_blocks(query, keys, values, contexts)
         return attend_paged(query, keys, values, contexts)
-
-    def attend_blocks(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        contexts: BlockContexts,
-        out: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Attend sequence by sequence, in float32."""
-        return attend_blocks(query, keys, values, contexts, out)

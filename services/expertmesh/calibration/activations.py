@@ -15,11 +15,11 @@ from expertmesh.architectures.tensor_table import Specs
 from expertmesh.calibration.samples import Sequences
 from expertmesh.calibration.weights import PlainWeights
 from expertmesh.kernels.backend import Backend, Linear
+from expertmesh.kernels.step_ops import unit_rms
 from expertmesh.model.attention import Attention, AttentionPlan, plan_contexts
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.gate import load_gate
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.norm import RMSNorm
 from expertmesh.model.rope import RotaryEmbedding
 from expertmesh.model.weight_loader import WeightLoader
 
@@ -57,10 +57,9 @@ class ForwardPass:
         self._loader = WeightLoader(config, weights, backend, torch.float32)
         batch = lay_out(sequences, backend.device)
         rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
-        cos, sin = rotary.at(batch.positions, torch.float32)
         block_size = max(batch.query_lens)
         contexts = plan_contexts(batch, block_size, config.sliding_window)
-        self._plan = AttentionPlan(batch.slot_mapping, contexts, cos, sin)
+        self._plan = AttentionPlan(batch.slot_mapping, contexts, rotary.at(batch.positions, torch.float32))
         # Layers come one after the other, so that one layer's cache serves them all.
         one_layer = replace(config, num_layers=1)
         self._cache = KVCache(one_layer, len(sequences), block_size, torch.float32, backend.device)
@@ -69,7 +68,7 @@ class ForwardPass:
 
     def normalised(self, norm: torch.Tensor) -> torch.Tensor:
         """Return the hidden states after ``norm`` [D], [T, D]."""
-        return RMSNorm(norm.float(), self.config.rms_norm_eps)(self.hidden)
+        return norm.float() * unit_rms(self.hidden, self.config.rms_norm_eps)
 
     def attend(self, specs: Specs, x: torch.Tensor) -> torch.Tensor:
         """Attend from ``x`` [T, D] with the matrices of a layer and go on; returns what the last of them was given."""

@@ -5,17 +5,18 @@ ones, H query heads, K key-value heads, d head width, D hidden width.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.tensor_table import Specs
-from expertmesh.kernels.backend import Backend, Linear
+from expertmesh.kernels.backend import Backend, Contexts, Linear
+from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.paged_attention import PagedContexts
 from expertmesh.kernels.weights import stack_outputs
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.rope import rotate
 from expertmesh.model.weight_loader import WeightLoader
 
 
@@ -24,18 +25,32 @@ class AttentionPlan:
     """What all layers of a step share: where to write, who sees whom, and how far each head is turned."""
 
     slot_mapping: torch.Tensor
-    contexts: PagedContexts
-    cos: torch.Tensor
-    sin: torch.Tensor
+    contexts: Contexts
+    angles: tuple[torch.Tensor, torch.Tensor]
 
 
-def plan_contexts(batch: StepBatch, block_size: int, window: int | None = None) -> PagedContexts:
+def plan_contexts(batch: StepBatch, block_size: int, window: int | None = None) -> Contexts:
     """Say what the tokens of a step see: at most ``window`` tokens each, itself included."""
+    if not batch.block_tables.is_cpu:
+        return _block_contexts(batch, block_size, window)
     longest = max(batch.context_lens)
     blocks = batch.block_tables[:, : -(-longest // block_size)]  # [S, B]
     offsets = torch.arange(block_size, device=blocks.device)
     slots = (blocks.unsqueeze(-1) * block_size + offsets).flatten(1)[:, :longest]  # [S, C]
     return PagedContexts(slots, batch.query_lens, batch.context_lens, window or longest)
+
+
+def _block_contexts(batch: StepBatch, block_size: int, window: int | None) -> BlockContexts:
+    device = batch.block_tables.device
+    first_rows = list(accumulate(batch.query_lens, initial=0))
+    return BlockContexts(
+        block_tables=batch.block_tables.int(),
+        lengths=torch.tensor(batch.context_lens, dtype=torch.int32, device=device),
+        first_rows=torch.tensor(first_rows, dtype=torch.int32, device=device),
+        block_size=block_size,
+        window=window,
+        is_decode=max(batch.query_lens) == 1,
+    )
 
 
 class Attention:
@@ -45,8 +60,6 @@ class Attention:
         self._backend = backend
         self._qkv = qkv
         self.output = output
-        self._num_heads = config.num_heads
-        self._num_kv_heads = config.num_kv_heads
         self._head_dim = config.head_dim
 
     @classmethod
@@ -64,14 +77,8 @@ class Attention:
 
     def attend(self, x: torch.Tensor, layer: int, plan: AttentionPlan, cache: KVCache) -> torch.Tensor:
         """Do it all but for the output matrix; returns [T, H * d]."""
-        query, key, value = self._project(x)
-        cache.write(layer, plan.slot_mapping, rotate(key, plan.cos, plan.sin), value)
-        query = rotate(query, plan.cos, plan.sin)
-        keys, values = cache.keys[layer], cache.values[layer]
-        attended = self._backend.attend_paged(query, keys, values, plan.contexts)  # [T, H, d]
-        return attended.flatten(1)
-
-    def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         joined = torch.cat([linear(x) for linear in self._qkv], dim=-1) if len(self._qkv) > 1 else self._qkv[0](x)
         heads = joined.view(x.shape[0], -1, self._head_dim)  # [T, H + 2K, d]
-        return torch.split(heads, [self._num_heads, self._num_kv_heads, self._num_kv_heads], dim=1)
+        keys, values = cache.keys[layer], cache.values[layer]
+        query = self._backend.step_ops.rotate_and_store(heads, plan.angles, plan.slot_mapping, keys, values)
+        return self._backend.attend(query, keys, values, plan.contexts).flatten(1)

@@ -1,19 +1,26 @@
 """The gate: which experts a token goes to, and with what weight.
 
-Alphabet: T rows, D hidden width, E experts, A chosen per row.
+Alphabet: T rows, D hidden width, A experts chosen per row.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from expertmesh.architectures.model_config import GateRule
 from expertmesh.architectures.tensor_table import Specs
+from expertmesh.kernels.backend import Linear
+from expertmesh.kernels.step_ops import Choices, StepOps, finish_choices
 from expertmesh.kernels.weights import DenseWeight
 from expertmesh.model.weight_loader import WeightLoader
 
-# Maps rows [T, D] to ``topk_ids`` [T, A] int64 and ``topk_weights`` [T, A] float32.
-Gate = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+class Gate(Protocol):
+    """Says where rows go."""
+
+    def __call__(self, rows: torch.Tensor, lengths: torch.Tensor | None = None, out: Choices | None = None) -> Choices:
+        """Choose experts for ``rows`` [T, D], into ``out`` if given; those whose ``lengths`` are 0 choose none."""
+        ...
 
 
 def load_gate(specs: Specs, loader: WeightLoader) -> Gate:
@@ -21,21 +28,24 @@ def load_gate(specs: Specs, loader: WeightLoader) -> Gate:
     if loader.config.gate is GateRule.ONLY_EXPERT:
         return choose_only_expert
     matrix = loader.backend.linear(DenseWeight(loader.values(specs["gate"])))
-    return lambda rows: choose_experts(matrix(rows), loader.config.num_experts_per_token)
+    return TopKGate(matrix, loader.backend.step_ops, loader.config.num_experts_per_token)
 
 
-def choose_experts(logits: torch.Tensor, num_chosen: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose ``num_chosen`` experts per row of ``logits`` [T, E], by ``GateRule.RENORMALISED``.
+class TopKGate:
+    """The experts with the highest logits, by ``GateRule.RENORMALISED``."""
 
-    Returns ``topk_ids`` [T, A] int64 and ``topk_weights`` [T, A] float32, the softmax in float32 over all experts
-    renormalised over the chosen ones.
-    """
-    probabilities = torch.softmax(logits.float(), dim=-1)  # [T, E]
-    topk_weights, topk_ids = torch.topk(probabilities, num_chosen, dim=-1)  # [T, A]
-    return topk_ids, topk_weights / topk_weights.sum(dim=-1, keepdim=True)
+    def __init__(self, matrix: Linear, ops: StepOps, num_chosen: int) -> None:
+        self._matrix = matrix
+        self._ops = ops
+        self._num_chosen = num_chosen
+
+    def __call__(self, rows: torch.Tensor, lengths: torch.Tensor | None = None, out: Choices | None = None) -> Choices:
+        """See ``Gate``."""
+        return self._ops.choose_experts(self._matrix(rows), self._num_chosen, lengths, out)
 
 
-def choose_only_expert(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def choose_only_expert(rows: torch.Tensor, lengths: torch.Tensor | None = None, out: Choices | None = None) -> Choices:
     """Send every row of ``rows`` [T, D] to expert 0 with weight 1, by ``GateRule.ONLY_EXPERT``; A = 1."""
     shape = (len(rows), 1)
-    return torch.zeros(shape, dtype=torch.int64, device=rows.device), torch.ones(shape, device=rows.device)
+    ids = torch.zeros(shape, dtype=torch.int64, device=rows.device)
+    return finish_choices(ids, torch.ones(shape, device=rows.device), lengths, out)

@@ -1,6 +1,6 @@
 """Keys and values of past tokens, in slots. Knows memory, not which sequence owns a slot.
 
-Alphabet: L layers, P slots (blocks x block size), K key-value heads, d head width.
+Alphabet: L layers, P slots (blocks x block size and one), K key-value heads, d head width.
 """
 
 import math
@@ -12,21 +12,20 @@ from expertmesh.architectures.model_config import ModelConfig
 
 
 class KVCache:
-    """Room for the keys and values of ``num_blocks`` blocks of ``block_size`` tokens in every layer."""
+    """Room for the keys and values of ``num_blocks`` blocks of ``block_size`` tokens in every layer.
+
+    There is one slot more, ``padding_slot``, for rows that are no tokens.
+    """
 
     def __init__(
         self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        shape = (config.num_layers, num_blocks * block_size, config.num_kv_heads, config.head_dim)
+        self.padding_slot = num_blocks * block_size
+        shape = (config.num_layers, self.padding_slot + 1, config.num_kv_heads, config.head_dim)
         self.keys = _zeros(shape, dtype, device)  # [L, P, K, d]
         self.values = _zeros(shape, dtype, device)  # [L, P, K, d]
-
-    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Store ``keys`` and ``values`` [T, K, d] in ``slots`` [T]."""
-        self.keys[layer].index_copy_(0, slots, keys)
-        self.values[layer].index_copy_(0, slots, values)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

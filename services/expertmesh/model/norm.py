@@ -1,17 +1,13 @@
 """Root mean square normalisation (Zhang and Sennrich, 2019)."""
 
+from dataclasses import dataclass
+
 import torch
 
 
+@dataclass(frozen=True)
 class RMSNorm:
-    """x / rms(x) * weight, computed in float32."""
+    """x / rms(x) * ``weight`` [D], computed in float32 with ``eps`` under the root; ``StepOps`` does it."""
 
-    def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        self._weight = weight
-        self._eps = eps
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise ``x`` [T, D] over D; the dtype stays."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._eps)
-        return self._weight * wide.to(x.dtype)
+    weight: torch.Tensor
+    eps: float

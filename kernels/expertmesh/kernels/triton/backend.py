@@ -10,9 +10,11 @@ import torch
 from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.affine import complete
-from expertmesh.kernels.backend import DeviceFFN, Linear
-from expertmesh.kernels.paged_attention import PagedContexts, attend_paged
+from expertmesh.kernels.backend import Contexts, DeviceFFN, Linear
+from expertmesh.kernels.block_attention import BlockContexts, attend_blocks
+from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
+from expertmesh.kernels.step_ops import TORCH_STEP_OPS
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device
@@ -153,6 +155,7 @@ class TritonBackend:
     # Experts and packed matrices are; what torch multiplies by (dense matrices) and attends with is not.
     is_deterministic = False
     activation_dtype = torch.bfloat16
+    step_ops = TORCH_STEP_OPS
 
     def __init__(self, device: torch.device, facts: Device, min_rows_to_unpack: int | None = None) -> None:
         self.device = device
@@ -186,10 +189,10 @@ class TritonBackend:
         gate_up = interleave_outputs(folded.w_gate, folded.w_up)
         return stage(gate_up, self.device), stage(folded.w_down, self.device)
 
-    def attend_paged(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: PagedContexts
-    ) -> torch.Tensor:
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: Contexts) -> torch.Tensor:
         """Gather the contexts and attend."""
+        if isinstance(contexts, BlockContexts):
+            return attend_blocks(query, keys, values, contexts)
         return attend_paged(query, keys, values, contexts)
 
 
