@@ -35,9 +35,10 @@ class Rig:
 
     def step(self, new: dict[int, Sequence[int]]) -> torch.Tensor:
         """Feed the new tokens of each sequence; returns the logits of all of them, row by row."""
-        return self.decoder.forward(self._batch(new), self.cache, self.experts)
+        return self.decoder.forward(self.batch(new), self.cache, self.experts)
 
-    def _batch(self, new: dict[int, Sequence[int]]) -> StepBatch:
+    def batch(self, new: dict[int, Sequence[int]]) -> StepBatch:
+        """Lay the new tokens of each sequence out."""
         positions, slots = [], []
         for key, tokens in new.items():
             start = self.lengths.get(key, 0)

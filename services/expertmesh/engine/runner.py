@@ -21,6 +21,7 @@ from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import Choice
+from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import Part, in_turns
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
@@ -41,7 +42,8 @@ class ChunkOutput:
 class ModelRunner:
     """Runs the decoder over chunks and samples for every sequence whose last chunk it was.
 
-    ``num_micro_batches`` parts of a step take turns: while the experts of one are asked, another attends.
+    ``num_micro_batches`` parts of a step take turns: while the experts of one are asked, another attends. Those that
+    are among the ``static_steps`` use these.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ModelRunner:
         device: torch.device,
         eos_ids: frozenset[int],
         num_micro_batches: int = 1,
+        static_steps: StaticSteps | None = None,
         tracer: Tracer = NullTracer(),
     ) -> None:
         self._decoder = decoder
@@ -60,6 +63,7 @@ class ModelRunner:
         self._device = device
         self._eos_ids = tuple(sorted(eos_ids))
         self._num_micro_batches = num_micro_batches
+        self._static_steps = static_steps
         self._tracer = tracer
 
     def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
@@ -76,9 +80,15 @@ class ModelRunner:
         self, chunks: Seq[Chunk], experts: Experts, wants_routes: bool
     ) -> "Part[tuple[torch.Tensor, list[Route]]]":
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
-        batch = build_batch(chunks, self._cache.block_size, self._device)
+        batch = build_batch(chunks, self._cache.block_size)
+        static_steps = self._static_steps if self._static_steps and self._static_steps.fits(batch) else None
+        if not static_steps:
+            batch = batch.to(self._device)
         recorded = RecordedExperts(experts, batch.sample_rows) if wants_routes else None
-        logits = yield from self._decoder.part(batch, self._cache, recorded or experts)
+        if static_steps:
+            logits = yield from static_steps.part(batch, recorded or experts)
+        else:
+            logits = yield from self._decoder.part(batch, self._cache, recorded or experts)
         return logits, recorded.routes() if recorded else []
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:

@@ -49,8 +49,8 @@ def split_chunks(chunks: Seq[Chunk], num_parts: int) -> list[Seq[Chunk]]:
     return list(parts)
 
 
-def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> StepBatch:
-    """Lay the tokens of ``chunks`` out one sequence after the other, with their places in the KV cache."""
+def build_batch(chunks: Seq[Chunk], block_size: int) -> StepBatch:
+    """Lay the tokens of ``chunks`` out one sequence after the other, with their places in the KV cache, on the CPU."""
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -67,7 +67,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> St
         sample_rows.extend(first_row + row for rows in (wanted.scored, wanted.sampled) for row in rows)
 
     def tensor(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+        return torch.tensor(values, dtype=torch.int64)
 
     return StepBatch(
         token_ids=tensor(token_ids),
@@ -75,7 +75,7 @@ def build_batch(chunks: Seq[Chunk], block_size: int, device: torch.device) -> St
         slot_mapping=tensor(slots),
         query_lens=tuple(chunk.num_rows for chunk in chunks),
         context_lens=tuple(chunk.sequence.num_computed + chunk.num_rows for chunk in chunks),
-        block_tables=_block_tables(chunks).to(device),
+        block_tables=_block_tables(chunks),
         sample_rows=tensor(sample_rows),
     )
 

@@ -55,7 +55,7 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
         model.backend.device,
         model.eos_ids,
         config.num_micro_batches,
-        tracer,
+        tracer=tracer,
     )
     door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
     inbox = Inbox()

@@ -3,7 +3,7 @@
 Alphabet: T tokens of the step, S sequences, B blocks of a sequence.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,3 +25,16 @@ class StepBatch:
     context_lens: tuple[int, ...]
     block_tables: torch.Tensor
     sample_rows: torch.Tensor
+
+    def to(self, device: torch.device) -> "StepBatch":
+        """Return the same batch on ``device``."""
+        if self.token_ids.device == device:
+            return self
+        return replace(
+            self,
+            token_ids=self.token_ids.to(device),
+            positions=self.positions.to(device),
+            slot_mapping=self.slot_mapping.to(device),
+            block_tables=self.block_tables.to(device),
+            sample_rows=self.sample_rows.to(device),
+        )

@@ -14,11 +14,11 @@ from expertmesh.kernels.backend import Contexts, DeviceFFN, Linear
 from expertmesh.kernels.block_attention import BlockContexts, attend_blocks
 from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.step_ops import TORCH_STEP_OPS
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device
 from expertmesh.kernels.triton.routing import Choices, Schedule, combine, read_spans, schedule
+from expertmesh.kernels.triton.step_ops import TritonStepOps
 from expertmesh.kernels.triton.tile_tables import find_tiles, own_tables
 from expertmesh.kernels.triton.tuning import Tiles, choose_tiles
 from expertmesh.kernels.weights import (
@@ -155,7 +155,7 @@ class TritonBackend:
     # Experts and packed matrices are; what torch multiplies by (dense matrices) and attends with is not.
     is_deterministic = False
     activation_dtype = torch.bfloat16
-    step_ops = TORCH_STEP_OPS
+    step_ops = TritonStepOps()
 
     def __init__(self, device: torch.device, facts: Device, min_rows_to_unpack: int | None = None) -> None:
         self.device = device

@@ -1,0 +1,86 @@
+"""The operations between matrices as one launch each. Knows shapes; ``step_kernels`` knows what is computed.
+
+Alphabet: T rows, D hidden width, H query heads, G key-value heads, d head width, E experts, A experts chosen per row.
+"""
+
+import torch
+import triton
+
+from expertmesh.kernels.step_ops import Choices
+from expertmesh.kernels.triton import step_kernels
+
+
+class TritonStepOps:
+    """See ``StepOps``."""
+
+    def add_and_normalise(
+        self,
+        hidden: torch.Tensor,
+        delta: torch.Tensor | None,
+        weight: torch.Tensor,
+        eps: float,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See ``StepOps``; ``hidden`` and ``delta`` have no gaps."""
+        out = torch.empty_like(hidden) if out is None else out
+        num_rows, width = hidden.shape
+        if num_rows:
+            block = triton.next_power_of_2(width)
+            step_kernels.add_and_normalise[(num_rows,)](
+                hidden, delta, weight, out, EPS=eps, WIDTH=width, BLOCK=block, num_warps=num_warps(block)
+            )
+        return out
+
+    def rotate_and_store(
+        self,
+        joined: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        slots: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """See ``StepOps``."""
+        num_rows, num_all, width = joined.shape
+        num_kv_heads = keys.shape[1]
+        num_heads = num_all - 2 * num_kv_heads
+        query = joined.new_empty(num_rows, num_heads, width)
+        if num_rows:
+            step_kernels.rotate_and_store[(num_rows, num_all)](
+                joined,
+                *angles,
+                slots,
+                keys,
+                values,
+                query,
+                NUM_HEADS=num_heads,
+                NUM_KV_HEADS=num_kv_heads,
+                WIDTH=width,
+                BLOCK=triton.next_power_of_2(width // 2),
+                num_warps=1,
+            )
+        return query
+
+    def choose_experts(
+        self, logits: torch.Tensor, num_chosen: int, lengths: torch.Tensor | None = None, out: Choices | None = None
+    ) -> Choices:
+        """See ``StepOps``."""
+        num_rows, num_experts = logits.shape
+        if out is None:
+            ids = torch.empty(num_rows, num_chosen, dtype=torch.int32, device=logits.device)
+            out = Choices(ids, torch.empty(num_rows, num_chosen, device=logits.device))
+        if num_rows:
+            step_kernels.choose_experts[(num_rows,)](
+                logits,
+                lengths,
+                *out,
+                NUM_EXPERTS=num_experts,
+                NUM_CHOSEN=num_chosen,
+                BLOCK=triton.next_power_of_2(num_experts),
+                num_warps=1,
+            )
+        return out
+
+
+def num_warps(block: int) -> int:
+    """How many warps share a row of ``block`` values: some 16 of them to a thread."""
+    return min(max(block // 512, 1), 16)
