@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.model.static_steps import StaticSteps
+from expertmesh.model.static_steps import StaticSteps, buckets
 from expertmesh.model.turns import in_turns
 
 MAX_BLOCKS = 16
@@ -67,6 +67,11 @@ def test_only_steps_of_one_token_each_that_have_room_fit(make_mixtral, make_rig)
     assert not steps.fits(rig.batch({6: [1], 7: [2, 3]}))
     rig.batch({8: tokens(4 * MAX_BLOCKS, 0)})
     assert not steps.fits(rig.batch({8: [1]}))
+
+
+def test_every_step_up_to_the_greatest_has_room_and_no_more_is_recorded():
+    assert [buckets(max_rows) for max_rows in (1, 2, 3, 48)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 8, 16, 32, 64]]
+    assert buckets(10**6)[-1] == 512
 
 
 def test_two_parts_of_a_step_take_turns(make_mixtral, make_rig):

@@ -1,5 +1,7 @@
 """The parts of an engine, put together. Knows what depends on what; starts and serves nothing."""
 
+import logging
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -16,16 +18,21 @@ from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.link.host import Compile
 from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
+from expertmesh.kernels import cuda_devices
 from expertmesh.mesh.counted_experts import CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.model.cuda_graphs import CudaGraphs
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.static_steps import StaticSteps
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.tracing.tracer import Tracer
 from expertmesh.wire.model_info import ModelInfo
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,16 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
     scheduling = config.scheduler.fitted_to(model.backend.device.type)
     plan = _plan_cache(config, model, scheduling)
     state = _make_state(config, model, scheduling, plan)
+    cache = KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device)
     runner = ModelRunner(
         model.decoder,
-        KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device),
+        cache,
         _make_experts(config, model, state, tracer),
         model.backend.device,
         model.eos_ids,
         config.num_micro_batches,
-        tracer=tracer,
+        _record_steps(config, model, scheduling, cache, plan),
+        tracer,
     )
     door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
     inbox = Inbox()
@@ -96,6 +105,29 @@ def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState
         return RemoteExperts(state.pool.roster, config.dispatch, state.expert_load, tracer=tracer)
     assert model.local_experts is not None
     return CountedExperts(model.local_experts, state.expert_load)
+
+
+def _record_steps(
+    config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig, cache: KVCache, plan: CachePlan
+) -> StaticSteps | None:
+    """Record decode steps as CUDA graphs, where there is a GPU and it is wanted."""
+    device = model.backend.device
+    if device.type != "cuda" or not config.cuda_graphs:
+        return None
+    started, num_free = time.monotonic(), cuda_devices.free_bytes(device)
+    max_blocks = -(-plan.max_model_len // plan.block_size)
+    steps = StaticSteps(
+        model.decoder,
+        cache,
+        max_blocks,
+        min(config.cuda_graphs, scheduling.max_num_seqs),
+        config.num_micro_batches,
+        CudaGraphs(device),
+        lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+    )
+    taken = (num_free - cuda_devices.free_bytes(device)) / 2**20
+    _log.info("recorded CUDA graphs in %.1f s; they take %.0f MiB", time.monotonic() - started, taken)
+    return steps
 
 
 def _describe(model: LoadedModel, plan: CachePlan) -> ModelInfo:

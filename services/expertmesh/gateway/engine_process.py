@@ -36,7 +36,7 @@ async def computing(
     host: EngineHost, config: GatewayConfig, model: LoadedModel, tracer: Tracer = NullTracer()
 ) -> AsyncIterator[RunningEngine]:
     """Compute inside the ``async with`` for those who come to ``host``; ConfigError when the KV cache does not fit."""
-    core = assemble(config, model, tracer)
+    core = await asyncio.to_thread(assemble, config, model, tracer)
     pool = core.state.pool
     async with (
         thread(core.engine.run, core.inbox.close, "engine") as computing,

@@ -11,8 +11,8 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)
+        self._is_done = torch.cuda.Event()
 
     def __call__(self, work: Work) -> Work:
         """Run ``work`` once as it is, which compiles kernels, and once to record it."""

@@ -35,6 +35,11 @@ def run_directly(work: Work) -> Work:
     return work
 
 
+def buckets(max_rows: int) -> list[int]:
+    """Return the sizes to record so that every step of up to ``max_rows`` rows has room."""
+    return [size for size, smaller in zip(BUCKETS, (0, *BUCKETS), strict=False) if smaller < max_rows]
+
+
 class StaticSteps:
     """Steps of up to ``max_rows`` sequences with one new token each, recorded when this is made.
 
@@ -53,7 +58,7 @@ class StaticSteps:
     ) -> None:
         self._max_blocks = max_blocks
         self._free: dict[int, list[StaticStep]] = {}
-        sizes = [size for size in BUCKETS if size <= max_rows]
+        sizes = buckets(max_rows)
         # The largest first: what it leaves of its memory is enough for the others.
         for index, size in enumerate(reversed(sizes)):
             steps = [StaticStep(decoder, cache, size, max_blocks, record) for _ in range(num_parts)]
