@@ -16,7 +16,7 @@ class RecordedExperts:
 
     def begin(self, call: LayerCall) -> Pending:
         """Ask the experts, and note what was chosen."""
-        self._layers.append(call.topk_ids[self._rows])  # [S', A]
+        self._layers.append(call.topk_ids[self._rows.to(call.topk_ids.device)])  # [S', A]
         return self._experts.begin(call)
 
     def routes(self) -> list[Route]:

@@ -81,14 +81,12 @@ class ModelRunner:
     ) -> "Part[tuple[torch.Tensor, list[Route]]]":
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
         batch = build_batch(chunks, self._cache.block_size)
-        static_steps = self._static_steps if self._static_steps and self._static_steps.fits(batch) else None
-        if not static_steps:
-            batch = batch.to(self._device)
         recorded = RecordedExperts(experts, batch.sample_rows) if wants_routes else None
-        if static_steps:
-            logits = yield from static_steps.part(batch, recorded or experts)
+        asked = recorded or experts
+        if self._static_steps is not None and self._static_steps.fits(batch, asked):
+            logits = yield from self._static_steps.part(batch, asked)
         else:
-            logits = yield from self._decoder.part(batch, self._cache, recorded or experts)
+            logits = yield from self._decoder.part(batch.to(self._device), self._cache, asked)
         return logits, recorded.routes() if recorded else []
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:

@@ -19,7 +19,7 @@ from expertmesh.gateway.link.host import Compile
 from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
 from expertmesh.kernels import cuda_devices
-from expertmesh.mesh.counted_experts import CountedExperts
+from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
@@ -56,14 +56,15 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
     plan = _plan_cache(config, model, scheduling)
     state = _make_state(config, model, scheduling, plan)
     cache = KVCache(model.config, plan.num_blocks, plan.block_size, model.dtype, model.backend.device)
+    experts = _make_experts(config, model, state, tracer)
     runner = ModelRunner(
         model.decoder,
         cache,
-        _make_experts(config, model, state, tracer),
+        experts,
         model.backend.device,
         model.eos_ids,
         config.num_micro_batches,
-        _record_steps(config, model, scheduling, cache, plan),
+        _record_steps(config, model, scheduling, cache, plan, experts),
         tracer,
     )
     door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
@@ -104,11 +105,17 @@ def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState
     if state.pool is not None:
         return RemoteExperts(state.pool.roster, config.dispatch, state.expert_load, tracer=tracer)
     assert model.local_experts is not None
-    return CountedExperts(model.local_experts, state.expert_load)
+    counted = CountedDeviceExperts if model.local_experts.is_on_device else CountedExperts
+    return counted(model.local_experts, state.expert_load)
 
 
 def _record_steps(
-    config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig, cache: KVCache, plan: CachePlan
+    config: GatewayConfig,
+    model: LoadedModel,
+    scheduling: SchedulerConfig,
+    cache: KVCache,
+    plan: CachePlan,
+    experts: Experts,
 ) -> StaticSteps | None:
     """Record decode steps as CUDA graphs, where there is a GPU and it is wanted."""
     device = model.backend.device
@@ -122,6 +129,7 @@ def _record_steps(
         max_blocks,
         min(config.cuda_graphs, scheduling.max_num_seqs),
         config.num_micro_batches,
+        experts if isinstance(experts, CountedDeviceExperts) else None,
         CudaGraphs(device),
         lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
     )

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
-from expertmesh.model.experts import Experts, LayerCall, Pending
+from expertmesh.model.experts import Experts, LayerCall, LocalExperts, Pending
 
 
 class CountedExperts:
@@ -20,6 +22,22 @@ class CountedExperts:
         load = self._load.step(call.layer, call.topk_ids.cpu().numpy())
         load.sent(load.experts)
         return CountedCall(self._experts.begin(call), load)
+
+
+class CountedDeviceExperts(CountedExperts):
+    """Experts of this process that need not be asked by the host; see ``DeviceExperts``."""
+
+    def __init__(self, experts: LocalExperts, load: ExpertLoadCounter) -> None:
+        super().__init__(experts, load)
+        self._local = experts
+
+    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
+        """Run the experts of a layer."""
+        self._local.run_into(call, out, nonfinite)
+
+    def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
+        """Count the rows of all layers of a step."""
+        self._load.count(topk_ids)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from expertmesh.architectures.model_config import ModelConfig
@@ -49,6 +51,21 @@ class Experts(Protocol):
 
     def begin(self, call: LayerCall) -> Pending:
         """Send rows on their way and return; whatever there is to compute meanwhile can be."""
+        ...
+
+
+class DeviceExperts(Experts, Protocol):
+    """Experts beside the decoder on its device, which can be run without asking the host anything."""
+
+    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
+        """Run the chosen experts of rows of the device into ``out`` [T, D] float32.
+
+        ``nonfinite`` [1] int32 is set to 1 when a sum is NaN or infinite, and otherwise left alone.
+        """
+        ...
+
+    def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
+        """Take note of what the rows of a step chose, ``topk_ids`` [L, T, A]."""
         ...
 
 
@@ -109,6 +126,18 @@ class LocalExperts:
         if call.layer == len(self._layers) - 1:
             check_layers(self._nonfinite)
         return total
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether ``run_into`` can be called."""
+        return all(isinstance(layer, DeviceFFN) for layer in self._layers)
+
+    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
+        """See ``DeviceExperts``."""
+        layer = self._layers[call.layer]
+        assert isinstance(layer, DeviceFFN), "its layers are on a device"
+        layer.run_chosen(call.hidden, call.topk_ids, call.topk_weights, out, nonfinite)
+
 
 
 def check_layers(nonfinite: torch.Tensor) -> None:

@@ -1,7 +1,6 @@
 """Decode steps that always use the same memory, so that a GPU can replay what it once did. Knows stages, not kernels.
 
-A stage is what is computed between two questions to the experts; it takes no memory of its own and reads nothing on
-the host. Alphabet: T rows there is room for, S sequences of a step, V vocabulary.
+Alphabet: T rows there is room for, S sequences of a step, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +10,12 @@ from typing import Protocol
 
 import torch
 
+from expertmesh.errors import ComputeError
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder, check_logits, pause
-from expertmesh.model.experts import Experts, LayerCall
+from expertmesh.model.experts import DeviceExperts, Experts, LayerCall
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.step_buffers import StepBuffers
+from expertmesh.model.stages import Stages
 from expertmesh.model.turns import Part
 
 Work = Callable[[], None]
@@ -43,7 +43,8 @@ def buckets(max_rows: int) -> list[int]:
 class StaticSteps:
     """Steps of up to ``max_rows`` sequences with one new token each, recorded when this is made.
 
-    ``num_parts`` of them may be under way at a time. ``report`` is told (sizes recorded, of).
+    ``num_parts`` of them may be under way at a time. With ``device_experts`` a whole step is one piece of work, and
+    only they can be asked. ``report`` is told (sizes recorded, of).
     """
 
     def __init__(
@@ -53,24 +54,28 @@ class StaticSteps:
         max_blocks: int,
         max_rows: int,
         num_parts: int = 1,
+        device_experts: DeviceExperts | None = None,
         record: Record = run_directly,
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._max_blocks = max_blocks
+        self._device_experts = device_experts
         self._free: dict[int, list[StaticStep]] = {}
         sizes = buckets(max_rows)
         # The largest first: what it leaves of its memory is enough for the others.
         for index, size in enumerate(reversed(sizes)):
-            steps = [StaticStep(decoder, cache, size, max_blocks, record) for _ in range(num_parts)]
-            self._free[size] = steps
+            stages = [Stages(decoder, cache, size, max_blocks) for _ in range(num_parts)]
+            self._free[size] = [
+                DeviceStep(one, device_experts, record) if device_experts else HostStep(one, record) for one in stages
+            ]
             report(index + 1, len(sizes))
 
-    def fits(self, batch: StepBatch) -> bool:
-        """Whether a batch is one of those that were recorded."""
+    def fits(self, batch: StepBatch, experts: Experts) -> bool:
+        """Whether a step with ``experts`` is one of those that were recorded."""
         num_rows = len(batch.query_lens)
         is_decode = len(batch.token_ids) == len(batch.sample_rows) == num_rows
         has_room = num_rows <= max(self._free, default=0) and batch.block_tables.shape[1] <= self._max_blocks
-        return is_decode and has_room
+        return is_decode and has_room and self._device_experts in (None, experts)
 
     def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
         """Do what ``Decoder.part`` does; the logits [S, V] are valid until the next step."""
@@ -87,17 +92,24 @@ class StaticSteps:
             steps.append(step)
 
 
-class StaticStep:
-    """A step of up to ``num_rows`` rows whose experts are asked on the host."""
+class StaticStep(Protocol):
+    """A step of up to so many rows."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, num_rows: int, max_blocks: int, record: Record) -> None:
-        self._decoder = decoder
-        self._cache = cache
-        self._buffers = StepBuffers(num_rows, max_blocks, decoder.config, cache, decoder.dtype)
-        num_layers = decoder.config.num_layers
-        self._enter = record(self._start)
-        self._between = [record(partial(self._go_on, index)) for index in range(1, num_layers)]
-        self._leave = record(self._conclude)
+    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
+        """Do what ``Decoder.part`` does."""
+        ...
+
+
+class HostStep:
+    """A step whose experts are asked on the host, with a stage between two layers."""
+
+    def __init__(self, stages: Stages, record: Record) -> None:
+        self._buffers = stages.buffers
+        self._enter = record(partial(self._publish, stages.enter))
+        self._between = [
+            record(partial(self._publish, partial(self._go_on, stages, index))) for index in range(1, stages.num_layers)
+        ]
+        self._leave = record(partial(self._conclude, stages))
 
     def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
         """Do what ``Decoder.part`` does."""
@@ -113,26 +125,59 @@ class StaticStep:
         check_logits(logits)
         return logits
 
-    @torch.inference_mode()
-    def _start(self) -> None:
-        buffers = self._buffers
-        buffers.fetch_inputs()
-        buffers.hidden.copy_(self._decoder.embed(buffers.token_ids))
-        for angles, values in zip(buffers.angles, self._decoder.angles(buffers.positions), strict=True):
-            angles.copy_(values)
-        self._attend_and_choose(0, None)
+    def _publish(self, stage: Work) -> None:
+        stage()
+        self._buffers.publish_rows()
 
-    @torch.inference_mode()
-    def _go_on(self, index: int) -> None:
+    def _go_on(self, stages: Stages, index: int) -> None:
         self._buffers.fetch_answer()
-        self._attend_and_choose(index, self._buffers.delta)
+        stages.go_on(index)
 
-    def _attend_and_choose(self, index: int, delta: torch.Tensor | None) -> None:
-        buffers = self._buffers
-        self._decoder.attend_and_choose(index, buffers.hidden, delta, buffers.plan(), self._cache, buffers.routed())
-        buffers.publish_rows()
+    def _conclude(self, stages: Stages) -> None:
+        self._buffers.fetch_answer()
+        stages.leave()
+
+
+class DeviceStep:
+    """A step whose experts are on the device, too: one piece of work from tokens to logits."""
+
+    def __init__(self, stages: Stages, experts: DeviceExperts, record: Record) -> None:
+        self._stages = stages
+        self._experts = experts
+        ids = stages.buffers.routed().choices.ids
+        self._routes = ids.new_zeros(stages.num_layers, *ids.shape)  # [L, T, A]
+        self._nonfinite = ids.new_zeros(stages.num_layers)
+        self._run = record(self._run_all)
+
+    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
+        """Do what ``Decoder.part`` does, without a pause."""
+        yield from ()
+        num_rows = len(batch.query_lens)
+        self._stages.buffers.load(batch)
+        self._run()
+        self._experts.count(self._routes[:, :num_rows].cpu().numpy())
+        logits = self._stages.buffers.logits[:num_rows]
+        try:
+            check_logits(logits)
+        except ComputeError:
+            self._check_experts()
+            raise
+        return logits
 
     @torch.inference_mode()
-    def _conclude(self) -> None:
-        self._buffers.fetch_answer()
-        self._buffers.logits.copy_(self._decoder.logits(self._buffers.hidden, self._buffers.delta))
+    def _run_all(self) -> None:
+        stages = self._stages
+        self._nonfinite.zero_()
+        stages.enter()
+        for index in range(stages.num_layers):
+            rows, choices = stages.buffers.routed().rows, stages.buffers.routed().choices
+            self._routes[index].copy_(choices.ids)
+            call = LayerCall(index, rows, *choices)
+            self._experts.run_into(call, stages.buffers.delta, self._nonfinite[index : index + 1])
+            if index + 1 < stages.num_layers:
+                stages.go_on(index + 1)
+        stages.leave()
+
+    def _check_experts(self) -> None:
+        if bad := self._nonfinite.nonzero().flatten().tolist():
+            raise ComputeError(f"layer {bad[0]}: its experts produced values that are not finite")
