@@ -69,7 +69,7 @@ def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
 
     before = threading.active_count()
     info, call, result, is_ended = asyncio.run(main())
-    store, loaded = load_store(config, lambda done, total: None)
+    store, loaded, _ = load_store(config, lambda done, total: None)
     assert is_ended
     assert info == loaded
     assert (info.experts, info.fingerprint) == ((0, 2), fingerprint(Checkpoint.open(model)))
@@ -83,7 +83,7 @@ def test_serve_loads_answers_and_ends_at_sigterm(make_mixtral, group_size):
 @pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
 def test_the_server_tells_the_instruction_set_it_was_given(make_mixtral):
     config = ExpertServerConfig(model=make_mixtral().directory, backend="cpu", isa="avx2")
-    _, info = load_store(config, lambda done, total: None)
+    _, info, _ = load_store(config, lambda done, total: None)
     assert (info.backend, info.isa, info.deterministic) == ("cpu", "avx2", True)
 
 

@@ -94,7 +94,7 @@ async def start_expert(
     settings = ExpertServerConfig(
         directory, listen, tuple(experts), backend=backend, device="cpu", drain_seconds=0.2, **config
     )
-    store, info = expert_process.load_store(settings, silent)
+    store, info, _ = expert_process.load_store(settings, silent)
     stack = AsyncExitStack()
     running = await stack.enter_async_context(expert_process.running(settings, store, info, tracer))
     return stack, running.address

@@ -248,7 +248,7 @@ def test_an_expert_server_is_scraped_at_its_own_address(make_mixtral, prompts):
                 directory, "127.0.0.1:0", backend="reference", drain_seconds=0.2, metrics_listen="127.0.0.1:0"
             )
             loaded = expert_process.load_store(config, silent)
-            server = await stack.enter_async_context(expert_process.running(config, *loaded))
+            server = await stack.enter_async_context(expert_process.running(config, loaded.store, loaded.info))
             async with run_mesh(directory, hosts=(), extra=[server.address]) as mesh:
                 await mesh.ids(prompts[0], **FIXED)
                 [replica] = mesh.gateway.pool.replicas

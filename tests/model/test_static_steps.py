@@ -15,7 +15,8 @@ from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.experts import LocalExperts
-from expertmesh.model.static_steps import StaticSteps, buckets
+from expertmesh.model.recording import buckets
+from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import in_turns
 
 MAX_BLOCKS = 16

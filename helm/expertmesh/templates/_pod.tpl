@@ -87,6 +87,7 @@ lifecycle:
 - {name: EXPERTMESH_BACKEND, value: {{ .role.backend }}}
 - {name: EXPERTMESH_ISA, value: {{ .role.isa }}}
 - {name: EXPERTMESH_THREADS, value: {{ .role.threads | quote }}}
+- {name: EXPERTMESH_CUDA_GRAPHS, value: {{ .role.cudaGraphs | quote }}}
 - {name: EXPERTMESH_DRAIN_SECONDS, value: {{ include "expertmesh.drainSeconds" .role | quote }}}
 - {name: EXPERTMESH_LOG_LEVEL, value: {{ .role.logLevel }}}
 {{- with .root.Values.tracing.endpoint }}

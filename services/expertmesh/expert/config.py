@@ -40,6 +40,7 @@ class ExpertServerConfig:
     device: str = servers.device()
     isa: str = servers.isa()
     threads: int = servers.threads()
+    cuda_graphs: int = servers.cuda_graphs()
     max_batch_rows: int = 2048
     max_queue_rows: int = setting(16384, MAX_QUEUE_ROWS)
     drain_seconds: float = servers.drain_seconds()

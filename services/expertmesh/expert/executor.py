@@ -17,6 +17,7 @@ from expertmesh.expert.batcher import Batch, Batcher
 from expertmesh.expert.checks import check_call
 from expertmesh.expert.job import CallJob, Outcome, Seat
 from expertmesh.expert.observer import CallObserver, NullCallObserver
+from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
@@ -33,7 +34,8 @@ class Executor:
 
     A thread that finds the experts free runs its call at once. One that does not waits, until another thread has run
     its call beside its own, or its turn comes to run it with all that fit beside it. For calls that no thread waits
-    for, the executor has one of its own. ``max_rows`` is the greatest call that is accepted.
+    for, the executor has one of its own. ``max_rows`` is the greatest call that is accepted. Batches that are among the
+    ``static_calls`` use these.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Executor:
         batcher: Batcher[CallJob],
         max_rows: int,
         observer: CallObserver = NullCallObserver(),
+        static_calls: StaticCalls | None = None,
     ) -> None:
         self._store = store
+        self._static_calls = static_calls
         self._batcher = batcher
         self._max_rows = max_rows
         self._observer = observer
@@ -135,15 +139,7 @@ class Executor:
 
     def _run_together(self, jobs: Sequence[CallJob]) -> list[Outcome]:
         started = time.monotonic()
-        hidden, ids, weights = _join([job.call for job in jobs])
-        store = self._store
-        partial = run_chosen(
-            store.layers[jobs[0].call.layer],
-            len(store.experts),
-            hidden.to(store.device),
-            store.slots_of(ids),
-            weights,
-        ).cpu()  # [sum of U, D]
+        partial = self._run_rows(jobs[0].call.layer, *_join([job.call for job in jobs]))  # [sum of U, D]
         compute_seconds = time.monotonic() - started
         parts = [partial] if len(jobs) == 1 else partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
         results = [
@@ -152,6 +148,14 @@ class Executor:
         if is_finite(partial):
             return list(results)
         return [_check_finite(job.call, result) for job, result in zip(jobs, results, strict=True)]
+
+    def _run_rows(
+        self, layer: int, hidden: torch.Tensor, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+    ) -> torch.Tensor:
+        store, slots = self._store, self._store.slots_of(ids)
+        if self._static_calls is not None and self._static_calls.fits(hidden, slots):
+            return self._static_calls.run(layer, hidden, slots, weights)
+        return run_chosen(store.layers[layer], len(store.experts), hidden.to(store.device), slots, weights).cpu()
 
 
 def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import NamedTuple
 
+import torch
 from prometheus_client import CollectorRegistry
 
 from expertmesh.checkpoint.fingerprint import fingerprint
@@ -22,9 +24,11 @@ from expertmesh.expert.link_host import LinkHost
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.expert.metrics_server import metrics_server
 from expertmesh.expert.servicer import SERVICE_NAME, ExpertService
+from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.kernels import cuda_devices
 from expertmesh.model.backends import log_backend, open_backend
+from expertmesh.model.cuda_graphs import CudaGraphs
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
@@ -35,6 +39,14 @@ from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.info import ServerInfo
 
 _log = logging.getLogger(__name__)
+
+
+class LoadedStore(NamedTuple):
+    """What a server serves, what it says of itself, and the calls that were recorded, if any."""
+
+    store: ExpertStore
+    info: ServerInfo
+    static_calls: StaticCalls | None
 
 
 @dataclass(frozen=True)
@@ -56,23 +68,24 @@ async def serve(
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
     give_back_freed_memory()
-    store, info = await asyncio.to_thread(load_store, config, on_layer)
+    loaded = await asyncio.to_thread(load_store, config, on_layer)
     keep_freed_memory()
     with open_tracer(config.trace, "expertmesh-expert") as tracer:
-        await _serve_store(config, store, info, tracer, on_ready)
+        await _serve_store(config, loaded, tracer, on_ready)
 
 
 async def _serve_store(
-    config: ExpertServerConfig, store: ExpertStore, info: ServerInfo, tracer: Tracer, on_ready: Callable[[str], None]
+    config: ExpertServerConfig, loaded: LoadedStore, tracer: Tracer, on_ready: Callable[[str], None]
 ) -> None:
-    async with running(config, store, info, tracer) as server:
+    info = loaded.info
+    async with running(config, loaded.store, info, tracer, loaded.static_calls) as server:
         _log.info("READY: experts %s of model %s on %s", list(info.experts), info.fingerprint, server.address)
         on_ready(server.address)
         received = await wait_for_shutdown()
         _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
 
 
-def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertStore, ServerInfo]:
+def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> LoadedStore:
     """Read the hosted experts and describe the server; CheckpointError or ConfigError when that cannot be."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = checkpoint.model
@@ -98,7 +111,24 @@ def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> tuple[ExpertSto
         isa=backend.isa,
         deterministic=backend.is_deterministic,
     )
-    return store, info
+    return LoadedStore(store, info, _record_calls(config, store, model.num_experts_per_token, backend.activation_dtype))
+
+
+def _record_calls(
+    config: ExpertServerConfig, store: ExpertStore, num_chosen: int, dtype: torch.dtype
+) -> StaticCalls | None:
+    """Record calls as CUDA graphs, where there is a GPU and it is wanted."""
+    if store.device.type != "cuda" or not (config.cuda_graphs and store.is_on_device):
+        return None
+    max_rows = min(config.cuda_graphs, config.max_batch_rows)
+    return StaticCalls(
+        store,
+        num_chosen,
+        dtype,
+        max_rows,
+        CudaGraphs(store.device),
+        lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+    )
 
 
 @asynccontextmanager
@@ -107,13 +137,14 @@ async def running(
     store: ExpertStore,
     info: ServerInfo,
     tracer: Tracer = NullTracer(),
+    static_calls: StaticCalls | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Serve ``store`` inside the ``async with``, which yields it; then answer what is in flight and stop."""
     batcher: Batcher[CallJob] = Batcher(config.max_batch_rows, config.max_queue_rows)
     registry = CollectorRegistry()
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
     max_rows = max_call_rows(config, store.hidden_size)
-    executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer))
+    executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer), static_calls)
     runner = DelayedExecutor(executor, config.chaos_delay_seconds) if config.chaos_delay_seconds else executor
     links = LinkHost(runner, config.listen)
     servicer = ExpertService(runner, links, info)

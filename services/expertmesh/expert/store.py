@@ -9,7 +9,7 @@ import torch
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ConfigError
-from expertmesh.kernels.backend import Backend, GroupedFFN
+from expertmesh.kernels.backend import Backend, DeviceFFN, GroupedFFN
 
 OnLayer = Callable[[int, int], None]
 
@@ -47,6 +47,11 @@ class ExpertStore:
             layers.append(backend.experts(checkpoint.expert(layer, expert) for expert in hosted))
             on_layer(layer + 1, config.num_layers)
         return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device)
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether every layer can be run without asking the host."""
+        return all(isinstance(layer, DeviceFFN) for layer in self.layers)
 
     @property
     def weight_bytes(self) -> int:

@@ -76,14 +76,6 @@ MICRO_BATCHES = Flag(
     min=1,
     max=8,
 )
-CUDA_GRAPHS = Flag(
-    SPEED,
-    "CUDA_GRAPHS",
-    "Largest decode step, in sequences, to record at start and replay as CUDA graphs; larger ones are launched "
-    "operation by operation. 0 = record none. Nothing is recorded without a GPU.",
-    min=0,
-    max=512,
-)
 API_PROCESSES = Flag(
     SPEED, "API_PROCESSES", "Processes that serve clients, on the same ports; the engine is one more.", min=1
 )
@@ -121,7 +113,7 @@ class GatewayConfig:
     kv_cache_bytes: int | None = setting(None, KV_CACHE)
     reuses_prefixes: bool = setting(True, NO_PREFIX_CACHE)
     num_micro_batches: int = setting(1, MICRO_BATCHES)
-    cuda_graphs: int = setting(256, CUDA_GRAPHS)
+    cuda_graphs: int = servers.cuda_graphs()
     num_api_processes: int = setting(1, API_PROCESSES)
     scheduler: SchedulerConfig = nested(SchedulerConfig)
     dispatch: DispatchConfig = nested(DispatchConfig)

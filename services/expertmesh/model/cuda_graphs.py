@@ -2,7 +2,7 @@
 
 import torch
 
-from expertmesh.model.static_steps import Work
+from expertmesh.model.recording import Work
 
 
 class CudaGraphs:

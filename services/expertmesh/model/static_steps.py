@@ -15,29 +15,9 @@ from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder, check_logits, pause
 from expertmesh.model.experts import DeviceExperts, Experts, LayerCall
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.recording import Record, Work, buckets, run_directly
 from expertmesh.model.stages import Stages
 from expertmesh.model.turns import Part
-
-Work = Callable[[], None]
-BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-
-class Record(Protocol):
-    """Makes of work what does the same again, such as the replay of a CUDA graph; it returns once that is done."""
-
-    def __call__(self, work: Work) -> Work:
-        """Run ``work``, which may be more than once, and return how to repeat it."""
-        ...
-
-
-def run_directly(work: Work) -> Work:
-    """Repeat work by doing it: what a CPU does."""
-    return work
-
-
-def buckets(max_rows: int) -> list[int]:
-    """Return the sizes to record so that every step of up to ``max_rows`` rows has room."""
-    return [size for size, smaller in zip(BUCKETS, (0, *BUCKETS), strict=False) if smaller < max_rows]
 
 
 class StaticSteps:

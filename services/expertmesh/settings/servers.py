@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from expertmesh.settings.flags import COMPUTE, LIMITS, LOGGING, MODEL, NETWORK, Flag, flagged, setting
+from expertmesh.settings.flags import COMPUTE, LIMITS, LOGGING, MODEL, NETWORK, SPEED, Flag, flagged, setting
 
 model = flagged(Flag(MODEL, "MODEL", "Directory of the checkpoint."))
 round_to_bits = partial(
@@ -42,6 +42,18 @@ isa = partial(
     ),
 )
 threads = partial(setting, 0, Flag(COMPUTE, "THREADS", "CPU threads of the kernels; 0 = one per core.", min=0))
+cuda_graphs = partial(
+    setting,
+    256,
+    Flag(
+        SPEED,
+        "CUDA_GRAPHS",
+        "Most rows of a decode step, or of a call to experts, to record at start and replay as CUDA graphs; more rows "
+        "are launched operation by operation. 0 = record none. Nothing is recorded without a GPU.",
+        min=0,
+        max=512,
+    ),
+)
 drain_seconds = partial(
     setting,
     30.0,
