@@ -121,4 +121,4 @@ def test_results_have_the_dtype_of_the_queries_and_go_where_they_are_wanted(dtyp
     out = torch.empty_like(expected)
     assert attend_blocks(*tensors, contexts, out) is out
     assert out.equal(expected)
-    assert ReferenceBackend(torch.device("cpu")).attend_blocks(*tensors, contexts).equal(expected)
+    assert ReferenceBackend(torch.device("cpu")).attend(*tensors, contexts).equal(expected)

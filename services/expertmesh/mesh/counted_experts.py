@@ -24,12 +24,25 @@ class CountedExperts:
         return CountedCall(self._experts.begin(call), load)
 
 
-class CountedDeviceExperts(CountedExperts):
-    """Experts of this process that need not be asked by the host; see ``DeviceExperts``."""
+class CountedDeviceExperts:
+    """Experts of this process that need not be asked by the host, see ``DeviceExperts``; nor are they to be counted.
+
+    To look at what was chosen is to wait for the device, so that is done after the last layer.
+    """
 
     def __init__(self, experts: LocalExperts, load: ExpertLoadCounter) -> None:
-        super().__init__(experts, load)
         self._local = experts
+        self._load = load
+        self._chosen: list[tuple[int, torch.Tensor]] = []
+
+    def begin(self, call: LayerCall) -> Pending:
+        """Ask the experts."""
+        self._chosen.append((call.layer, call.topk_ids))
+        if call.layer == self._load.num_layers - 1:
+            for layer, topk_ids in self._chosen:
+                self._load.step(layer, topk_ids.cpu().numpy()).end()
+            self._chosen.clear()
+        return self._local.begin(call)
 
     def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
         """Run the experts of a layer."""

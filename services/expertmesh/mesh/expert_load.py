@@ -33,6 +33,11 @@ class ExpertLoadCounter:
         self._demand = [MovingMean(DEMAND_WINDOW_SECONDS, clock()) for _ in range(num_experts)]
 
     @property
+    def num_layers(self) -> int:
+        """Layers L that are counted."""
+        return len(self._tokens)
+
+    @property
     def num_experts(self) -> int:
         """Experts E that are counted."""
         return len(self.inflight_rows)

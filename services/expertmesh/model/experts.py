@@ -139,7 +139,6 @@ class LocalExperts:
         layer.run_chosen(call.hidden, call.topk_ids, call.topk_weights, out, nonfinite)
 
 
-
 def check_layers(nonfinite: torch.Tensor) -> None:
     """Wait for ``nonfinite`` [L]; ComputeError naming the first layer that is marked, and no layer is any more."""
     marks = nonfinite.tolist()

@@ -13,7 +13,7 @@ import torch
 from expertmesh.errors import ComputeError
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder, check_logits, pause
-from expertmesh.model.experts import DeviceExperts, Experts, LayerCall
+from expertmesh.model.experts import DeviceExperts, Experts, LayerCall, check_layers
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.recording import Record, Work, buckets, run_directly
 from expertmesh.model.stages import Stages
@@ -140,7 +140,7 @@ class DeviceStep:
         try:
             check_logits(logits)
         except ComputeError:
-            self._check_experts()
+            check_layers(self._nonfinite)
             raise
         return logits
 
@@ -157,7 +157,3 @@ class DeviceStep:
             if index + 1 < stages.num_layers:
                 stages.go_on(index + 1)
         stages.leave()
-
-    def _check_experts(self) -> None:
-        if bad := self._nonfinite.nonzero().flatten().tolist():
-            raise ComputeError(f"layer {bad[0]}: its experts produced values that are not finite")
