@@ -11,10 +11,11 @@ from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import Contexts, DeviceFFN, Linear
-from expertmesh.kernels.block_attention import BlockContexts, attend_blocks
+from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
+from expertmesh.kernels.triton.attention import attend_blocks
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device
 from expertmesh.kernels.triton.routing import Choices, Schedule, combine, read_spans, schedule
@@ -190,10 +191,10 @@ class TritonBackend:
         return stage(gate_up, self.device), stage(folded.w_down, self.device)
 
     def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, contexts: Contexts) -> torch.Tensor:
-        """Gather the contexts and attend."""
-        if isinstance(contexts, BlockContexts):
-            return attend_blocks(query, keys, values, contexts)
-        return attend_paged(query, keys, values, contexts)
+        """Attend where keys and values lie, in launches that a graph can capture."""
+        if not isinstance(contexts, BlockContexts):
+            return attend_paged(query, keys, values, contexts)
+        return attend_blocks(query, keys, values, contexts)
 
 
 def ask_device(device: torch.device) -> Device:

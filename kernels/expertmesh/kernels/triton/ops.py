@@ -12,8 +12,9 @@ import triton.language as tl
 from torch.nn.functional import linear, silu
 
 from expertmesh.kernels.triton import kernels
+from expertmesh.kernels.triton.launching import on_device
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, unpack
-from expertmesh.kernels.triton.routing import Schedule, combine, on_device
+from expertmesh.kernels.triton.routing import Schedule, combine
 from expertmesh.kernels.triton.tuning import Tiles, choose_split, list_tiles, spreads_parts
 
 DEQUANTIZE_OUTPUTS = 64  # outputs per program of the dequantize kernel

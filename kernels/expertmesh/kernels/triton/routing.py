@@ -3,13 +3,13 @@
 Alphabet: T rows, A experts chosen for each, C = T * A choices; E experts, N columns, S sums that make a product.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import triton
 
 from expertmesh.kernels.triton import kernels
+from expertmesh.kernels.triton.launching import on_device
 from expertmesh.kernels.triton.tuning import count_tiles
 
 SCHEDULE_CHOICES = 1024  # choices that a program of the schedule kernel takes at a time
@@ -137,12 +137,6 @@ def combine_constants(num_parts: int, num_columns: int, num_chosen: int) -> dict
         "CHOSEN": triton.next_power_of_2(num_chosen),
         "BLOCK": COMBINE_COLUMNS,
     }
-
-
-def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Make launches go to ``device``."""
-    # Triton launches on the current device, whatever device its arguments are on.
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _empty_schedule(topk_slots: torch.Tensor, num_experts: int, block_rows: int) -> Schedule:

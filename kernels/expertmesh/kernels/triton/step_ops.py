@@ -8,6 +8,7 @@ import triton
 
 from expertmesh.kernels.step_ops import Choices
 from expertmesh.kernels.triton import step_kernels
+from expertmesh.kernels.triton.launching import on_device
 
 
 class TritonStepOps:
@@ -26,9 +27,10 @@ class TritonStepOps:
         num_rows, width = hidden.shape
         if num_rows:
             block = triton.next_power_of_2(width)
-            step_kernels.add_and_normalise[(num_rows,)](
-                hidden, delta, weight, out, EPS=eps, WIDTH=width, BLOCK=block, num_warps=num_warps(block)
-            )
+            with on_device(hidden.device):
+                step_kernels.add_and_normalise[(num_rows,)](
+                    hidden, delta, weight, out, EPS=eps, WIDTH=width, BLOCK=block, num_warps=num_warps(block)
+                )
         return out
 
     def rotate_and_store(
@@ -45,19 +47,20 @@ class TritonStepOps:
         num_heads = num_all - 2 * num_kv_heads
         query = joined.new_empty(num_rows, num_heads, width)
         if num_rows:
-            step_kernels.rotate_and_store[(num_rows, num_all)](
-                joined,
-                *angles,
-                slots,
-                keys,
-                values,
-                query,
-                NUM_HEADS=num_heads,
-                NUM_KV_HEADS=num_kv_heads,
-                WIDTH=width,
-                BLOCK=triton.next_power_of_2(width // 2),
-                num_warps=1,
-            )
+            with on_device(joined.device):
+                step_kernels.rotate_and_store[(num_rows, num_all)](
+                    joined,
+                    *angles,
+                    slots,
+                    keys,
+                    values,
+                    query,
+                    NUM_HEADS=num_heads,
+                    NUM_KV_HEADS=num_kv_heads,
+                    WIDTH=width,
+                    BLOCK=triton.next_power_of_2(width // 2),
+                    num_warps=1,
+                )
         return query
 
     def choose_experts(
@@ -69,15 +72,16 @@ class TritonStepOps:
             ids = torch.empty(num_rows, num_chosen, dtype=torch.int32, device=logits.device)
             out = Choices(ids, torch.empty(num_rows, num_chosen, device=logits.device))
         if num_rows:
-            step_kernels.choose_experts[(num_rows,)](
-                logits,
-                lengths,
-                *out,
-                NUM_EXPERTS=num_experts,
-                NUM_CHOSEN=num_chosen,
-                BLOCK=triton.next_power_of_2(num_experts),
-                num_warps=1,
-            )
+            with on_device(logits.device):
+                step_kernels.choose_experts[(num_rows,)](
+                    logits,
+                    lengths,
+                    *out,
+                    NUM_EXPERTS=num_experts,
+                    NUM_CHOSEN=num_chosen,
+                    BLOCK=triton.next_power_of_2(num_experts),
+                    num_warps=1,
+                )
         return out
 
 
