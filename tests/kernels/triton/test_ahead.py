@@ -9,12 +9,14 @@ from expertmesh.kernels.triton.ahead import (
     MAX_SHARED_BYTES,
     NO_TENSOR_CORES,
     TARGETS,
+    compile_attention,
     compile_combine,
     compile_dequantize,
     compile_grouped_linear,
     compile_schedule,
     list_tiles,
 )
+from expertmesh.kernels.triton.attention_kernels import Heads
 from expertmesh.kernels.triton.layout import PackedMatrices
 
 HIDDEN, FFN = 4096, 14336
@@ -25,6 +27,8 @@ LAUNCHES = [
     for name, form in FORMATS.items()
     for tiles in list_tiles(form, target)[0 if name in ("4 bits g128", "bfloat16") else -1 :]
 ]
+# Width of a head, and how many query heads share a key-value head: Mixtral 8x7B and 8x22B, and others.
+HEADS = [(128, 4), (128, 6), (64, 4), (96, 1), (256, 16)]
 
 
 def dtype_of(target: str) -> torch.dtype:
@@ -65,7 +69,7 @@ def test_tensor_cores_run_one_instruction_whatever_the_tile(target, name):
     form = FORMATS[name]
     matrices = form.lay_out(2 * FFN, HIDDEN)
     found = {
-        compile_grouped_linear(matrices, dtype_of(target), tiles, swiglu=True, target=target).products
+        compile_grouped_linear(matrices, dtype_of(target), tiles, swiglu=True, target=target).matrix_instructions
         for tiles in list_tiles(form, target)
     }
     assert len(found) == 1
@@ -92,3 +96,32 @@ def test_rows_that_tensor_cores_do_not_take_compile(target, name):
     resources = compile_grouped_linear(form.lay_out(2 * FFN, HIDDEN), dtype, tiles, swiglu=True, target=target)
     assert resources.spilled_bytes == 0
     assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+def heads_of(width: int, sharing: int) -> Heads:
+    """Eight key-value heads, with all tensors contiguous."""
+    return Heads(width, sharing, 8 * sharing * width, 8 * width, 8 * width, block_size=16)
+
+
+@pytest.mark.parametrize(("width", "sharing"), HEADS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_fits_its_gpu(target, width, sharing):
+    for resources in compile_attention(heads_of(width, sharing), dtype_of(target), target).values():
+        assert resources.spilled_bytes == 0
+        assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_in_float32_fits_its_gpu(target):
+    for resources in compile_attention(heads_of(128, 4), torch.float32, target).values():
+        assert resources.spilled_bytes == 0
+        assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+
+
+@pytest.mark.parametrize(("width", "sharing"), HEADS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_decode_steps_attend_by_the_instructions_of_others(target, width, sharing):
+    programs = compile_attention(heads_of(width, sharing), dtype_of(target), target)
+    instructions = programs["attend_split"].matrix_instructions
+    assert instructions == programs["attend_tiles"].matrix_instructions
+    assert len(instructions) == (target not in NO_TENSOR_CORES)

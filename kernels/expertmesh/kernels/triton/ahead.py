@@ -9,13 +9,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from expertmesh.kernels.triton import kernels, ops, routing, tuning
+from expertmesh.kernels.triton import attention, attention_kernels, kernels, ops, routing, tuning
+from expertmesh.kernels.triton.attention_kernels import Heads
+from expertmesh.kernels.triton.attention_tuning import (
+    NUM_STRIPES,
+    AttentionTiles,
+    Products,
+    choose_attention_tiles,
+    choose_combining_tiles,
+)
 from expertmesh.kernels.triton.layout import Matrices, PackedMatrices, lay_out
 from expertmesh.kernels.triton.tile_tables import DEFAULT_GPU, SHIPPED, file_of, read_tiles
 from expertmesh.kernels.triton.tuning import Tiles
@@ -28,6 +37,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 NO_TENSOR_CORES = ("sm_75",)
+PRODUCTS = {"sm_75": Products.SCALAR, "sm_80": Products.MMA, "sm_90": Products.WGMMA, "gfx942": Products.MFMA}
 # Shared memory of one program, bytes. 8.x of the desktop and 9.0 have 99 and 227 KiB, 8.0 has 163.
 MAX_SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 99 << 10, "sm_90": 227 << 10, "gfx942": 64 << 10}
 POINTERS = {
@@ -38,19 +48,20 @@ POINTERS = {
     torch.int16: "*i16",
     torch.uint8: "*u8",
 }
+Argument = TypeVar("Argument")
 
 
 @dataclass(frozen=True)
 class Resources:
     """What a program takes: registers per thread, bytes of spilled registers per thread, bytes of shared memory.
 
-    ``products`` names the instructions of tensor cores, with * for the number of columns.
+    ``matrix_instructions`` names those of tensor cores, with * for the number of columns of a wgmma.
     """
 
     num_registers: int
     spilled_bytes: int
     shared_bytes: int
-    products: frozenset[str]
+    matrix_instructions: frozenset[str]
 
 
 def device_of(target: str) -> ops.Device:
@@ -159,6 +170,46 @@ def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str
     return _compile(kernels.dequantize, pointers, ops.dequantize_constants(matrices), {}, target)
 
 
+def compile_attention(heads: Heads, dtype: torch.dtype, target: str) -> dict[str, Resources]:
+    """Compile the launches of ``attention.attend_blocks`` on rows of ``dtype``; by name of the kernel."""
+    products = Products.SCALAR if dtype == torch.float32 else PRODUCTS[target]
+    tiles = choose_attention_tiles(products, heads.width, heads.sharing)
+    launches = {
+        attention_kernels.attend_split: tiles.decode,
+        attention_kernels.combine_splits: choose_combining_tiles(tiles.decode, heads.width, heads.sharing),
+        attention_kernels.attend_tiles: tiles.mixed,
+    }
+    return {
+        kernel.__name__: _compile_attention(kernel, heads, tiles, dtype, products, target)
+        for kernel, tiles in launches.items()
+    }
+
+
+def _compile_attention(
+    kernel: "triton.JITFunction[object]",
+    heads: Heads,
+    tiles: AttentionTiles,
+    dtype: torch.dtype,
+    products: Products,
+    target: str,
+) -> Resources:
+    pointers: dict[str, torch.dtype | None] = {
+        **dict.fromkeys(("query", "keys", "values", "out"), dtype),
+        **dict.fromkeys(("highests", "totals", "sums"), torch.float32),
+        **dict.fromkeys(("tables", "lengths", "first_rows"), torch.int32),
+    }
+    constants: dict[str, object] = {
+        "PLAN": attention.make_plan(heads, tiles, attention.choose_dot_dtype(dtype, products)),
+        "NUM_SPLITS": NUM_STRIPES,
+    }
+    options = attention.compiler_options(tiles, products)
+    return _compile(kernel, _keep(pointers, kernel), _keep(constants, kernel), options, target)
+
+
+def _keep(arguments: dict[str, Argument], kernel: "triton.JITFunction[object]") -> dict[str, Argument]:
+    return {name: value for name, value in arguments.items() if name in kernel.arg_names}
+
+
 def _compile(
     kernel: "triton.JITFunction[object]",
     pointers: dict[str, torch.dtype | None],
@@ -186,8 +237,12 @@ def _read_cubin(compiled: "triton.compiler.CompiledKernel") -> Resources:
     # Local arrays would be on the stack too, but the kernels have none.
     found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
     instructions = re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)\S+", compiled.asm["ptx"])
-    products = frozenset(re.sub(r"(?<=\.m64)n\d+", "n*", instruction) for instruction in instructions)
-    return Resources(found["REG"], found["STACK"] + found["LOCAL"], compiled.metadata.shared, products)
+    return Resources(
+        num_registers=found["REG"],
+        spilled_bytes=found["STACK"] + found["LOCAL"],
+        shared_bytes=compiled.metadata.shared,
+        matrix_instructions=frozenset(re.sub(r"(?<=\.m64)n\d+", "n*", name) for name in instructions),
+    )
 
 
 def _read_amdgcn(compiled: "triton.compiler.CompiledKernel") -> Resources:
@@ -197,6 +252,9 @@ def _read_amdgcn(compiled: "triton.compiler.CompiledKernel") -> Resources:
             r"\.(vgpr_count|vgpr_spill_count|sgpr_spill_count): +(\d+)", compiled.asm["amdgcn"]
         )
     }
-    spilled = found["vgpr_spill_count"] + found["sgpr_spill_count"]
-    products = frozenset(re.findall(r"\bv_mfma\S+", compiled.asm["amdgcn"]))
-    return Resources(found["vgpr_count"], 4 * spilled, compiled.metadata.shared, products)
+    return Resources(
+        num_registers=found["vgpr_count"],
+        spilled_bytes=4 * (found["vgpr_spill_count"] + found["sgpr_spill_count"]),
+        shared_bytes=compiled.metadata.shared,
+        matrix_instructions=frozenset(re.findall(r"\bv_mfma\S*", compiled.asm["amdgcn"])),
+    )
