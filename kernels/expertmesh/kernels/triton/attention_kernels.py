@@ -304,7 +304,8 @@ def attend_tiles(
 
     Grid: T // tokens of a tile + S + 1, key-value heads x parts. ``out`` is [T, H, d].
     """
-    tile = tl.program_id(0)
+    # The last tokens of a prompt see most: they begin first, so that none of them is left for the end.
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
     kv_head, num_kv_heads, features = _find_head(PLAN)
     sequence = _find_sequence(first_rows, tile, num_sequences, PLAN)
     is_padding = sequence == num_sequences

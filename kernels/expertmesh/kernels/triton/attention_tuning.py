@@ -84,7 +84,8 @@ _TABLES = {
             mixed=AttentionTiles(128, 64, 64, 64, num_warps=8, num_stages=3),
         ),
         128: LayerTiles(
-            decode=AttentionTiles(64, 64, 128, 128, num_warps=4, num_stages=5),
+            # One stage more, and only one program would fit a processor.
+            decode=AttentionTiles(64, 64, 128, 128, num_warps=4, num_stages=4),
             mixed=AttentionTiles(128, 64, 128, 128, num_warps=8, num_stages=3),
         ),
         256: LayerTiles(
