@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/triton_resources.py [--small] [--json FILE]
 
-The programs of one Mixtral layer (hidden 4096, FFN 14336), for every storage format and tile size and for four targets:
-registers per thread, bytes of spilled registers per thread, shared memory per program (limit: what the target has).
+The programs of one Mixtral layer (hidden 4096, FFN 14336), for every storage format and tile size and for four targets,
+and those of attention: registers per thread, bytes of spilled registers per thread, shared memory per program (limit:
+what the target has).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,26 +19,34 @@ from expertmesh.kernels.triton.ahead import (
     NO_TENSOR_CORES,
     TARGETS,
     Resources,
+    compile_attention,
     compile_dequantize,
     compile_grouped_linear,
     list_tiles,
 )
+from expertmesh.kernels.triton.attention_kernels import Heads
 from expertmesh.kernels.triton.layout import PackedMatrices
 
 HIDDEN, FFN = 4096, 14336
+HEAD_WIDTH, KV_HEADS = 128, 8
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Which programs are compiled; of the tile sizes the first ``num_tiles``, or all."""
+    """Which programs are compiled; of the tile sizes the first ``num_tiles``, or all.
+
+    ``sharing``: query heads that share a key-value head.
+    """
 
     targets: Sequence[str]
     formats: Sequence[str]
+    sharing: Sequence[int]
     num_tiles: int | None = None
 
 
-ALL = Programs(tuple(TARGETS), tuple(FORMATS))
-SMALL = Programs(("sm_90",), ("4 bits g128",), num_tiles=1)
+# Mixtral 8x7B has 32 query heads, 8x22B has 48.
+ALL = Programs(tuple(TARGETS), tuple(FORMATS), sharing=(4, 6))
+SMALL = Programs(("sm_90",), ("4 bits g128",), sharing=(4,), num_tiles=1)
 
 
 def compile_all(target: str, programs: Programs) -> Iterator[tuple[str, Resources]]:
@@ -52,6 +61,11 @@ def compile_all(target: str, programs: Programs) -> Iterator[tuple[str, Resource
             yield f"{case}, down", compile_grouped_linear(down, dtype, tiles, swiglu=False, target=target)
         if isinstance(down, PackedMatrices):
             yield f"{target}, {name}, unpack", compile_dequantize(down, dtype, target)
+    for sharing in programs.sharing:
+        query_stride, kv_stride = (heads * HEAD_WIDTH for heads in (sharing * KV_HEADS, KV_HEADS))
+        heads = Heads(HEAD_WIDTH, sharing, query_stride, kv_stride, kv_stride, block_size=16)
+        for name, resources in compile_attention(heads, dtype, target).items():
+            yield f"{target}, {sharing} heads of {HEAD_WIDTH} per key, {name}", resources
 
 
 def to_rows(target: str, case: str, resources: Resources) -> list[Row]:
