@@ -9,11 +9,13 @@ from expertmesh.kernels.triton.ahead import (
     MAX_SHARED_BYTES,
     NO_TENSOR_CORES,
     TARGETS,
+    StepShape,
     compile_attention,
     compile_combine,
     compile_dequantize,
     compile_grouped_linear,
     compile_schedule,
+    compile_step_ops,
     list_tiles,
 )
 from expertmesh.kernels.triton.attention_kernels import Heads
@@ -125,3 +127,15 @@ def test_decode_steps_attend_by_the_instructions_of_others(target, width, sharin
     instructions = programs["attend_split"].matrix_instructions
     assert instructions == programs["attend_tiles"].matrix_instructions
     assert len(instructions) == (target not in NO_TENSOR_CORES)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [StepShape(4096, (32, 8, 128), 8, 2), StepShape(6144, (48, 8, 128), 8, 2), StepShape(2048, (16, 16, 80), 64, 8)],
+    ids=["Mixtral", "wide", "many experts"],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_lies_between_matrices_spills_nothing(target, shape):
+    programs = compile_step_ops(shape, dtype_of(target), target)
+    assert set(programs) == {"add_and_normalise", "rotate_and_store", "choose_experts"}
+    assert all(program.spilled_bytes == 0 for program in programs.values())

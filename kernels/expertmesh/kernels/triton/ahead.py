@@ -16,7 +16,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from expertmesh.kernels.triton import attention, attention_kernels, kernels, ops, routing, tuning
+from expertmesh.kernels.triton import (
+    attention,
+    attention_kernels,
+    kernels,
+    ops,
+    routing,
+    step_kernels,
+    step_ops,
+    tuning,
+)
 from expertmesh.kernels.triton.attention_kernels import Heads
 from expertmesh.kernels.triton.attention_tuning import (
     NUM_STRIPES,
@@ -44,6 +53,7 @@ POINTERS = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
     torch.int32: "*i32",
     torch.int16: "*i16",
     torch.uint8: "*u8",
@@ -69,6 +79,16 @@ def device_of(target: str) -> ops.Device:
     is_nvidia = TARGETS[target].backend == "cuda"
     packed = read_tiles(file_of(DEFAULT_GPU, SHIPPED))
     return ops.Device(has_tensor_cores=target not in NO_TENSOR_CORES, has_ptx=is_nvidia, packed=packed)
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What the operations between matrices depend on; ``heads`` are query heads, key-value heads and their width."""
+
+    width: int
+    heads: tuple[int, int, int]
+    num_experts: int
+    num_chosen: int
 
 
 @dataclass(frozen=True)
@@ -182,6 +202,37 @@ def compile_attention(heads: Heads, dtype: torch.dtype, target: str) -> dict[str
     return {
         kernel.__name__: _compile_attention(kernel, heads, tiles, dtype, products, target)
         for kernel, tiles in launches.items()
+    }
+
+
+def compile_step_ops(shape: StepShape, dtype: torch.dtype, target: str) -> dict[str, Resources]:
+    """Compile the launches of ``TritonStepOps`` on rows of ``dtype``; by name of the kernel."""
+    rows = dict.fromkeys(("hidden", "weight", "out"), dtype)
+    heads = dict.fromkeys(("joined", "cos", "sin", "keys", "values", "query"), dtype)
+    width, (num_heads, num_kv_heads, head_width) = shape.width, shape.heads
+    launches: Sequence[tuple[triton.JITFunction[object], dict[str, torch.dtype], dict[str, object], int]] = (
+        (
+            step_kernels.add_and_normalise,
+            {**rows, "delta": torch.float32},
+            step_ops.norm_constants(width, 1e-5),
+            step_ops.num_warps(width),
+        ),
+        (
+            step_kernels.rotate_and_store,
+            {**heads, "slots": torch.int64},
+            step_ops.rotation_constants(num_heads, num_kv_heads, head_width),
+            1,
+        ),
+        (
+            step_kernels.choose_experts,
+            {"logits": dtype, "lengths": torch.int32, "ids": torch.int32, "weights": torch.float32},
+            step_ops.choice_constants(shape.num_experts, shape.num_chosen),
+            1,
+        ),
+    )
+    return {
+        kernel.__name__: _compile(kernel, dict(pointers), constants, {"num_warps": warps}, target)
+        for kernel, pointers, constants, warps in launches
     }
 
 

@@ -26,10 +26,9 @@ class TritonStepOps:
         out = torch.empty_like(hidden) if out is None else out
         num_rows, width = hidden.shape
         if num_rows:
-            block = triton.next_power_of_2(width)
             with on_device(hidden.device):
                 step_kernels.add_and_normalise[(num_rows,)](
-                    hidden, delta, weight, out, EPS=eps, WIDTH=width, BLOCK=block, num_warps=num_warps(block)
+                    hidden, delta, weight, out, **norm_constants(width, eps), num_warps=num_warps(width)
                 )
         return out
 
@@ -49,18 +48,9 @@ class TritonStepOps:
         if num_rows:
             with on_device(joined.device):
                 step_kernels.rotate_and_store[(num_rows, num_all)](
-                    joined,
-                    *angles,
-                    slots,
-                    keys,
-                    values,
-                    query,
-                    NUM_HEADS=num_heads,
-                    NUM_KV_HEADS=num_kv_heads,
-                    WIDTH=width,
-                    BLOCK=triton.next_power_of_2(width // 2),
-                    num_warps=1,
-                )
+                    joined, *angles, slots, keys, values, query,
+                    **rotation_constants(num_heads, num_kv_heads, width), num_warps=1,
+                )  # fmt: skip
         return query
 
     def choose_experts(
@@ -74,17 +64,29 @@ class TritonStepOps:
         if num_rows:
             with on_device(logits.device):
                 step_kernels.choose_experts[(num_rows,)](
-                    logits,
-                    lengths,
-                    *out,
-                    NUM_EXPERTS=num_experts,
-                    NUM_CHOSEN=num_chosen,
-                    BLOCK=triton.next_power_of_2(num_experts),
-                    num_warps=1,
+                    logits, lengths, *out, **choice_constants(num_experts, num_chosen), num_warps=1
                 )
         return out
 
 
-def num_warps(block: int) -> int:
-    """How many warps share a row of ``block`` values: some 16 of them to a thread."""
-    return min(max(block // 512, 1), 16)
+def norm_constants(width: int, eps: float) -> dict[str, object]:
+    """Name the compile-time arguments of ``add_and_normalise``."""
+    return {"EPS": eps, "WIDTH": width, "BLOCK": triton.next_power_of_2(width)}
+
+
+def rotation_constants(num_heads: int, num_kv_heads: int, width: int) -> dict[str, object]:
+    """Name the compile-time arguments of ``rotate_and_store``."""
+    block = triton.next_power_of_2(width // 2)
+    return {"NUM_HEADS": num_heads, "NUM_KV_HEADS": num_kv_heads, "WIDTH": width, "BLOCK": block}
+
+
+def choice_constants(num_experts: int, num_chosen: int) -> dict[str, object]:
+    """Name the compile-time arguments of ``choose_experts``."""
+    block = triton.next_power_of_2(num_experts)
+    return {"NUM_EXPERTS": num_experts, "NUM_CHOSEN": num_chosen, "BLOCK": block}
+
+
+def num_warps(width: int) -> int:
+    """How many warps share a row of ``width`` values: some 8 of them to a thread."""
+    block: int = triton.next_power_of_2(width)
+    return min(max(block // 256, 1), 32)
