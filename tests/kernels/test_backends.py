@@ -29,7 +29,9 @@ def test_backends_by_name(name, device, expected):
 
 
 def test_what_does_not_exist_or_fit_is_refused():
-    with pytest.raises(ValueError, match="'cuda' is unknown; use one of auto, cpu, cpu-a8, triton, reference"):
+    with pytest.raises(
+        ValueError, match="'cuda' is unknown; use one of auto, cpu, cpu-a8, triton, triton-blas, reference"
+    ):
         create_backend("cuda", CPU)
     with pytest.raises(ValueError, match="backend cpu cannot run on meta; use reference"):
         create_backend("cpu", META)
@@ -37,6 +39,8 @@ def test_what_does_not_exist_or_fit_is_refused():
         create_backend("cpu-a8", META)
     with pytest.raises(ValueError, match="backend triton cannot run on cpu; use cpu"):
         create_backend("triton", CPU)
+    with pytest.raises(ValueError, match="backend triton-blas cannot run on cpu; use cpu"):
+        create_backend("triton-blas", CPU)
 
 
 @pytest.mark.skipif(load_default() is None, reason="needs the C kernels")
@@ -85,8 +89,8 @@ def test_auto_is_the_reference_where_triton_is_not_installed(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["auto", "triton"])
-def test_triton_opens_on_a_gpu(name):
+@pytest.mark.parametrize(("name", "opened"), [("auto", "triton"), ("triton", "triton"), ("triton-blas", "triton-blas")])
+def test_triton_opens_on_a_gpu(name, opened):
     backend = create_backend(name, torch.device("cuda"))
-    assert (backend.name, backend.device.type) == ("triton", "cuda")
+    assert (backend.name, backend.device.type) == (opened, "cuda")
     assert (backend.isa, backend.is_deterministic, backend.activation_dtype) == ("", False, torch.bfloat16)

@@ -2,8 +2,9 @@
 
 AUTO = "auto"
 CPU = "cpu"
-NAMES = (AUTO, CPU, "cpu-a8", "triton", "reference")
+NAMES = (AUTO, CPU, "cpu-a8", "triton", "triton-blas", "reference")
 CPU_NAMES = (CPU, "cpu-a8")
+TRITON_NAMES = ("triton", "triton-blas")
 
 
 def narrow_device(device: str, backend: str) -> str:

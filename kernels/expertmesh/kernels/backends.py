@@ -6,7 +6,7 @@ import torch
 
 from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.backend import Backend
-from expertmesh.kernels.backend_names import AUTO, CPU_NAMES, NAMES
+from expertmesh.kernels.backend_names import AUTO, CPU_NAMES, NAMES, TRITON_NAMES
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.reference import ReferenceBackend
 
@@ -25,7 +25,7 @@ def create_backend(name: str, device: torch.device, isa: str = AUTO) -> Backend:
         return CpuBackend(activation_bits=8 if chosen == "cpu-a8" else 16, isa=isa)
     if isa != AUTO:
         raise ValueError(f"backend {chosen} has no choice of instruction sets, so {isa!r} cannot be; use {AUTO}")
-    return _open_triton(device) if chosen == "triton" else ReferenceBackend(device)
+    return _open_triton(chosen, device) if chosen in TRITON_NAMES else ReferenceBackend(device)
 
 
 def choose_backend(device: torch.device) -> str:
@@ -43,11 +43,11 @@ def _suits_triton(device: torch.device) -> bool:
     return found is not None and found.capability >= MIN_CAPABILITY
 
 
-def _open_triton(device: torch.device) -> Backend:
+def _open_triton(name: str, device: torch.device) -> Backend:
     if device.type != "cuda":
-        raise ValueError(f"backend triton cannot run on {device}; use {choose_backend(device)}")
+        raise ValueError(f"backend {name} cannot run on {device}; use {choose_backend(device)}")
     if not find_spec("triton"):
-        raise ValueError("backend triton needs the package triton; use reference")
+        raise ValueError(f"backend {name} needs the package triton; use reference")
     from expertmesh.kernels.triton.backend import TritonBackend
 
-    return TritonBackend.open(device)
+    return TritonBackend.open(device, leaves_many_rows=name == "triton-blas")

@@ -68,8 +68,9 @@ def test_a_row_has_the_same_bits_in_any_company(name, interpreted):
     assert interpreted(sizes_that_change_bits, case, TOGETHER, ALONE, "cpu") == []
 
 
-def test_a_product_has_the_same_bits_in_any_company(interpreted):
-    case = replace(COMPANY["4 bits"], dtype="float16")
+@pytest.mark.parametrize("name", COMPANY)
+def test_a_product_has_the_same_bits_in_any_company(name, interpreted):
+    case = replace(COMPANY[name], dtype="float16")
     assert interpreted(sizes_that_change_products, case, TOGETHER, ALONE, "cpu") == []
 
 

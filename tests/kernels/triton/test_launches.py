@@ -6,8 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from expertmesh.kernels.triton import kernels
 from expertmesh.kernels.triton.ahead import FORMATS, device_of
-from expertmesh.kernels.triton.backend import PackedLinear, TritonExperts
-from expertmesh.kernels.triton.layout import PackedMatrices
+from expertmesh.kernels.triton.backend import TritonExperts, TritonLinear
 
 DEVICE = device_of("sm_90")
 
@@ -79,9 +78,7 @@ def test_the_sums_go_where_they_are_wanted(launches):
 
 @pytest.mark.parametrize(("num_in", "expected"), [(1024, ["grouped_linear"]), (2048, ["grouped_linear", "combine"])])
 def test_a_matrix_takes_a_launch_and_one_more_where_k_is_split(num_in, expected, launches):
-    matrices = FORMATS["4 bits g128"].lay_out(96, num_in)
-    assert isinstance(matrices, PackedMatrices)
-    linear = PackedLinear(matrices, DEVICE)
+    linear = TritonLinear(FORMATS["4 bits g128"].lay_out(96, num_in), DEVICE)
     with launches:
         linear(without_values(3, num_in, dtype=torch.bfloat16))
     assert launches.names == expected

@@ -90,7 +90,15 @@ def in_dtypes(cases: dict[str, Case], dtypes: Sequence[str]) -> dict[str, Case]:
 
 
 EXPERTS = in_dtypes(CASES, HALF) | in_dtypes({name: CASES[name] for name in ("4 bits", "dense")}, ["float32"])
-LINEAR_NAMES = ("4 bits", "4 bits, everything", "3 bits", "dense, bias", "rows that pay for unpacking")
+LINEAR_NAMES = (
+    "4 bits",
+    "4 bits, everything",
+    "3 bits",
+    "dense, bias",
+    "dense, odd sizes",
+    "rows that pay for unpacking",
+    "dense, many rows",
+)
 LINEAR = in_dtypes(
     {
         **{name: CASES[name] for name in LINEAR_NAMES},

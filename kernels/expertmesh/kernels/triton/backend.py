@@ -9,19 +9,18 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.nn.functional import linear, silu
 
-from expertmesh.kernels.affine import complete
 from expertmesh.kernels.backend import Contexts, DeviceFFN, Linear
 from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.attention import attend_blocks
-from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, PackedMatrices, join, lay_out, stage
+from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device
 from expertmesh.kernels.triton.routing import Choices, Schedule, combine, read_spans, schedule
 from expertmesh.kernels.triton.step_ops import TritonStepOps
 from expertmesh.kernels.triton.tile_tables import find_tiles, own_tables
-from expertmesh.kernels.triton.tuning import Tiles, choose_tiles
+from expertmesh.kernels.triton.tuning import MIN_ROWS_TO_UNPACK, Tiles, choose_tiles
 from expertmesh.kernels.weights import (
     DenseWeight,
     ExpertWeights,
@@ -35,29 +34,20 @@ MIN_CAPABILITY = (7, 5)
 TENSOR_CORE_CAPABILITY = (8, 0)  # those of sm_75 are not used by Triton
 
 
-class DenseLinear:
-    """A matrix [N, K] as it is, multiplied by torch."""
+class TritonLinear:
+    """A matrix [N, K]: the grouped kernel with one expert.
 
-    def __init__(self, data: torch.Tensor) -> None:
-        self._data = data
-        self.num_bytes = data.nbytes
+    From ``min_rows_to_unpack`` rows on, if it is given, the vendor's library multiplies by it unpacked.
+    """
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply in the dtype of the matrix, return the dtype of ``x``."""
-        return linear(x.to(self._data.dtype), self._data).to(x.dtype)
-
-
-class PackedLinear:
-    """A quantized matrix [N, K]: the grouped kernel with one expert, or unpacked for many rows."""
-
-    def __init__(self, matrices: PackedMatrices, device: Device, min_rows_to_unpack: int | None = None) -> None:
+    def __init__(self, matrices: Matrices, device: Device, min_rows_to_unpack: int | None = None) -> None:
         self._matrices = matrices
         self._device = device
         self._min_rows_to_unpack = min_rows_to_unpack
         self.num_bytes = matrices.num_bytes
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply, return the dtype of ``x``."""
+        """Multiply in the dtype of ``x``, and return it."""
         if self._min_rows_to_unpack is not None and len(x) >= self._min_rows_to_unpack:
             return multiply_by_one(x, self._matrices, 0)
         (tiles,) = choose_tiles(len(x), ops.tiles_of(self._matrices, x.dtype, self._device))
@@ -147,36 +137,36 @@ def multiply_by_one(x: torch.Tensor, matrices: Matrices, expert: int) -> torch.T
 class TritonBackend:
     """Runs on a GPU from sm_75 up, or its AMD counterparts.
 
-    Experts and packed matrices give a row the same bits in any company, unless there is a ``min_rows_to_unpack``: so
-    many rows of an expert are multiplied by unpacked matrices, which is faster.
+    Products give a row the same bits in any company, unless there is a ``min_rows_to_unpack``: so many rows, of an
+    expert in the mean, are left to the vendor's library, which is faster.
     """
 
-    name = "triton"
     isa = ""
-    # Experts and packed matrices are; what torch multiplies by (dense matrices) and attends with is not.
+    # By construction a row's bits depend on nothing else; on a GPU that has not been seen yet.
     is_deterministic = False
     activation_dtype = torch.bfloat16
     step_ops = TritonStepOps()
 
     def __init__(self, device: torch.device, facts: Device, min_rows_to_unpack: int | None = None) -> None:
+        self.name = "triton" if min_rows_to_unpack is None else "triton-blas"
         self.device = device
         self._facts = facts
         self._min_rows_to_unpack = min_rows_to_unpack
 
     @classmethod
-    def open(cls, device: torch.device, min_rows_to_unpack: int | None = None) -> "TritonBackend":
-        """Ask the GPU what it is; ValueError when it is too old for Triton, RuntimeError when there is none."""
+    def open(cls, device: torch.device, leaves_many_rows: bool = False) -> "TritonBackend":
+        """Ask the GPU what it is; ValueError when it is too old for Triton, RuntimeError when there is none.
+
+        ``leaves_many_rows`` to the vendor's library, where that is faster.
+        """
         capability = torch.cuda.get_device_capability(device)
         if capability < MIN_CAPABILITY:
             raise ValueError(f"backend triton needs compute capability 7.5, {device} has {capability}; use reference")
-        return cls(device, ask_device(device), min_rows_to_unpack)
+        return cls(device, ask_device(device), MIN_ROWS_TO_UNPACK if leaves_many_rows else None)
 
     def linear(self, weight: Weight) -> Linear:
-        """Take over one matrix; dense ones, and groups that do not fit the packed layout, are multiplied by torch."""
-        matrices = lay_out([weight], self.device)
-        if isinstance(matrices, PackedMatrices):
-            return PackedLinear(matrices, self._facts, self._min_rows_to_unpack)
-        return complete(DenseLinear(matrices.data[0]), DenseWeight(matrices.data[0], weight.bias), self.device)
+        """Take over one matrix."""
+        return TritonLinear(lay_out([weight], self.device), self._facts, self._min_rows_to_unpack)
 
     def experts(self, experts: Iterable[ExpertWeights]) -> DeviceFFN:
         """Take over the experts of one layer."""
