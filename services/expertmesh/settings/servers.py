@@ -22,7 +22,7 @@ backend = partial(
     Flag(
         COMPUTE,
         "BACKEND",
-        "Kernels: auto, cpu, cpu-a8, triton, triton-blas or reference. auto = cpu or triton, where they run. cpu-a8 rounds "
+        "Kernels: auto, cpu, cpu-a8, triton, triton-blas or reference. auto = the best on the device. cpu-a8 rounds "
         "activations to 8 bits: faster, less exact. triton-blas leaves very many rows to the vendor's library: faster, "
         "last bits depend on the batch.",
     ),
