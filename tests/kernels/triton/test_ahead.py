@@ -47,12 +47,12 @@ def test_the_first_launch_of_a_layer_fits_its_gpu(target, name, tiles):
 
 
 @pytest.mark.parametrize(
-    ("target", "tiles"),
-    [(target, tiles) for target in TARGETS for tiles in list_tiles(FORMATS["4 bits g128"], target)],
+    ("target", "name", "tiles"),
+    [launch for launch in LAUNCHES if launch[1].startswith("4 bits g128")],
     ids=lambda value: getattr(value, "block_rows", value),
 )
-def test_the_second_launch_of_a_layer_fits_its_gpu(target, tiles):
-    form = FORMATS["4 bits g128"]
+def test_the_second_launch_of_a_layer_fits_its_gpu(target, name, tiles):
+    form = FORMATS[name]
     resources = compile_grouped_linear(form.lay_out(HIDDEN, FFN), dtype_of(target), tiles, swiglu=False, target=target)
     assert resources.spilled_bytes == 0
     assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
@@ -76,6 +76,18 @@ def test_tensor_cores_run_one_instruction_whatever_the_tile(target, name):
     }
     assert len(found) == 1
     assert len(found.pop()) == 1
+
+
+@pytest.mark.parametrize("name", ["4 bits g128", "bfloat16"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_matrix_alone_fits_its_gpu(target, name):
+    form = FORMATS[name]
+    matrices, dtype = form.lay_out(HIDDEN, HIDDEN), dtype_of(target)
+    for tiles in (list_tiles(form, target)[0], list_tiles(form, target)[-1]):
+        resources = compile_grouped_linear(matrices, dtype, tiles, swiglu=False, target=target, is_alone=True)
+        assert resources.spilled_bytes == 0
+        assert resources.shared_bytes <= MAX_SHARED_BYTES[target]
+    assert compile_combine(4, HIDDEN, None, target).spilled_bytes == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)

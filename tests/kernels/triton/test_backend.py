@@ -17,6 +17,7 @@ from triton_cases import (
     linear_error,
     mixed_storage_error,
     random_expert,
+    replayed_and_run,
     sizes_that_change_bits,
     sizes_that_change_products,
 )
@@ -81,6 +82,13 @@ def test_a_row_on_a_gpu_has_the_same_bits_in_any_company(name, dtype):
     case = replace(COMPANY[name], dtype=dtype, hidden=4096, inner=2048)
     assert sizes_that_change_bits(case, 1500, (*ALONE, 400, 700), "cuda") == []
     assert sizes_that_change_products(case, 1500, (*ALONE, 400, 700), "cuda") == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["4 bits", "dense, bias"])
+def test_a_graph_on_a_gpu_runs_other_rows_and_choices(name):
+    replayed, run = replayed_and_run(CHOSEN[name])
+    assert replayed.equal(run)
 
 
 @pytest.mark.gpu

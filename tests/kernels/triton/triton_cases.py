@@ -232,6 +232,24 @@ def sizes_that_change_bits(case: Case, num_rows: int, sizes: Sequence[int], devi
         ]
 
 
+def replayed_and_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """Capture a call on a GPU and replay it on other rows and choices; returns the sums of that and of a plain call."""
+    captured, other = RandomLayer(case, 5, 2), RandomLayer(case, 5, 2, seed=1)
+    ffn = open_backend("cuda", case.dtype).experts(captured.experts)
+    rows, others = (
+        [tensor.cuda() for tensor in (layer.hidden, layer.slots, layer.weights)] for layer in (captured, other)
+    )
+    others[1][0] = -1
+    ffn.run_chosen(*rows)  # compiles, which cannot be captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        sums = ffn.run_chosen(*rows)
+    for tensor, values in zip(rows, others, strict=True):
+        tensor.copy_(values)
+    graph.replay()
+    return sums, ffn.run_chosen(*others)
+
+
 def sizes_that_change_products(case: Case, num_rows: int, sizes: Sequence[int], device: str) -> list[int]:
     """Do the same with one matrix."""
     generator = torch.Generator().manual_seed(0)
@@ -270,8 +288,8 @@ def dot_in_order(builder, a, b, sums, input_precision, max_num_imprecise_acc):
 class RandomLayer:
     """Experts of a case, and rows with choices among them."""
 
-    def __init__(self, case: Case, num_rows: int, num_chosen: int) -> None:
-        self.generator = torch.Generator().manual_seed(0)
+    def __init__(self, case: Case, num_rows: int, num_chosen: int, seed: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
         num_experts = len(case.num_rows)
         self.experts = [random_expert(case, self.generator) for _ in range(num_experts)]
         self.hidden = torch.randn(num_rows, case.hidden, generator=self.generator).to(getattr(torch, case.dtype))

@@ -138,9 +138,12 @@ def list_tiles(form: Format, target: str) -> Sequence[Tiles]:
 
 
 def compile_grouped_linear(
-    matrices: Matrices, dtype: torch.dtype, tiles: Tiles, swiglu: bool, target: str
+    matrices: Matrices, dtype: torch.dtype, tiles: Tiles, swiglu: bool, target: str, is_alone: bool = False
 ) -> Resources:
-    """Compile the launch of ``ops.swiglu`` or ``ops.products`` on rows of ``dtype``; ``matrices`` may be on meta."""
+    """Compile the launch of ``ops.swiglu`` or ``ops.products`` on rows of ``dtype``; ``matrices`` may be on meta.
+
+    ``is_alone``: that of ``ops.multiply``, by one matrix.
+    """
     device = device_of(target)
     dot_dtype = ops.choose_dot_dtype(dtype, device)
     packed = matrices if isinstance(matrices, PackedMatrices) else None
@@ -152,7 +155,7 @@ def compile_grouped_linear(
         "zeros": packed.zeros.dtype if packed else None,
         "order": torch.int32 if packed and packed.order is not None else None,
         "bias": None if matrices.bias is None else torch.float32,
-        "tiles": torch.int32,
+        "tiles": None if is_alone else torch.int32,
         "y": dtype if swiglu else torch.float32,
     }
     constants = ops.constants(matrices, tiles, swiglu, dot_dtype, device)
@@ -166,16 +169,17 @@ def compile_schedule(num_chosen: int, num_experts: int, block_rows: int, target:
     return _compile(kernels.schedule, dict.fromkeys(names, torch.int32), constants, {}, target)
 
 
-def compile_combine(num_parts: int, num_columns: int, num_chosen: int, target: str) -> Resources:
-    """Compile the launch of ``routing.combine``."""
-    pointers: dict[str, torch.dtype | None] = {
+def compile_combine(num_parts: int, num_columns: int, num_chosen: int | None, target: str) -> Resources:
+    """Compile the launch of ``routing.combine``; with ``num_chosen`` None, that of ``ops.multiply``, to bfloat16."""
+    has_choices = num_chosen is not None
+    pointers = {
         "parts": torch.float32,
-        "positions": torch.int32,
-        "weights": torch.float32,
-        "y": torch.float32,
-        "nonfinite": torch.int32,
+        "positions": torch.int32 if has_choices else None,
+        "weights": torch.float32 if has_choices else None,
+        "y": torch.float32 if has_choices else torch.bfloat16,
+        "nonfinite": torch.int32 if has_choices else None,
     }
-    constants = routing.combine_constants(num_parts, num_columns, num_chosen)
+    constants = routing.combine_constants(num_parts, num_columns, num_chosen or 1)
     return _compile(kernels.combine, pointers, constants, routing.COMBINE_OPTIONS, target)
 
 

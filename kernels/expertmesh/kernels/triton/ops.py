@@ -137,7 +137,8 @@ def tiles_of(matrices: Matrices, dtype: torch.dtype, device: Device) -> Sequence
 
 def count_stored_parts(matrices: Matrices, tiles: Tiles) -> int:
     """Return how many sums are stored for each product: one for each part of K, or one for all."""
-    return choose_split(matrices.num_out, matrices.num_in) if spreads_parts(tiles) else 1
+    gathers_inputs = isinstance(matrices, PackedMatrices) and matrices.order is not None
+    return choose_split(matrices.num_out, matrices.num_in) if spreads_parts(tiles, gathers_inputs) else 1
 
 
 def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtype, device: Device) -> dict[str, object]:
@@ -157,7 +158,7 @@ def constants(matrices: Matrices, tiles: Tiles, swiglu: bool, dot_dtype: tl.dtyp
         "HALF": choose_unpack_dtype(packed, dot_dtype, device) if packed else None,
         "PTX": device.has_ptx,
         "NUM_PARTS": num_parts,
-        "PARTS_PER_PROGRAM": 1 if spreads_parts(tiles) else num_parts,
+        "PARTS_PER_PROGRAM": 1 if swiglu else num_parts // count_stored_parts(matrices, tiles),
         "BLOCK_M": tiles.block_rows,
         "BLOCK_N": tiles.block_outputs,
         "BLOCK_K": tiles.block_inputs,

@@ -82,9 +82,12 @@ def choose_split(num_out: int, num_in: int) -> int:
     return max(1, min(wanted, MAX_SPLIT, num_in // MIN_INPUTS_PER_SPLIT))
 
 
-def spreads_parts(tiles: Tiles) -> bool:
-    """Whether each part of K has a program of its own; otherwise one computes all of them, with the same result."""
-    return tiles.block_rows <= MAX_BLOCK_ROWS_TO_SPREAD
+def spreads_parts(tiles: Tiles, gathers_inputs: bool) -> bool:
+    """Whether each part of K has a program of its own; otherwise one computes all of them, with the same result.
+
+    Pointers that are gathered (act-order) leave no registers for a second sum.
+    """
+    return gathers_inputs or tiles.block_rows <= MAX_BLOCK_ROWS_TO_SPREAD
 
 
 def count_tiles(num_choices: int, num_experts: int, block_rows: int) -> int:
