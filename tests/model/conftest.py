@@ -35,7 +35,7 @@ class Rig:
 
     def step(self, new: dict[int, Sequence[int]]) -> torch.Tensor:
         """Feed the new tokens of each sequence; returns the logits of all of them, row by row."""
-        return self.decoder.forward(self.batch(new), self.cache, self.experts)
+        return self.decoder.forward(self.batch(new).to(self.cache.keys.device), self.cache, self.experts)
 
     def batch(self, new: dict[int, Sequence[int]]) -> StepBatch:
         """Lay the new tokens of each sequence out."""

@@ -1,6 +1,7 @@
 """Steps on memory that stays where it is: the same bits as steps that take their own."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import DeviceFFN
+from expertmesh.kernels.backends import create_backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.model.experts import LocalExperts
+from expertmesh.model.cuda_graphs import CudaGraphs
+from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
 from expertmesh.model.recording import buckets
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import in_turns
@@ -161,6 +164,37 @@ def test_experts_on_a_device_that_fail_are_named_by_their_layer(make_mixtral, ma
     steps = make_steps(rig, device_experts=experts)
     with pytest.raises(ComputeError, match="layer 1: its experts produced values that are not finite"):
         in_turns([steps.part(rig.batch({0: [1]}), experts)])
+
+
+class AskedFromTheHost:
+    """Experts of a device that get rows from the host and answer there, as expert servers do."""
+
+    def __init__(self, experts, device: torch.device) -> None:
+        self._experts, self._device = experts, device
+
+    def begin(self, call):
+        parts = (part.to(self._device) for part in (call.hidden, call.topk_ids, call.topk_weights))
+        answer = run_experts(self._experts, LayerCall(call.layer, *parts)).cpu()
+        return SimpleNamespace(finish=lambda: answer)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_whole", [True, False], ids=["one graph", "a graph per layer"])
+@pytest.mark.parametrize("overrides", [{"group_size": 64}, {**DENSE_MODEL, "sliding_window": 7}], ids=["awq", "dense"])
+def test_replayed_steps_equal_eager_ones_on_a_gpu(make_mixtral, make_rig, is_whole, overrides):
+    device = torch.device("cuda")
+    directory = make_mixtral(**overrides, head_dim=64).directory
+    eager, static = (make_rig(directory, torch.bfloat16, create_backend("triton", device)) for _ in range(2))
+    load = ExpertLoadCounter(static.config.num_layers, static.config.num_experts)
+    whole = CountedDeviceExperts(static.experts, load) if is_whole else None
+    experts = whole or AskedFromTheHost(static.experts, device)
+    steps = make_steps(static, device_experts=whole, record=CudaGraphs(device))
+    for rig in (eager, static):
+        rig.step({key: tokens(3 + 4 * key, key) for key in range(7)})
+    for number, keys in enumerate([(0, 1, 2, 3), (4, 5, 6), (2,), tuple(range(7))]):
+        new = {key: tokens(1, 100 * number + key) for key in keys}
+        [logits] = in_turns([steps.part(static.batch(new), experts)])
+        assert torch.equal(logits, eager.step(new))
 
 
 class Launches(TorchDispatchMode):

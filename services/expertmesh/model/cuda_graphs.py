@@ -22,7 +22,7 @@ class CudaGraphs:
             with torch.cuda.stream(self._stream):
                 work()
             torch.cuda.current_stream().wait_stream(self._stream)
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
 
         def replay() -> None:
