@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.mistral_params import config_from_params
-from expertmesh.checkpoint.jsonfile import read_json
 
 PARAMS = "params.json"
 

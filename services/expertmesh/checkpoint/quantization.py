@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expertmesh.checkpoint.jsonfile import read_json
+from expertmesh.architectures.jsonfile import read_json
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from expertmesh.architectures.dialects import Part
+from expertmesh.architectures.jsonfile import read_json
 from expertmesh.checkpoint.entry import TensorEntry, TensorFile
-from expertmesh.checkpoint.jsonfile import read_json
 from expertmesh.checkpoint.pickle_file import PickleFile
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.errors import CheckpointError

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from expertmesh.checkpoint.jsonfile import read_json
+from expertmesh.architectures.jsonfile import read_json
 from expertmesh.errors import CheckpointError, InvalidRequestError
 from expertmesh.model.sampling import PARAMETERS, SamplingParams
 
