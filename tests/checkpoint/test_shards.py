@@ -156,3 +156,18 @@ def test_an_index_without_a_fingerprint_is_refused(out):
     (out / INDEX_FILE).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="the index of a split checkpoint names no fingerprint"):
         fingerprint(Checkpoint.open(out))
+
+
+def test_all_that_makes_ids_of_text_goes_along(make_mixtral, tmp_path):
+    source = make_mixtral(**SMALL).directory
+    texts = {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    }
+    for name in texts:
+        (source / name).write_text("{}")
+    split(Checkpoint.open(source), tmp_path / "out", silent)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"tokenizer.model", *texts}

@@ -23,7 +23,15 @@ from expertmesh.errors import CheckpointError
 INDEX_FILE = INDEX_FILES[0]
 GATEWAY_FILE = "gateway.safetensors"
 # What else belongs to a checkpoint: tokenizer, sampling defaults, the quantizer's own parameters.
-COMPANIONS = ("generation_config.json", "quant*_config.json", "tokenizer*", "special_tokens_map.json", "sentencepiece*")
+COMPANIONS = (
+    "generation_config.json",
+    "quant*_config.json",
+    "tokenizer*",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "sentencepiece*",
+    "chat_template.jinja",
+)
 
 
 # Gives the tensors of a matrix or vector by their names in the new file.
