@@ -32,7 +32,8 @@ from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.text.template import Message, encode_chat
+from expertmesh.text.conversation import Message
+from expertmesh.text.inst_template import InstTemplate
 from expertmesh.text.tokenizer import Tokenizer
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-mixtral"
@@ -69,10 +70,11 @@ class Conversations:
 
 def read_held_out(tokenizer: Tokenizer, count: int) -> Conversations:
     """Read the first ``count`` conversations that training never saw, with the answers to their last questions."""
-    sequences, is_answer = [], []
+    sequences, is_answer, template = [], [], InstTemplate(tokenizer)
+    assert tokenizer.eos_id is not None  # InstTemplate takes no tokenizer without
     for line in (EXAMPLE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
         conversation = json.loads(line)
-        prompt = encode_chat(tokenizer, [Message(**message) for message in conversation["messages"]])
+        prompt = template.encode([Message(**message) for message in conversation["messages"]])
         answer = [*tokenizer.encode(conversation["answer"]), tokenizer.eos_id]
         sequences.append((*prompt, *answer))
         is_answer += [False] * len(prompt) + [True] * len(answer)

@@ -1,7 +1,7 @@
 import pytest
 
 from expertmesh.calibration.samples import read_samples
-from expertmesh.errors import CheckpointError, ConfigError
+from expertmesh.errors import ConfigError
 from expertmesh.text.tokenizer import Tokenizer
 
 TEXT = "The gate sends every token to two of eight experts. " * 40
@@ -16,7 +16,7 @@ def tokenizer(tokenizer_directory):
 def test_the_first_tokens_come_in_sequences_that_begin_with_bos(tmp_path, tokenizer, max_tokens, max_length):
     path = tmp_path / "text"
     path.write_text(TEXT)
-    sequences = read_samples(path, max_tokens, tokenizer, max_length, 32000)
+    sequences = read_samples(path, max_tokens, tokenizer, max_length)
     assert all(sequence[0] == tokenizer.bos_id for sequence in sequences)
     assert {len(sequence) for sequence in sequences[:-1]} <= {max_length}
     assert len(sequences[-1]) <= min(max_length, 512)
@@ -38,11 +38,4 @@ def test_a_text_of_no_use_is_named(tmp_path, tokenizer, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        read_samples(path, 2048, tokenizer, 512, 32000)
-
-
-def test_a_tokenizer_of_another_model_is_named(tmp_path, tokenizer):
-    path = tmp_path / "text"
-    path.write_text(TEXT)
-    with pytest.raises(CheckpointError, match=r"token id \d+, outside the model's vocabulary of 512"):
-        read_samples(path, 2048, tokenizer, 512, 512)
+        read_samples(path, 2048, tokenizer, 512)

@@ -130,3 +130,28 @@ def test_quantize_calibrates_on_a_text(make_mixtral, tmp_path):
     text.write_text("Too short.")
     refused = run(*arguments)
     assert (refused.returncode, "has 3 tokens; at least 32" in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.parametrize("command", [("gateway", "--local-experts"), ("up",)])
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("added_tokens.json", '{"<|im_end|>": 512}', "has 513 tokens, but vocab_size of the model is 512"),
+        ("chat_template.jinja", "{% for %}", "chat_template.jinja: line 1 of the chat template is not valid"),
+        ("tokenizer_config.json", '{"add_bos_token": 1}', "tokenizer_config.json: add_bos_token is 1; true or false"),
+    ],
+)
+def test_what_makes_no_prompt_is_refused_before_anything_is_loaded(make_mixtral, command, file, content, message):
+    directory = make_mixtral().directory
+    (directory / file).write_text(content)
+    # What else is loaded would be missed, and first.
+    (directory / "model.safetensors").unlink()
+    result = run(*command, "--model", str(directory))
+    assert (result.returncode, message in result.stderr) == (3, True), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_template_of_no_use_on_the_command_line_is_named(make_mixtral):
+    arguments = ("--model", str(make_mixtral().directory), "--local-experts", "--chat-template", "/nowhere")
+    result = run("gateway", *arguments)
+    assert (result.returncode, "--chat-template: /nowhere cannot be read" in result.stderr) == (2, True), result.stderr

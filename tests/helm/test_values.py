@@ -22,6 +22,7 @@ WRONG_VALUES = [
     "gateway.kvCacheGiB=0",
     'gateway.kvCacheGiB="half"',
     'gateway.corsOrigins=["example.org"]',
+    'gateway.chatTemplate="mine.jinja"',
     "gateway.maxBodyMiB=0",
     "gateway.maxNumWaiting=0",
     "gateway.maxNumSeqs=-1",

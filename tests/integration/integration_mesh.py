@@ -23,6 +23,7 @@ from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import load_model
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process import serving
+from expertmesh.gateway.text_files import read_text_files
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.server import RpcServer
@@ -151,5 +152,5 @@ async def run_gateway(settings: GatewayConfig, tracer: Tracer = NullTracer()) ->
         await stack.enter_async_context(host.listening(socket))
         engine = await stack.enter_async_context(computing(host, settings, model, tracer))
         await stack.enter_async_context(background(client.run(socket)))
-        front = await stack.enter_async_context(serving(settings, client, tracer))
+        front = await stack.enter_async_context(serving(settings, read_text_files(settings), client, tracer))
         yield Gateway(client, engine.core, front.server, front.http, front.metrics)

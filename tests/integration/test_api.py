@@ -12,7 +12,8 @@ from expertmesh.client import Sampling
 from expertmesh.errors import InvalidRequestError
 from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
-from expertmesh.text.template import Message, encode_chat, encode_prompt
+from expertmesh.text.conversation import Message
+from expertmesh.text.inst_template import InstTemplate
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -40,18 +41,18 @@ def test_text_and_ids_and_counts_agree(directory):
     async def use(mesh: Mesh):
         sampling = Sampling(max_tokens=10, ignore_eos=True)
         from_text = [piece async for piece in mesh.client.generate("Hello world", sampling)]
-        from_ids = [piece async for piece in mesh.client.generate(encode_prompt(tokenizer, "Hello world"), sampling)]
+        from_ids = [piece async for piece in mesh.client.generate(tokenizer.encode_prompt("Hello world"), sampling)]
         chat = [piece async for piece in mesh.client.chat([("user", "Hello")], sampling)]
         return from_text, from_ids, chat
 
     from_text, from_ids, chat = with_mesh(directory, use)
     assert from_text == from_ids
     ids = [token_id for piece in from_text for token_id in piece.token_ids]
-    prompt_ids = encode_prompt(tokenizer, "Hello world")
+    prompt_ids = tokenizer.encode_prompt("Hello world")
     assert "Hello world" + "".join(piece.text for piece in from_text) == tokenizer.decode(prompt_ids + ids)
     assert [piece.finish_reason for piece in from_text] == [None] * 9 + ["length"]
     assert (from_text[-1].num_prompt_tokens, from_text[-1].num_output_tokens) == (3, 10)
-    assert chat[-1].num_prompt_tokens == len(encode_chat(tokenizer, [Message("user", "Hello")]))
+    assert chat[-1].num_prompt_tokens == len(InstTemplate(tokenizer).encode([Message("user", "Hello")]))
 
 
 def test_max_tokens_beyond_the_context_ends_with_it(directory):
@@ -102,11 +103,11 @@ def test_tokenize_detokenize_and_model_info(directory):
         async with open_channel(mesh.gateway.server.address) as channel:
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
             ids = list((await stub.Tokenize(pb.TokenizeRequest(text="Hello 🙂"))).token_ids)
-            assert ids == encode_prompt(tokenizer, "Hello 🙂")
+            assert ids == tokenizer.encode_prompt("Hello 🙂")
             message = pb.ChatMessage(role="user", content="Hello")
             conversation = pb.Conversation(messages=[message])
             chat = list((await stub.Tokenize(pb.TokenizeRequest(conversation=conversation))).token_ids)
-            assert chat == encode_chat(tokenizer, [Message("user", "Hello")])
+            assert chat == InstTemplate(tokenizer).encode([Message("user", "Hello")])
             assert (await stub.Detokenize(pb.DetokenizeRequest(token_ids=ids))).text == "Hello 🙂"
             for request, call in (
                 (pb.TokenizeRequest(), stub.Tokenize),

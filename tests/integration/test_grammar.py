@@ -13,6 +13,7 @@ from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.text.inst_template import InstTemplate
 from expertmesh.text.tokenizer import Tokenizer
 
 VOCAB = 32000
@@ -45,7 +46,7 @@ def with_generator(directory: Path, use):
 
 def make_generator(directory: Path, mesh: Mesh) -> TextGenerator:
     tokenizer = Tokenizer.open(directory)
-    return TextGenerator(tokenizer, mesh.gateway.engine)
+    return TextGenerator(tokenizer, InstTemplate(tokenizer), mesh.gateway.engine)
 
 
 async def answer(generator: TextGenerator, request: GenerationRequest) -> list[str]:

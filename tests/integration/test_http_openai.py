@@ -8,7 +8,8 @@ import pytest
 from http_serving import MODEL, QUESTION, Served, serving
 
 from expertmesh.client import Sampling
-from expertmesh.text.template import Message, encode_chat, encode_prompt
+from expertmesh.text.conversation import Message
+from expertmesh.text.inst_template import InstTemplate
 from expertmesh.text.tokenizer import Tokenizer
 
 ASK = [{"role": "user", "content": QUESTION}]
@@ -45,7 +46,7 @@ def test_chat_over_http_equals_chat_over_grpc_and_streaming(served, client, toke
     (choice,) = reply.choices
     assert choice.message.content == grpc_text(served) == "141"
     assert (choice.message.role, choice.finish_reason, choice.index) == ("assistant", "stop", 0)
-    num_prompt = len(encode_chat(tokenizer, [Message("user", QUESTION)]))
+    num_prompt = len(InstTemplate(tokenizer).encode([Message("user", QUESTION)]))
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (num_prompt, 5)
     assert reply.usage.total_tokens == num_prompt + 5
     assert (reply.object, reply.model) == ("chat.completion", "awq")
@@ -167,13 +168,13 @@ def test_typed_parts_and_system_messages_are_those_of_the_template(served, token
         *(Message("assistant", "yes"), Message("user", "three")),
     ]
     reply = served.http.post("/tokenize", json={"messages": messages}).json()
-    assert reply["tokens"] == encode_chat(tokenizer, expected)
+    assert reply["tokens"] == InstTemplate(tokenizer).encode(expected)
     assert (reply["count"], reply["max_model_len"]) == (len(reply["tokens"]), 512)
 
 
 def test_texts_and_ids_continue_alike_and_prompt_and_text_are_one_text(served, client, tokenizer):
     text = "Hello! How"
-    ids = encode_prompt(tokenizer, text)
+    ids = tokenizer.encode_prompt(text)
     sampling = {"max_tokens": 6, "extra_body": {"ignore_eos": True}}
     both = client.completions.create(model="awq", prompt=[text, "Spell 'tiger'."], **sampling)
     by_text = client.completions.create(model="awq", prompt=text, **sampling)
@@ -239,7 +240,7 @@ def test_models(client):
 def test_tokenize_and_detokenize(served, tokenizer):
     text = "Hello 🙂 world"
     ids = served.http.post("/tokenize", json={"prompt": text}).json()["tokens"]
-    assert ids == encode_prompt(tokenizer, text)
+    assert ids == tokenizer.encode_prompt(text)
     plain = served.http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
     assert plain == ids[1:]
     assert served.http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": text}
@@ -378,7 +379,7 @@ def test_one_bad_prompt_of_several_refuses_them_all(served):
 
 
 def test_prompt_logprobs_are_those_that_generating_the_prompt_would_give(served, client, tokenizer):
-    prompt = encode_prompt(tokenizer, "Hello! How can")
+    prompt = tokenizer.encode_prompt("Hello! How can")
     request = {"model": "awq", "prompt": prompt, "logprobs": 1, "max_tokens": 1, "echo": True}
     (choice,) = client.completions.create(**request).choices
     logprobs = choice.logprobs
@@ -393,7 +394,7 @@ def test_prompt_logprobs_are_those_that_generating_the_prompt_would_give(served,
     body = {"messages": ASK, "prompt_logprobs": 3}
     whole = served.http.post(CHAT, json=body).json()["choices"][0]["prompt_logprobs"]
     assert whole[0] is None
-    assert len(whole) == len(encode_chat(tokenizer, [Message("user", QUESTION)]))
+    assert len(whole) == len(InstTemplate(tokenizer).encode([Message("user", QUESTION)]))
     assert all(len(token["top_logprobs"]) == 3 for token in whole[1:])
     events = served.http.post(CHAT, json={**body, "stream": True}).text.split("\n\n")
     assert json.loads(events[0].removeprefix("data: "))["choices"][0]["prompt_logprobs"] == whole

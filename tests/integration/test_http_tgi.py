@@ -10,7 +10,6 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
 from expertmesh.client import Sampling
-from expertmesh.text.template import encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 
 PROMPT = f"[INST] {QUESTION} [/INST]"
@@ -110,7 +109,7 @@ def test_parameters_do_what_they_say(served, client):
 
 def test_prefill_is_the_prompt_token_by_token(served, client):
     tokenizer = Tokenizer.open(MODEL)
-    ids = encode_prompt(tokenizer, PROMPT)
+    ids = tokenizer.encode_prompt(PROMPT)
     whole = client.text_generation(PROMPT, details=True, decoder_input_details=True)
     assert [token.id for token in whole.details.prefill] == ids
     assert whole.details.prefill[0].logprob is None

@@ -1,7 +1,6 @@
 """Small random checkpoints in every layout, and the plain weights that they stand for."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import mistral_common
 import torch
 from safetensors.torch import save_file
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.reader import Checkpoint
@@ -18,6 +18,8 @@ from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import QuantizedWeight
 
 TOKENIZER_FILE = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+# <unk>, <s> and </s>
+NUM_SPECIAL = 3
 
 CONFIG: dict[str, Any] = {
     "architectures": ["MixtralForCausalLM"],
@@ -125,8 +127,20 @@ def write_mixtral(
         stored = {dense_name(name): tensor for name, tensor in stored.items() if ".gate." not in name}
     (directory / "config.json").write_text(json.dumps(config))
     save(directory, stored, shards)
-    shutil.copy(TOKENIZER_FILE, directory / "tokenizer.model")
+    write_tokenizer(directory, config["vocab_size"])
     return RandomCheckpoint(directory, config, dense)
+
+
+def write_tokenizer(directory: Path, vocab_size: int) -> None:
+    """Write the published tokenizer, cut to the first ``vocab_size`` of its pieces."""
+    proto = ModelProto.FromString(TOKENIZER_FILE.read_bytes())
+    del proto.pieces[vocab_size:]
+    if vocab_size < NUM_SPECIAL + 256:
+        # There is a piece for every byte or for none.
+        proto.trainer_spec.byte_fallback = False
+        for piece in proto.pieces[NUM_SPECIAL:]:
+            piece.type = ModelProto.SentencePiece.NORMAL
+    (directory / "tokenizer.model").write_bytes(proto.SerializeToString())
 
 
 def random_weights(config: dict[str, Any], dtype: torch.dtype, seed: int) -> Tensors:

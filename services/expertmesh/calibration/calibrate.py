@@ -87,8 +87,8 @@ def calibrate(
 
 
 def _read_sequences(checkpoint: Checkpoint, config: CalibrationConfig) -> Sequences:
-    model, tokenizer = checkpoint.model, Tokenizer.open(checkpoint.directory)
-    return read_samples(config.text, config.max_tokens, tokenizer, model.max_position_embeddings, model.vocab_size)
+    model, tokenizer = checkpoint.model, Tokenizer.open(checkpoint.directory, checkpoint.model.vocab_size)
+    return read_samples(config.text, config.max_tokens, tokenizer, model.max_position_embeddings)
 
 
 def _mark(checkpoint: Checkpoint, recipe: Recipe, sequences: Sequences) -> str:

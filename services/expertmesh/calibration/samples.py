@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from expertmesh.errors import CheckpointError, ConfigError
+from expertmesh.errors import ConfigError
 from expertmesh.text.tokenizer import Tokenizer
 
 MIN_TOKENS = 32
@@ -13,21 +13,17 @@ CHARACTERS_PER_TOKEN = 32
 Sequences = tuple[tuple[int, ...], ...]
 
 
-def read_samples(path: Path, max_tokens: int, tokenizer: Tokenizer, max_length: int, vocab_size: int) -> Sequences:
+def read_samples(path: Path, max_tokens: int, tokenizer: Tokenizer, max_length: int) -> Sequences:
     """Read the first ``max_tokens`` tokens of a text as sequences of at most ``max_length``, each begun by BOS.
 
-    ConfigError when the file cannot be read, is no UTF-8 or holds fewer than 32 tokens; CheckpointError when the
-    tokenizer knows more tokens than the model.
+    ConfigError when the file cannot be read, is no UTF-8 or holds fewer than 32 tokens.
     """
     ids = tokenizer.encode(_read_text(path, max_tokens * CHARACTERS_PER_TOKEN))[:max_tokens]
     if len(ids) < MIN_TOKENS:
         raise ConfigError(f"calibration text {path} has {len(ids)} tokens; at least {MIN_TOKENS} would be right")
-    if max(ids) >= vocab_size:
-        raise CheckpointError(
-            f"the tokenizer makes token id {max(ids)}, outside the model's vocabulary of {vocab_size}"
-        )
-    width = min(max_length, MAX_LENGTH) - 1
-    return tuple((tokenizer.bos_id, *ids[start : start + width]) for start in range(0, len(ids), width))
+    begin = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
+    width = min(max_length, MAX_LENGTH) - len(begin)
+    return tuple((*begin, *ids[start : start + width]) for start in range(0, len(ids), width))
 
 
 def _read_text(path: Path, max_characters: int) -> str:

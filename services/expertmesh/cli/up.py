@@ -91,6 +91,7 @@ def up(**flags: Any) -> None:
     keys = read_keys(flags["api_key"] or (), None)
     config = fill(GatewayConfig, flags, api_keys=keys)
     model = _read_config(config.model)
+    _check_text(config)
     places = choose_places(config.device, config.backend)
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
     gateway = plan_gateway(servers, flags, places[0])
@@ -134,6 +135,13 @@ def _read_config(model: Path) -> ModelConfig:
     """Read the configuration only: the processes check the rest, and they have torch."""
     file = find_config(model)
     return read_model(read_config(file), file)
+
+
+def _check_text(config: GatewayConfig) -> None:
+    """Refuse a tokenizer or a template before expert servers load what the gateway would refuse."""
+    from expertmesh.gateway.text_files import read_text_files
+
+    read_text_files(config)
 
 
 def child_program(name: str, command: str, takes: Iterable[str], flags: Mapping[str, Any], **own: Any) -> Program:

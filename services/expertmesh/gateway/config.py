@@ -8,7 +8,7 @@ from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.settings import servers
-from expertmesh.settings.flags import ACCESS, COMPUTE, LIMITS, NETWORK, SPEED, Flag, flagged, nested, setting
+from expertmesh.settings.flags import ACCESS, COMPUTE, LIMITS, MODEL, NETWORK, SPEED, Flag, flagged, nested, setting
 from expertmesh.tracing.config import TraceConfig
 
 EXPERTS = Flag(
@@ -20,6 +20,11 @@ EXPERTS = Flag(
     name="experts",
     kind=str,
     default="",
+)
+CHAT_TEMPLATE = Flag(
+    MODEL,
+    "CHAT_TEMPLATE",
+    "File with a chat template in Jinja. Default: that of the checkpoint, or [INST] as its tokenizer has it.",
 )
 LOCAL_EXPERTS = Flag(NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", kind=bool, default=False)
 HTTP_LISTEN = Flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
@@ -88,17 +93,18 @@ TRACED_AS = "expertmesh-gateway"
 class GatewayConfig:
     """What to serve, where, and within which bounds. The order of the fields is that of their flags in ``--help``.
 
-    Plain weights are rounded to ``round_to_bits``. ``discovery`` says where expert servers are, None runs all experts
-    in the engine. ``isa`` is the instruction set of the CPU kernels, ``dtype`` the type of activations.
-    ``max_model_len`` None serves the longest sequence that the model and the KV cache allow; ``kv_cache_bytes`` None
-    takes a share of the memory that is free after loading. ``num_api_processes`` serve clients, on the same ports.
-    ``http_listen`` None serves gRPC only. With ``api_keys`` a caller must present one of them. Spans go where
-    ``trace`` says.
+    Plain weights are rounded to ``round_to_bits``. ``chat_template`` None takes that of the checkpoint. ``discovery``
+    says where expert servers are, None runs all experts in the engine. ``isa`` is the instruction set of the CPU
+    kernels, ``dtype`` the type of activations. ``max_model_len`` None serves the longest sequence that the model and
+    the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
+    ``num_api_processes`` serve clients, on the same ports. ``http_listen`` None serves gRPC only. With ``api_keys`` a
+    caller must present one of them. Spans go where ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)
     discovery: Discovery | None = setting(None, EXPERTS, LOCAL_EXPERTS)
     round_to_bits: int | None = servers.round_to_bits()
+    chat_template: Path | None = setting(None, CHAT_TEMPLATE)
     listen: str = setting("127.0.0.1:50051", servers.LISTEN)
     http_listen: str | None = setting("127.0.0.1:8000", HTTP_LISTEN)
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY, API_KEY_FILE))

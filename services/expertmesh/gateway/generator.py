@@ -13,8 +13,8 @@ from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
+from expertmesh.text.conversation import ChatTemplate, Message
 from expertmesh.text.detokenizer import Detokenizer
-from expertmesh.text.template import Message, encode_chat, encode_prompt
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
 
@@ -36,11 +36,13 @@ class TextGenerator:
     def __init__(
         self,
         tokenizer: Tokenizer,
+        template: ChatTemplate,
         engine: Engine,
         tracer: Tracer = NullTracer(),
         traceparent: str = "",
     ) -> None:
         self._tokenizer = tokenizer
+        self._template = template
         self._engine = engine
         self._tracer = tracer
         self._traceparent = traceparent
@@ -49,15 +51,19 @@ class TextGenerator:
         """Return the generator for a caller with a span of its own; empty where it named none."""
         if not (traceparent and self._tracer.is_on):
             return self
-        return TextGenerator(self._tokenizer, self._engine, self._tracer, traceparent)
+        return TextGenerator(self._tokenizer, self._template, self._engine, self._tracer, traceparent)
 
     async def encode_prompt(self, text: str) -> list[int]:
         """Ids of raw text, begin-of-sequence id first. Runs in a thread: prompts may be long."""
-        return await asyncio.to_thread(encode_prompt, self._tokenizer, text)
+        return await asyncio.to_thread(self._tokenizer.encode_prompt, text)
+
+    async def encode_text(self, text: str) -> list[int]:
+        """Ids of raw text alone. Runs in a thread: texts may be long."""
+        return await asyncio.to_thread(self._tokenizer.encode, text)
 
     async def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation in the [INST] template. Runs in a thread: conversations may be long."""
-        return await asyncio.to_thread(encode_chat, self._tokenizer, messages)
+        """Ids of a conversation in the model's template. Runs in a thread: conversations may be long."""
+        return await asyncio.to_thread(self._template.encode, messages)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids."""

@@ -43,7 +43,7 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     """Read the checkpoint; CheckpointError or ConfigError when it cannot be served."""
     checkpoint = Checkpoint.open(config.model, config.round_to_bits)
     model = checkpoint.model
-    tokenizer = Tokenizer.open(config.model)
+    tokenizer = Tokenizer.open(config.model, model.vocab_size)
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
@@ -58,9 +58,13 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
         weight_format=checkpoint.weight_format,
         tokenizer=tokenizer,
         defaults=read_defaults(config.model),
-        eos_ids=frozenset(model.eos_token_ids) | read_eos_ids(config.model) or frozenset({tokenizer.eos_id}),
+        eos_ids=read_eos_ids(config.model).union(model.eos_token_ids, _own_eos_ids(tokenizer)),
         backend=backend,
         dtype=dtype,
         decoder=decoder,
         local_experts=local_experts,
     )
+
+
+def _own_eos_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    return () if tokenizer.eos_id is None else (tokenizer.eos_id,)

@@ -27,11 +27,11 @@ from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper
+from expertmesh.gateway.text_files import TextFiles, read_text_files
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.socket_directory import socket_directory
-from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -62,15 +62,18 @@ async def serve(
 ) -> None:
     """Start an engine and further API processes, serve until SIGTERM or SIGINT, drain.
 
-    ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica.
+    ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica. CheckpointError or
+    ConfigError comes before anything is started when tokenizer or chat template cannot be used.
     """
+    text = read_text_files(config)
+    _log.info("chat template: %s", text.reason)
     client = EngineClient(report)
     with socket_directory() as directory, open_tracer(config.trace, TRACED_AS) as tracer:
         socket = str(directory / "engine")
         engine = ProcessKeeper("engine process", commands.engine(config, socket), client.check_loaded)
         async with (
             background(client.run(socket), engine.run()) as tasks,
-            serving(config, client, tracer) as gateway,
+            serving(config, text, client, tracer) as gateway,
             background(*(process.run() for process in _more_processes(config, gateway, commands, socket))) as more,
         ):
             await _serve_until_shutdown(gateway, (*tasks, *more), on_ready)
@@ -89,9 +92,9 @@ def _more_processes(
 
 async def serve_beside(config: GatewayConfig, socket: str) -> None:
     """Be a further API process: serve on the ports of the first until SIGTERM, drain."""
-    client = EngineClient()
+    text, client = read_text_files(config), EngineClient()
     with open_tracer(config.trace, TRACED_AS) as tracer:
-        async with background(client.run(socket)) as tasks, serving(config, client, tracer):
+        async with background(client.run(socket)) as tasks, serving(config, text, client, tracer):
             await first_of(asyncio.create_task(wait_for_shutdown()), *tasks)
 
 
@@ -137,9 +140,11 @@ class Gateway:
 
 
 @asynccontextmanager
-async def serving(config: GatewayConfig, client: EngineClient, tracer: Tracer = NullTracer()) -> AsyncIterator[Gateway]:
+async def serving(
+    config: GatewayConfig, text: TextFiles, client: EngineClient, tracer: Tracer = NullTracer()
+) -> AsyncIterator[Gateway]:
     """Serve clients inside the ``async with`` through an engine, whenever that comes; then drain."""
-    generator = TextGenerator(Tokenizer.open(config.model), client, tracer)
+    generator = TextGenerator(text.tokenizer, text.template, client, tracer)
     defaults = read_defaults(config.model)
     loads = LoadServicer(client)
     metrics = Metrics(client, lambda: client.model, config.metrics)

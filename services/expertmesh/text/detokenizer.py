@@ -1,10 +1,25 @@
-"""Text from ids as they come. Knows pieces and bytes, not requests."""
+"""Text from ids as they come. Knows the bytes of tokens, not requests."""
 
 from collections.abc import Iterable
-
-from expertmesh.text.tokenizer import SPACE, Tokenizer
+from typing import Protocol
 
 REPLACEMENT = "\ufffd"
+
+
+class TokenTexts(Protocol):
+    """What a tokenizer says of its ids."""
+
+    def is_control(self, token_id: int) -> bool:
+        """Whether an id has no text."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of an id in the middle of a text."""
+        ...
+
+    def drops_space(self, token_id: int) -> bool:
+        """Whether an id that begins a text loses the space before it."""
+        ...
 
 
 class Detokenizer:
@@ -14,7 +29,7 @@ class Detokenizer:
     (``is_at_start`` False), the space before their first word is part of what they add to it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, is_at_start: bool = True) -> None:
+    def __init__(self, tokenizer: TokenTexts, is_at_start: bool = True) -> None:
         self._tokenizer = tokenizer
         self._bytes = bytearray()
         self._is_at_start = is_at_start
@@ -30,23 +45,15 @@ class Detokenizer:
         return text
 
     def _push(self, token_id: int) -> str:
-        byte = self._tokenizer.byte(token_id)
-        if byte is not None:
-            self._is_at_start = False
-            self._bytes.append(byte)
-            return self._take_characters()
-        text = self.flush()
-        if not self._tokenizer.is_control(token_id):
-            text += self._take_piece(token_id)
-        return text
-
-    def _take_piece(self, token_id: int) -> str:
-        piece = self._tokenizer.piece(token_id)
-        # SentencePiece puts a space before the first word of a text when it encodes, and takes it off again here.
-        if self._is_at_start:
-            piece = piece.removeprefix(SPACE)
+        if self._tokenizer.is_control(token_id):
+            return self.flush()
+        utf8 = self._tokenizer.token_bytes(token_id)
+        # A tokenizer puts a space before the first word of a text when it encodes; it is taken off again here.
+        if self._is_at_start and self._tokenizer.drops_space(token_id):
+            utf8 = utf8[1:]
         self._is_at_start = False
-        return piece.replace(SPACE, " ")
+        self._bytes += utf8
+        return self._take_characters()
 
     def _take_characters(self) -> str:
         """Cut whole characters, and bytes that cannot begin one, off the front of the waiting bytes."""
@@ -56,9 +63,10 @@ class Detokenizer:
                 text += self._bytes.decode()
                 self._bytes.clear()
             except UnicodeDecodeError as error:
+                text += self._bytes[: error.start].decode()
+                del self._bytes[: error.start]
                 if error.reason == "unexpected end of data":
                     break
-                # Only the start of one character ever waits here, so what is wrong is wrong from the first byte on.
                 text += REPLACEMENT
                 del self._bytes[0]
         return text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from expertmesh.text.tokenizer import SPACE, Tokenizer
+from expertmesh.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Vocabulary:
     @classmethod
     def read(cls, tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int) -> "Vocabulary":
         """Ask ``tokenizer`` for every id; those that it does not know are special, as if they were control tokens."""
-        known = set(range(min(vocab_size, tokenizer.vocab_size))) - set(eos_ids)
+        known = set(range(min(vocab_size, tokenizer.size))) - set(eos_ids)
         spoken = [token_id for token_id in sorted(known) if tokenizer.has_text(token_id)]
         special_ids = sorted(set(range(vocab_size)) - set(spoken))
         texts = [f"<{token_id}>".encode() for token_id in range(vocab_size)]
         for token_id in spoken:
             texts[token_id] = tokenizer.token_bytes(token_id)
-        begun = {token_id: texts[token_id][1:] for token_id in spoken if _begins_with_space(tokenizer, token_id)}
+        begun = {token_id: texts[token_id][1:] for token_id in spoken if tokenizer.drops_space(token_id)}
         ids = {texts[token_id]: token_id for token_id in spoken}
         added = sorted(set(begun.values()) - set(ids) - {b""})
         ids.update({text: vocab_size + index for index, text in enumerate(added)})
@@ -41,8 +41,3 @@ class Vocabulary:
             start_ids[token_id] = ids.get(text, token_id)
             is_silent[token_id] = text == b""
         return cls(texts + added, special_ids, [i for i in eos_ids if i < vocab_size], start_ids, is_silent)
-
-
-def _begins_with_space(tokenizer: Tokenizer, token_id: int) -> bool:
-    """Whether a piece does, and is no byte: the detokenizer takes the space off the former only."""
-    return tokenizer.byte(token_id) is None and tokenizer.piece(token_id).startswith(SPACE)

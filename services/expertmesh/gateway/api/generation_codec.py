@@ -9,8 +9,8 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.text.conversation import Message
 from expertmesh.text.grammar import Grammar, GrammarKind
-from expertmesh.text.template import Message
 from expertmesh.v1 import generation_pb2 as pb
 
 FINISH_REASONS = {

@@ -45,7 +45,7 @@ _STREAM = describe_stream(
     responses={200: {"description": "The answers, or with `stream` a stream of chunks.", "content": _STREAM}, **ERRORS},
 )
 async def create_chat_completion(body: ChatCompletionRequest, request: Request, service: ServiceDep) -> Response:
-    """Answer a conversation in the model's [INST] template."""
+    """Answer a conversation in the model's template."""
     check_model(body.model, service.model)
     writer = _Writer(service.generator, make_header("chatcmpl", service.model), body)
     generation = await _prepare(body, service)

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, RequestModel
-from expertmesh.text.template import Message
+from expertmesh.text.conversation import Message
 
 MAX_PROMPTS = 1024
 
@@ -30,7 +30,7 @@ Content = Annotated[
 
 
 class ChatMessage(RequestModel):
-    """A message of a conversation. Wherever a system message stands, its text goes before the first user text."""
+    """A message of a conversation. The model's template says where system messages go."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description='"developer" is "system".')
     content: Content = Field(description="Text, or parts of it.")

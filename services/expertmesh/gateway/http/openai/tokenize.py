@@ -35,5 +35,5 @@ async def create_text(body: DetokenizeRequest, service: ServiceDep) -> Response:
 async def _encode(body: TokenizeRequest, generator: TextGenerator) -> list[int]:
     if body.messages is not None:
         return await generator.encode_chat([message.to_message() for message in body.messages])
-    ids = await generator.encode_prompt(body.prompt or "")
-    return ids if body.add_special_tokens else ids[1:]
+    encode = generator.encode_prompt if body.add_special_tokens else generator.encode_text
+    return await encode(body.prompt or "")
