@@ -43,7 +43,15 @@ def test_blanks_go_with_a_token_that_takes_them():
     names = TokenNames(
         [NamedToken(7, "<a>", True, FILE, takes_left=True), NamedToken(8, "<b>", True, FILE, False, True)]
     )
-    assert list(names.split("x \n<a> y <b>  z")) == ["x", 7, " y ", 8, "z"]
+    assert list(names.split("x \n<a> y <b>  z<b> <a>")) == ["x", 7, " y ", 8, "z", 8, 7]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", [" " * 1_000_000, "<" * 1_000_000, "[IN" * 300_000, "<s>" * 300_000])
+def test_long_texts_are_read_once(text: str):
+    tokens = [NamedToken(index, f"[INST{index}]", True, FILE, takes_left=index == 7) for index in range(800)]
+    names = TokenNames([*tokens, NamedToken(800, "<s>", True, FILE, takes_right=True)])
+    assert list(names.split(names.mark(text))) == [text]
 
 
 def test_there_may_be_no_tokens():

@@ -5,7 +5,8 @@ apart in what comes out; so is what may be half a name, at the ends of a message
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 
 from expertmesh.text.pieces import NamedToken
 
@@ -17,10 +18,9 @@ class TokenNames:
     """The names of tokens."""
 
     def __init__(self, tokens: Iterable[NamedToken]) -> None:
-        # Of two names that begin alike the longer one is meant.
-        self._tokens = {token.text: token for token in sorted(tokens, key=lambda token: -len(token.text))}
-        self._begun = re.compile(f"(?={'|'.join(map(re.escape, self._tokens))}).", re.DOTALL)
-        self._written = re.compile(f"({'|'.join(map(_pattern, self._tokens.values()))})(?!{MARK})")
+        self._tokens = {token.text: token for token in tokens}
+        self._begun = re.compile(f"(?={_any_of(self._tokens)}).", re.DOTALL)
+        self._written = re.compile(f"({_as_written(self._tokens.values())})(?!{MARK})")
         self._beginnings = {name[:end] for name in self._tokens for end in range(1, len(name))}
         self._endings = {name[start:] for name in self._tokens for start in range(1, len(name))}
 
@@ -29,9 +29,8 @@ class TokenNames:
         if not self._tokens:
             return text
         places = {match.start() for match in self._begun.finditer(text)} | self._half_names(text)
-        for place in sorted(places, reverse=True):
-            text = f"{text[: place + 1]}{MARK}{text[place + 1 :]}"
-        return text
+        cuts = [0, *(place + 1 for place in sorted(places)), len(text)]
+        return MARK.join(text[start:end] for start, end in pairwise(cuts))
 
     def split(self, text: str) -> Iterator[str | int]:
         """Cut what a template has written into text, without marks, and ids of tokens."""
@@ -53,5 +52,24 @@ class TokenNames:
         return begun | ({first} if ends_one else set())
 
 
-def _pattern(token: NamedToken) -> str:
-    return (r"\s*" if token.takes_left else "") + re.escape(token.text) + (r"\s*" if token.takes_right else "")
+def _as_written(tokens: Collection[NamedToken]) -> str:
+    """Match the longest name, with the blanks that its token takes along."""
+    taking = {token.text: token for token in tokens if token.takes_left or token.takes_right}
+    patterns = [_with_blanks(taking[name]) for name in sorted(taking, key=len, reverse=True)]
+    return "|".join([*patterns, _any_of(token.text for token in tokens)])
+
+
+def _with_blanks(token: NamedToken) -> str:
+    # Blanks are tried from the first of them only: a long row of them is read once.
+    before = r"(?:(?<!\s)\s+)?" if token.takes_left else ""
+    return before + re.escape(token.text) + (r"\s*" if token.takes_right else "")
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Match the longest of several names. What they begin with is shared: a long text is read in no time."""
+    tails: dict[str, list[str]] = {}
+    for name in names:
+        tails.setdefault(name[:1], []).append(name[1:])
+    may_end = tails.pop("", None) is not None
+    branches = "|".join(re.escape(head) + _any_of(rest) for head, rest in tails.items())
+    return f"(?:{branches}){'?' if may_end else ''}" if branches else ""
