@@ -88,6 +88,7 @@ def test_a_port_in_use_is_named(make_mixtral, command: str):
     assert result.returncode == 2
     assert address in result.stderr
     assert "Traceback" not in result.stderr
+    assert ("chat template: [INST] as text, as tokenizer.model has it" in result.stderr) == (command == "gateway")
 
 
 def test_an_expert_that_the_model_does_not_have_is_named(make_mixtral):

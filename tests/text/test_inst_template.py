@@ -160,23 +160,9 @@ def test_published_ids(template: InstTemplate, version: int):
     assert template.has_ids == (version > 1)
 
 
-@pytest.mark.parametrize(
-    ("roles", "message"),
-    [
-        ([], "empty"),
-        (["tool"], "role 'tool'"),
-        (["user", "assistant"], "last message is the assistant's"),
-        (["user", "assistant", "system"], "last message is the assistant's"),
-    ],
-)
-def test_conversations_out_of_order_are_refused(template: InstTemplate, roles: list[str], message: str):
-    with pytest.raises(InvalidRequestError, match=message):
-        template.encode([Message(role, "text") for role in roles])
-
-
-def test_empty_assistant_message_is_refused(template: InstTemplate):
-    with pytest.raises(InvalidRequestError, match="message 1, the assistant's, is empty"):
-        template.encode([Message("user", "a"), Message("assistant", ""), Message("user", "b")])
+def test_conversations_out_of_order_are_refused(template: InstTemplate):
+    with pytest.raises(InvalidRequestError, match="the last message is the assistant's"):
+        template.encode([Message("user", "a"), Message("assistant", "b")])
 
 
 def test_a_tokenizer_of_a_later_version_is_refused(tmp_path):

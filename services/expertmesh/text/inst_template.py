@@ -32,7 +32,10 @@ class InstTemplate:
         if tokenizer.control_id(SYSTEM) is not None:
             raise CheckpointError(f"{tokenizer.file} holds {SYSTEM}, of a later template than are known")
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
-            raise CheckpointError(f"{tokenizer.file} has no begin- or end-of-sequence id; [INST] templates need both")
+            raise CheckpointError(
+                f"{tokenizer.file} has no begin- or end-of-sequence id; bos_token and eos_token in "
+                "tokenizer_config.json, as [INST] templates need, would be right"
+            )
         self._bos_id, self._eos_id = tokenizer.bos_id, tokenizer.eos_id
 
     @property
