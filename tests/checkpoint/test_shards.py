@@ -162,6 +162,7 @@ def test_all_that_makes_ids_of_text_goes_along(make_mixtral, tmp_path):
     source = make_mixtral(**SMALL).directory
     texts = {
         "tokenizer.json",
+        "tekken.json",
         "tokenizer_config.json",
         "added_tokens.json",
         "special_tokens_map.json",

@@ -27,6 +27,7 @@ COMPANIONS = (
     "generation_config.json",
     "quant*_config.json",
     "tokenizer*",
+    "tekken.json",
     "added_tokens.json",
     "special_tokens_map.json",
     "sentencepiece*",

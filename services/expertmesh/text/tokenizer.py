@@ -12,6 +12,7 @@ from expertmesh.text.tokenizer_config import CONFIG_FILE, TokenizerConfig, read_
 
 SENTENCE_PIECE_FILES = ("tokenizer.model", "tokenizer.model.v*", "sentencepiece.bpe.model")
 JSON_FILE = "tokenizer.json"
+TEKKEN_FILE = "tekken.json"
 
 
 class Tokenizer:
@@ -156,5 +157,9 @@ def _open_pieces(directory: Path, config: TokenizerConfig) -> Pieces:
         from expertmesh.text.json_pieces import JsonPieces
 
         return JsonPieces.open(directory / JSON_FILE, config)
-    names = ", ".join((*SENTENCE_PIECE_FILES, JSON_FILE))
+    if (directory / TEKKEN_FILE).exists():
+        from expertmesh.text.tekken_pieces import TekkenPieces
+
+        return TekkenPieces.open(directory / TEKKEN_FILE, config)
+    names = ", ".join((*SENTENCE_PIECE_FILES, JSON_FILE, TEKKEN_FILE))
     raise CheckpointError(f"{directory} holds no tokenizer; one of {names} would be right")
