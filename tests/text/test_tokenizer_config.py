@@ -40,6 +40,7 @@ def test_newer_files_count_more_than_older_ones(tmp_path):
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a"}}}, "decoder.x is 'x'; an integer"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"5": "a"}}, "decoder.5 is 'a'; an object with a text"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"5": {"content": ""}}}, "an object with a text"),
+        ("tokenizer_config.json", {"extra_special_tokens": 5}, "extra_special_tokens is 5; a list would be right"),
         ("added_tokens.json", {"<a>": -1}, "the id of <a> is -1; an integer from 0 on would be right"),
         ("special_tokens_map.json", {"bos_token": {"content": None}}, "bos_token is .*; a text would be right"),
     ],

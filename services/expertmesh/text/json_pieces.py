@@ -50,8 +50,11 @@ class JsonPieces:
     def open(cls, path: Path, config: TokenizerConfig) -> "JsonPieces":
         """Load a file; CheckpointError when it is damaged or of a kind that is not supported."""
         data = read_json(path)
-        _check(data, path)
-        return cls(data, path, config)
+        try:
+            _check(data, path)
+            return cls(data, path, config)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged: {error!r}") from None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
@@ -111,10 +114,17 @@ def _check(data: Json, file: Path) -> None:
     kind = model.get("type") if isinstance(model, Mapping) else None
     if kind not in MODELS:
         raise CheckpointError(f"{file}: model.type is {kind!r}; {' or '.join(MODELS)} would be right")
-    types = [part.get("type") for part in _parts(data.get("decoder"), "decoders")]
-    for found in types or [None]:
-        if found not in DECODERS:
-            raise CheckpointError(f"{file}: decoder {found!r} is not supported; supported: {', '.join(DECODERS)}")
+    for part in _parts(data.get("decoder"), "decoders") or [{}]:
+        if not _is_supported(part):
+            supported = ", ".join(DECODERS)
+            raise CheckpointError(f"{file}: decoder {dict(part)} is not supported; for {SPACE} as a space: {supported}")
+
+
+def _is_supported(decoder: Json) -> bool:
+    kind = decoder.get("type")
+    if kind == "Replace":
+        return decoder.get("pattern") == {"String": SPACE} and decoder.get("content") == " "
+    return kind in DECODERS and decoder.get("replacement", SPACE) == SPACE
 
 
 def _read_added(data: Json, file: Path) -> dict[int, NamedToken]:

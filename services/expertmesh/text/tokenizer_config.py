@@ -39,7 +39,7 @@ def read_tokenizer_config(directory: Path) -> TokenizerConfig:
     path, older_path = directory / CONFIG_FILE, directory / ROLES_FILE
     config, older = _read(path), _read(older_path)
     roles = {**_read_roles(older_path, older), **_read_roles(path, config)}
-    special = {*roles.values(), *_more_special(older), *_more_special(config)}
+    special = {*roles.values(), *_more_special(older_path, older), *_more_special(path, config)}
     added = _read_added_map(directory / ADDED_FILE, special)
     added.update(_read_added_decoder(path, config))
     return TokenizerConfig(roles, added, _flag(path, config, "add_bos_token"), bool(_flag(path, config, "legacy")))
@@ -80,10 +80,12 @@ def _read_roles(file: Path, values: Mapping[str, Any]) -> dict[str, str]:
     return roles
 
 
-def _more_special(values: Mapping[str, Any]) -> Iterator[str]:
+def _more_special(file: Path, values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts of special tokens without a role, from lists or from objects that name them."""
     for key in MORE_SPECIAL:
         tokens = values.get(key) or []
+        if not isinstance(tokens, list | Mapping):
+            raise CheckpointError(f"{file}: {key} is {tokens!r}; a list would be right")
         texts = map(_text, tokens.values() if isinstance(tokens, Mapping) else tokens)
         yield from (text for text in texts if text is not None)
 
