@@ -25,8 +25,8 @@ Function = Callable[..., Any]
 
 # Where the engine process writes its trace; set, it marks that process.
 TRACE_VARIABLE = "TIMED_GATEWAY_TRACE"
-# All that an engine computes in a step. They are private because nobody else needs them apart.
-DECODER_PARTS = ("_embed", "_attend_and_choose", "_logits")
+# All that an engine computes in a step.
+DECODER_PARTS = ("embed", "angles", "attend_and_choose", "logits")
 
 
 class Stopwatch:
