@@ -39,7 +39,8 @@ def test_the_steps_of_a_mesh_are_timed(trace, make_mixtral):
     asyncio.run(generate())
     num_layers = len(trace.rpc) // 2 // len(trace.steps)  # each asked, then awaited
     assert [step[1:3] for step in trace.steps] == [(1, 3), *[(1, 1)] * 5]
-    assert len(trace.torch) == len(trace.steps) * (num_layers + 3)  # embedding, layers, head, sampler
+    num_parts = num_layers + 4  # embedding, angles, layers, head, sampler
+    assert len(trace.torch) == len(trace.steps) * num_parts
     assert length(trace.torch) + length(trace.rpc) == pytest.approx(length(trace.torch + trace.rpc))
     parts = shares(trace, batch=1)
     assert parts.num_steps == 4
