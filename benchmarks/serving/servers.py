@@ -12,8 +12,7 @@ from typing import Protocol
 
 import httpx
 
-from expertmesh.architectures.registry import read_model
-from expertmesh.checkpoint.configuration import find_config, read_config
+from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.cli.local_servers import default_servers, default_threads, place_experts
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.rpc.sockets import free_port
@@ -128,8 +127,7 @@ def started(server: Server) -> Iterator[Target]:
 @contextmanager
 def expert_servers(model: Path) -> Iterator[tuple[str, ...]]:
     """Run expert servers as ``up`` does where nothing is said; yields their endpoints."""
-    file, num_cores = find_config(model), os.cpu_count() or 1
-    config = read_model(read_config(file), file)
+    config, num_cores = read_configuration(model).model, os.cpu_count() or 1
     num_servers = default_servers(config.num_experts, num_cores)
     hosted = [format_ranges(experts) for experts in place_experts(config.num_experts, num_servers, {})]
     endpoints = tuple(f"127.0.0.1:{free_port()}" for _ in hosted)

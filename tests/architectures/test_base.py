@@ -3,6 +3,7 @@ from published import FILE, MISTRAL
 from expertmesh.architectures.base import read_decoder
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.rope import Rope
 
 
 def read(**changes: object) -> ModelConfig:
@@ -13,7 +14,7 @@ def test_the_published_configuration_is_read():
     config = read()
     assert (config.vocab_size, config.hidden_size, config.intermediate_size) == (32000, 4096, 14336)
     assert (config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim) == (32, 32, 8, 128)
-    assert (config.rms_norm_eps, config.rope_theta, config.max_position_embeddings) == (1e-5, 1e4, 32768)
+    assert (config.rms_norm_eps, config.rope, config.max_position_embeddings) == (1e-5, Rope(1e4), 32768)
     assert (config.eos_token_ids, config.is_embedding_tied) == ((2,), False)
 
 
@@ -22,15 +23,10 @@ def test_newer_spellings_mean_the_same():
     assert read(rope_theta=None, **newer) == read()
 
 
-def test_what_is_left_out_has_its_usual_value():
-    config = read(num_key_value_heads=None, rms_norm_eps=None, rope_theta=None, eos_token_id=None)
-    assert (config.num_kv_heads, config.rms_norm_eps, config.rope_theta, config.eos_token_ids) == (32, 1e-5, 1e6, ())
+def test_null_has_its_own_meaning():
+    config = read(num_key_value_heads=None, sliding_window=None, eos_token_id=None)
+    assert (config.num_kv_heads, config.sliding_window, config.eos_token_ids) == (32, None, ())
 
 
 def test_head_dim_may_be_its_own():
     assert read(head_dim=96).head_dim == 96
-
-
-def test_rope_parameters_stand_before_a_rope_theta_beside_them():
-    assert read(rope_parameters={"rope_theta": 5e5}).rope_theta == 5e5
-    assert read(rope_scaling={"rope_type": "default"}).rope_theta == 1e4

@@ -17,8 +17,15 @@ def test_the_published_configuration_is_read():
     assert (MODEL.num_experts, MODEL.num_experts_per_token, MODEL.gate) == (8, 2, GateRule.RENORMALISED)
 
 
-def test_a_window_is_ignored():
+def test_the_window_of_its_first_upload_is_none():
+    assert MIXTRAL["sliding_window"] == 4096
     assert MODEL.sliding_window is None
+    assert read_model({**MIXTRAL, "sliding_window": 8192}, FILE).sliding_window == 8192
+
+
+def test_its_experts_may_be_counted_under_another_name():
+    newer = {**MIXTRAL, "num_local_experts": None, "num_experts": 8}
+    assert read_model(newer, FILE) == MODEL
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,8 @@ def test_a_window_is_ignored():
     [
         ({"num_local_experts": True}, "num_local_experts is True; a positive integer would be right"),
         ({"num_experts_per_tok": None}, "num_experts_per_tok is None; a positive integer would be right"),
-        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9 of only 8 experts"),
+        ({"num_experts": 4}, "num_experts is 4; the same as num_local_experts, 8, or neither, would be right"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9; no more than there are experts, 8, would be right"),
     ],
 )
 def test_experts_that_cannot_be_are_named(change, message):

@@ -21,20 +21,41 @@ def test_every_dialect_has_a_place_for_every_tensor(name: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "message"),
     [
-        ({"architectures": ["LlamaForCausalLM"]}, "['LlamaForCausalLM']"),
-        ({"architectures": None, "model_type": "gpt2"}, "gpt2"),
-        ({"architectures": True}, "True"),
-        ({"architectures": [{}, 3]}, "[{}, 3]"),
+        (
+            {"architectures": ["LlamaForCausalLM"]},
+            "architectures ['LlamaForCausalLM'] is not supported; supported: MixtralForCausalLM, MistralForCausalLM",
+        ),
+        ({"architectures": []}, "architectures [] is not supported; supported: MixtralForCausalLM, MistralForCausalLM"),
+        (
+            {"architectures": "MixtralForCausalLM"},
+            "architectures is 'MixtralForCausalLM'; a list of names would be right",
+        ),
+        ({"architectures": True}, "architectures is True; a list of names would be right"),
+        ({"architectures": [{}, 3]}, "architectures is [{}, 3]; a list of names would be right"),
+        (
+            {"architectures": None, "model_type": "gpt2"},
+            "model_type 'gpt2' is not supported; supported: mixtral, mistral",
+        ),
+        ({"architectures": None}, "model_type None is not supported; supported: mixtral, mistral"),
+        (
+            {"model_type": "mistral"},
+            "model_type is 'mistral'; mixtral, as architectures names MixtralForCausalLM, would be right",
+        ),
     ],
 )
-def test_another_architecture_is_refused_with_those_that_are_supported(change: dict[str, Any], found: str):
+def test_another_architecture_is_refused_with_those_that_are_supported(change: dict[str, Any], message: str):
     with pytest.raises(CheckpointError) as raised:
         read_model({**MIXTRAL, **change}, FILE)
-    assert str(raised.value) == (
-        f"{FILE}: architecture {found} is not supported; supported: MixtralForCausalLM, MistralForCausalLM"
-    )
+    assert str(raised.value) == f"{FILE}: {message}"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_where_no_architecture_is_named_the_type_tells(name: str):
+    named = read_model({**MIXTRAL, "architectures": [name]}, FILE)
+    typed = {**MIXTRAL, "architectures": None, "model_type": ARCHITECTURES[name].model_type}
+    assert read_model(typed, FILE) == named
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -44,16 +65,21 @@ def test_another_architecture_is_refused_with_those_that_are_supported(change: d
         ({"hidden_size": None}, "hidden_size is None; a positive integer would be right"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; a positive integer would be right"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; a positive integer would be right"),
-        ({"num_key_value_heads": 5}, "32 attention heads cannot share 5 key-value heads evenly"),
-        ({"head_dim": 127}, "head_dim is 127; rotary embedding needs an even number"),
+        ({"num_key_value_heads": 5}, "num_key_value_heads is 5; what divides num_attention_heads, 32, would be right"),
+        ({"head_dim": 127}, "head_dim is 127; an even number, unlike 127, would be right"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1; a positive number would be right"),
-        ({"rope_theta": float("inf")}, "rope_theta is inf; a positive number would be right"),
-        ({"rope_scaling": {"type": "yarn"}}, "type 'yarn' is not supported; supported: default"),
-        ({"rope_parameters": {"rope_type": "linear"}}, "rope_type 'linear' is not supported; supported: default"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf; a number above 1 would be right"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None; a positive number would be right"),
+        ({"hidden_size": 2**31}, "hidden_size is 2147483648; an integer of at most 2147483647 would be right"),
+        ({"max_position_embeddings": 2**25}, "max_position_embeddings is 33554432; an integer of at most 16777216"),
         ({"rope_parameters": 3}, "rope_parameters is 3; an object would be right"),
+        ({"attention_bias": True}, "attention_bias True is not supported (the files say which matrices have one); sup"),
+        ({"layer_types": ["full_attention"]}, "layer_types ['full_attention'] is not supported (all layers attend"),
+        ({"quantization": {"bits": 4}}, "quantization {'bits': 4} is not supported (quantized by a tool whose"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; true or false would be right"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>'; an integer or a list of integers would be right"),
+        ({"eos_token_id": 40000}, "eos_token_id is 40000; ids from 0 to 31999, as the vocabulary has, would be right"),
         ({"eos_token_id": True}, "eos_token_id is True; an integer or a list of integers would be right"),
     ],
 )

@@ -21,6 +21,15 @@ ODD_CONFIGS = {
     "top-1": {"num_experts_per_tok": 1},
     "odd vocabulary, tied": {"vocab_size": 301, "tie_word_embeddings": True},
     "other rope base": {"rope_theta": 10000.0},
+    "twice as far": {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+    # transformers computes these only where a head_dim is given.
+    "yarn": {
+        "head_dim": 32,
+        "rope_parameters": {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 32},
+    },
+    # 23 tokens are within the 512 that the model is for; beyond, nothing is served.
+    "dynamic": {"head_dim": 32, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}},
+    "a window of a fine-tune": {"sliding_window": 7},
 }
 # Dense matrices of each type, codes beside them, and a dense model with a window.
 CHECKPOINTS = {

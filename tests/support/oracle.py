@@ -8,7 +8,7 @@ from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, Mixtr
 def oracle(checkpoint: RandomCheckpoint) -> MixtralForCausalLM | MistralForCausalLM:
     """Load the plain weights of a checkpoint into transformers."""
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
-    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    config["rope_parameters"] = {"rope_theta": config.pop("rope_theta"), **config.get("rope_parameters", {})}
     tensors = {name: tensor.float() for name, tensor in checkpoint.dense.items()}
     if config["model_type"] == "mistral":
         model = MistralForCausalLM(MistralConfig(**config, attn_implementation="eager")).eval()

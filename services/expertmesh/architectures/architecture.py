@@ -1,9 +1,11 @@
 """What a family of models has to say about itself."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from expertmesh.architectures.dialects import Dialect
+from expertmesh.architectures.key_rules import KeyRules
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.tensor_table import Rows
@@ -14,11 +16,15 @@ from expertmesh.errors import CheckpointError
 class Architecture:
     """A family: its name under ``architectures`` in config.json, how that file is read, and which tensors there are.
 
+    ``keys`` says what becomes of each key of that file, ``defaults`` what those mean that it leaves out.
     ``tensors`` goes by HF's names; ``dialects`` are all names that tools use, the more special before those whose
     markers begin like theirs.
     """
 
     name: str
+    model_type: str
+    keys: KeyRules
+    defaults: Mapping[str, Any]
     read_config: Callable[[Keys], ModelConfig]
     tensors: Rows
     dialects: tuple[Dialect, ...]

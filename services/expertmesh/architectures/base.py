@@ -3,10 +3,14 @@
 Knows HF's keys and names for it; a family adds its own and replaces what it does otherwise.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from expertmesh.architectures.key_rules import KeyRules, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import GateRule, ModelConfig
+from expertmesh.architectures.rope import read_rope
 from expertmesh.architectures.tensor_table import Row, Rows
 
 TENSORS: Rows = {
@@ -22,19 +26,91 @@ TENSORS: Rows = {
 }
 
 
+KEYS: KeyRules = (
+    honoured(
+        "architectures",
+        "model_type",
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+        "max_position_embeddings",
+        "original_max_position_embeddings",
+        "tie_word_embeddings",
+        "eos_token_id",
+        "quantization_config",
+    ),
+    honoured("rope_parameters", "rope_scaling", but="; two that differ are refused"),
+    honoured("rope_theta", but=", where these have none"),
+    refused("", "hidden_act", unless=("silu",)),
+    refused("the files say which matrices have one", "attention_bias", "mlp_bias", unless=(False,)),
+    refused("all features of a head are rotated", "partial_rotary_factor", unless=(1,)),
+    refused("all layers attend alike", "layer_types"),
+    refused("quantized by a tool whose format is not read", "quantization", "compression_config"),
+    refused("", "is_encoder_decoder", "add_cross_attention", unless=(False,)),
+    refused("", "pruned_heads", unless=({},)),
+    nothing("they are about training", "attention_dropout", "initializer_range", "pretraining_tp"),
+    nothing(
+        "the tokenizer says it",
+        "bos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "sep_token_id",
+        "tokenizer_class",
+    ),
+    nothing(
+        "weights are read as their files have them, and `--dtype` says what is computed in", "dtype", "torch_dtype"
+    ),
+    nothing(
+        "they are about the program that wrote the file, or how another one runs",
+        "transformers_version",
+        "_name_or_path",
+        "auto_map",
+        "use_cache",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "chunk_size_feed_forward",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "is_decoder",
+        "torchscript",
+        "id2label",
+        "label2id",
+        "problem_type",
+    ),
+)
+# What a key means that is not there, in the config.json of either family.
+DEFAULTS: Mapping[str, Any] = {
+    "hidden_act": "silu",
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": False,
+    "eos_token_id": 2,
+}
+# float32 tells no positions beyond apart.
+MAX_POSITIONS = 2**24
+
+
 def read_decoder(keys: Keys, architecture: str) -> ModelConfig:
-    """Read a decoder with a single FFN, which attends to all tokens."""
-    keys.require("hidden_act", "silu")
+    """Read a decoder with a single FFN; without a ``sliding_window`` it attends to all tokens."""
     hidden_size, num_heads = keys.count("hidden_size"), keys.count("num_attention_heads")
     num_kv_heads = keys.count("num_key_value_heads", num_heads)
-    head_dim = keys.count("head_dim", hidden_size // num_heads)
+    head_dim = keys.count("head_dim", max(1, hidden_size // num_heads))
     if num_heads % num_kv_heads:
-        raise keys.error(f"{num_heads} attention heads cannot share {num_kv_heads} key-value heads evenly")
+        heads = keys.name("num_attention_heads")
+        raise keys.wrong("num_key_value_heads", f"what divides {heads}, {num_heads},")
     if head_dim % 2:
-        raise keys.error(f"head_dim is {head_dim}; rotary embedding needs an even number")
+        raise keys.wrong("head_dim", f"an even number, unlike {head_dim},")
+    vocab_size = keys.count("vocab_size")
+    max_positions = keys.count("max_position_embeddings", most=MAX_POSITIONS)
     return ModelConfig(
         architecture=architecture,
-        vocab_size=keys.count("vocab_size"),
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=keys.count("intermediate_size"),
         num_layers=keys.count("num_hidden_layers"),
@@ -43,12 +119,13 @@ def read_decoder(keys: Keys, architecture: str) -> ModelConfig:
         head_dim=head_dim,
         num_experts=1,
         num_experts_per_token=1,
-        rms_norm_eps=keys.number("rms_norm_eps", 1e-5),
-        rope_theta=_read_rope_theta(keys),
-        max_position_embeddings=keys.count("max_position_embeddings"),
+        rms_norm_eps=keys.number("rms_norm_eps"),
+        rope=read_rope(keys, max_positions),
+        max_position_embeddings=max_positions,
         is_embedding_tied=keys.flag("tie_word_embeddings", False),
-        eos_token_ids=keys.token_ids("eos_token_id"),
+        eos_token_ids=keys.token_ids("eos_token_id", vocab_size),
         gate=GateRule.ONLY_EXPERT,
+        sliding_window=keys.count("sliding_window") if "sliding_window" in keys else None,
     )
 
 
@@ -56,13 +133,5 @@ def with_experts(keys: Keys, decoder: ModelConfig, num_experts: int, gate: GateR
     """Give ``decoder`` several experts, to some of which the gate sends a token."""
     num_chosen = keys.count("num_experts_per_tok")
     if num_chosen > num_experts:
-        raise keys.error(f"num_experts_per_tok is {num_chosen} of only {num_experts} experts")
+        raise keys.wrong("num_experts_per_tok", f"no more than there are experts, {num_experts},")
     return replace(decoder, num_experts=num_experts, num_experts_per_token=num_chosen, gate=gate)
-
-
-def _read_rope_theta(keys: Keys) -> float:
-    """Read the base of the rotary embedding where older or newer files keep it; only the plain kind is supported."""
-    rope = keys.section("rope_parameters", "rope_scaling")
-    rope.require("rope_type", "default")
-    rope.require("type", "default")
-    return (rope if "rope_theta" in rope else keys).number("rope_theta", 1e6)

@@ -1,15 +1,19 @@
 """Mistral, dense: its only FFN is the only expert. Attention may have a sliding window."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 from expertmesh.architectures import base
 from expertmesh.architectures.architecture import Architecture
 from expertmesh.architectures.dialects import Dialect, Place, Places, hf_places
+from expertmesh.architectures.key_rules import KeyRules, honoured
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.tensor_table import Row, Rows
 
 NAME = "MistralForCausalLM"
+KEYS: KeyRules = (*base.KEYS, honoured("sliding_window"))
+DEFAULTS: Mapping[str, Any] = {**base.DEFAULTS, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "sliding_window": 4096}
 
 TENSORS: Rows = {
     **base.TENSORS,
@@ -39,8 +43,9 @@ RELEASED_DENSE: Places = {
 
 def read_config(keys: Keys) -> ModelConfig:
     """Read a config.json."""
-    window = keys.count("sliding_window") if "sliding_window" in keys else None
-    return replace(base.read_decoder(keys, NAME), sliding_window=window)
+    return base.read_decoder(keys, NAME)
 
 
-MISTRAL = Architecture(NAME, read_config, TENSORS, (Dialect(hf_places(TENSORS)), Dialect(RELEASED_DENSE)))
+MISTRAL = Architecture(
+    NAME, "mistral", KEYS, DEFAULTS, read_config, TENSORS, (Dialect(hf_places(TENSORS)), Dialect(RELEASED_DENSE))
+)

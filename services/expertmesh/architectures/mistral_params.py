@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from expertmesh.architectures import mistral, mixtral
-from expertmesh.errors import CheckpointError
+from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
+from expertmesh.architectures.keys import Keys
 
-KEYS = {
+NAMES = {
     "dim": "hidden_size",
     "hidden_dim": "intermediate_size",
     "n_layers": "num_hidden_layers",
@@ -22,20 +23,48 @@ KEYS = {
     "sliding_window": "sliding_window",
     "tied_embeddings": "tie_word_embeddings",
 }
-MOE_KEYS = {"num_experts": "num_local_experts", "num_experts_per_tok": "num_experts_per_tok"}
-# What the releases mean by saying nothing: </s>, the context that they were trained on, and the base of the rotary
-# embedding, which was 10,000 as long as attention had a window.
-DEFAULTS = {"eos_token_id": 2, "bos_token_id": 1, "max_position_embeddings": 32768}
+MOE_NAMES = {"num_experts": "num_local_experts", "num_experts_per_tok": "num_experts_per_tok"}
+KEYS: KeyRules = (
+    honoured(*NAMES, "moe"),
+    refused("rotary embedding is stretched where a config.json says how, in `rope_parameters`", "yarn", "rope_scaling"),
+    refused("all positions attend alike", "llama_4_scaling"),
+    refused("weights are plain, or AWQ or GPTQ with a config.json", "quantization"),
+    refused("text is read, not images or sound", "vision_encoder", "audio_encoder"),
+    refused("adapters are not added to the weights", "lora"),
+    refused("", "model_type", unless=("transformer",)),
+    refused("", "causal", unless=(True,)),
+    refused("", "use_biases", unless=(False,)),
+    nothing("they are about how another program runs", "max_batch_size", "model_parallel"),
+)
+# Of the keys that a release needs, these have another default in config.json.
+NEEDED = ("n_kv_heads", "norm_eps")
+# What the releases mean by saying nothing: </s>, no window, and the context that they were trained on.
+DEFAULTS = {"eos_token_id": 2, "bos_token_id": 1, "max_position_embeddings": 32768, "sliding_window": None}
 
 
 def config_from_params(file: Path, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the parameters of a release; CheckpointError when ``moe`` is no object."""
-    config = {**DEFAULTS, **{ours: params[theirs] for theirs, ours in KEYS.items() if params.get(theirs) is not None}}
-    config.setdefault("rope_theta", 1e4 if config.get("sliding_window") else 1e6)
-    moe = params.get("moe")
-    if not moe:
+    """Translate the parameters of a release.
+
+    CheckpointError for keys that are refused or missing, and when ``moe`` is no object.
+    """
+    keys = Keys(params, file)
+    check_keys(keys, KEYS)
+    keys.one_of("max_seq_len", "max_position_embeddings")
+    for key in NEEDED:
+        keys.number(key)
+    config = {**DEFAULTS, **{ours: params[theirs] for theirs, ours in NAMES.items() if theirs in keys}}
+    # The base was 10,000 as long as attention had a window.
+    config.setdefault("rope_theta", 1e4 if config["sliding_window"] else 1e6)
+    moe = keys.section("moe")
+    if "moe" not in keys:
         return {**config, "architectures": [mistral.NAME]}
-    if not isinstance(moe, Mapping):
-        raise CheckpointError(f"{file}: moe is {moe!r}; an object would be right")
-    experts = {ours: moe.get(theirs) for theirs, ours in MOE_KEYS.items()}
+    check_keys(moe, (honoured(*MOE_NAMES),))
+    experts = {ours: moe.get(theirs) for theirs, ours in MOE_NAMES.items() if theirs in moe}
     return {**config, **experts, "architectures": [mixtral.NAME]}
+
+
+def names_in_params(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a params.json calls the keys of config.json."""
+    names = {ours: theirs for theirs, ours in NAMES.items()}
+    names |= {ours: theirs for theirs, ours in NAMES.items() if theirs in params}
+    return names | {ours: f"moe.{theirs}" for theirs, ours in MOE_NAMES.items()}

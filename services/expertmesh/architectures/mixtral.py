@@ -1,5 +1,9 @@
 """Mixtral: each token goes to the best of several experts, weighed by softmax over the chosen ones."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from expertmesh.architectures import base
 from expertmesh.architectures.architecture import Architecture
 from expertmesh.architectures.dialects import (
@@ -12,12 +16,23 @@ from expertmesh.architectures.dialects import (
     one_expert,
     up_half,
 )
+from expertmesh.architectures.key_rules import KeyRules, honoured, nothing
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.mistral import RELEASED
 from expertmesh.architectures.model_config import GateRule, ModelConfig
 from expertmesh.architectures.tensor_table import Row, Rows
 
 NAME = "MixtralForCausalLM"
+KEYS: KeyRules = (
+    *base.KEYS,
+    honoured("num_experts_per_tok"),
+    honoured("num_local_experts", "num_experts", but="; two that differ are refused"),
+    honoured("sliding_window", but=", but 4096 is none: first uploads carried it, of a model trained without"),
+    nothing("they are about training", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
+)
+DEFAULTS: Mapping[str, Any] = {**base.DEFAULTS, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None}
+# In the first uploads, by mistake.
+STRAY_WINDOW = 4096
 
 TENSORS: Rows = {
     **base.TENSORS,
@@ -29,9 +44,12 @@ TENSORS: Rows = {
 
 
 def read_config(keys: Keys) -> ModelConfig:
-    """Read a config.json; its ``sliding_window`` is ignored: old ones carry one, but Mixtral was trained without."""
-    num_experts = keys.count("num_local_experts")
-    return base.with_experts(keys, base.read_decoder(keys, NAME), num_experts, GateRule.RENORMALISED)
+    """Read a config.json."""
+    decoder = base.read_decoder(keys, NAME)
+    if decoder.sliding_window == STRAY_WINDOW:
+        decoder = replace(decoder, sliding_window=None)
+    num_experts = keys.count(keys.one_of("num_local_experts", "num_experts"))
+    return base.with_experts(keys, decoder, num_experts, GateRule.RENORMALISED)
 
 
 NEWER: Places = {
@@ -67,6 +85,9 @@ STACKED: Places = {
 
 MIXTRAL = Architecture(
     NAME,
+    "mixtral",
+    KEYS,
+    DEFAULTS,
     read_config,
     TENSORS,
     tuple(Dialect(places) for places in (hf_places(TENSORS), FUSED, NEWER, INFERENCE, STACKED)),

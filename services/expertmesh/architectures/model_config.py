@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from expertmesh.architectures.rope import Rope
+
 
 class GateRule(Enum):
     """How the experts of a token are chosen and weighed."""
@@ -33,7 +35,7 @@ class ModelConfig:
     num_experts: int
     num_experts_per_token: int
     rms_norm_eps: float
-    rope_theta: float
+    rope: Rope
     max_position_embeddings: int
     is_embedding_tied: bool
     eos_token_ids: tuple[int, ...]

@@ -56,7 +56,7 @@ class ForwardPass:
         self.backend = backend
         self._loader = WeightLoader(config, weights, backend, torch.float32)
         batch = lay_out(sequences, backend.device)
-        rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
+        rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope, backend.device)
         block_size = max(batch.query_lens)
         contexts = plan_contexts(batch, block_size, config.sliding_window)
         self._plan = AttentionPlan(batch.slot_mapping, contexts, rotary.at(batch.positions, torch.float32))

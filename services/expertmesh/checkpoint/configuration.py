@@ -1,21 +1,38 @@
-"""Where the configuration of a checkpoint lies: config.json, or Mistral's own params.json. Needs no torch."""
+"""The configuration of a checkpoint: config.json, or Mistral's own params.json. Needs no torch."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from expertmesh.architectures.jsonfile import read_json
-from expertmesh.architectures.mistral_params import config_from_params
+from expertmesh.architectures.mistral_params import config_from_params, names_in_params
+from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.registry import NO_NAMES, read_model
 
-PARAMS = "params.json"
-
-
-def find_config(directory: Path) -> Path:
-    """Return the file with the configuration; it is config.json that is missing where there is none."""
-    config, params = directory / "config.json", directory / PARAMS
-    return params if params.exists() and not config.exists() else config
+CONFIG, PARAMS = "config.json", "params.json"
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read a configuration in the words of config.json; CheckpointError when it cannot be read."""
-    config = read_json(file)
-    return config_from_params(file, config) if file.name == PARAMS else config
+@dataclass(frozen=True)
+class Configuration:
+    """What ``file`` says: ``values`` in the words of config.json, for which it has ``names`` of its own; the model."""
+
+    file: Path
+    values: dict[str, Any]
+    names: Mapping[str, str]
+    model: ModelConfig
+
+
+def read_configuration(directory: Path) -> Configuration:
+    """Read and check the configuration of a checkpoint.
+
+    CheckpointError names the file, the key, its value and what would be right; config.json is what is missing where
+    there is neither.
+    """
+    file, params = directory / CONFIG, directory / PARAMS
+    if file.exists() or not params.exists():
+        values = read_json(file)
+        return Configuration(file, values, NO_NAMES, read_model(values, file))
+    read = read_json(params)
+    values, names = config_from_params(params, read), names_in_params(read)
+    return Configuration(params, values, names, read_model(values, params, names))

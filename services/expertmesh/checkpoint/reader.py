@@ -13,9 +13,9 @@ import torch
 
 from expertmesh.architectures.dialects import Location, Part
 from expertmesh.architectures.model_config import ModelConfig
-from expertmesh.architectures.registry import architecture_of, read_model, tensors_of
+from expertmesh.architectures.registry import architecture_of, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.configuration import find_config, read_config
+from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig, read_quantization
 from expertmesh.checkpoint.rotary import halves_from_pairs
@@ -65,13 +65,12 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
-        file = find_config(directory)
-        config = read_config(file)
-        model = read_model(config, file)
-        quantization = read_quantization(directory, config)
+        configuration = read_configuration(directory)
+        quantization = read_quantization(directory, configuration.values)
         if quantization and round_to_bits:
             raise CheckpointError(f"{directory} is {quantization} already and cannot be quantized while loading")
-        return cls(directory, config, model, quantization, TensorFiles.open(directory), round_to_bits)
+        files = TensorFiles.open(directory)
+        return cls(directory, configuration.values, configuration.model, quantization, files, round_to_bits)
 
     def on(self, device: torch.device) -> "Checkpoint":
         """Return this checkpoint with tensors that come to ``device`` as files hold them, and are unpacked there."""

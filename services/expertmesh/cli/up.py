@@ -6,12 +6,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from expertmesh.architectures.model_config import ModelConfig
-from expertmesh.architectures.registry import read_model
-from expertmesh.checkpoint.configuration import find_config, read_config
+from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
@@ -90,7 +88,7 @@ def up(**flags: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keys = read_keys(flags["api_key"] or (), None)
     config = fill(GatewayConfig, flags, api_keys=keys)
-    model = _read_config(config.model)
+    model = read_configuration(config.model).model
     _check_text(config)
     places = choose_places(config.device, config.backend)
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
@@ -129,12 +127,6 @@ def plan_gateway(servers: Sequence[ExpertServer], flags: Mapping[str, Any], plac
     beside = tuple(server.program for server in servers if server.place == place)
     waits = place.is_gpu and flags["kv_cache_gib"] is None
     return replace(program, environment=place.environment, after=beside if waits else ())
-
-
-def _read_config(model: Path) -> ModelConfig:
-    """Read the configuration only: the processes check the rest, and they have torch."""
-    file = find_config(model)
-    return read_model(read_config(file), file)
 
 
 def _check_text(config: GatewayConfig) -> None:

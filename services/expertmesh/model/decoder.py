@@ -87,7 +87,7 @@ class Decoder:
             layers.append(_load_layer(tensors.layer(index), loader))
             report(index + 1, config.num_layers)
         head = source.weight(ends["head"]) if "head" in ends else DenseWeight(table)
-        rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope_theta, backend.device)
+        rotary = RotaryEmbedding(config.head_dim, config.max_position_embeddings, config.rope, backend.device)
         norm = loader.norm(ends["final_norm"])
         return cls(config, table, layers, norm, backend.linear(head), rotary, backend.step_ops)
 
