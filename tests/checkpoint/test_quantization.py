@@ -1,8 +1,18 @@
 import json
 
 import pytest
+from transformers import AwqConfig as theirs_of_awq
+from transformers import GPTQConfig as theirs_of_gptq
+from transformers.utils.quantization_config import QuantizationMethod
 
-from expertmesh.checkpoint.quantization import AwqConfig, GptqConfig, read_quantization
+from expertmesh.checkpoint.quantization import (
+    AWQ_KEYS,
+    GPTQ_KEYS,
+    SUPPORTED,
+    AwqConfig,
+    GptqConfig,
+    read_quantization,
+)
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.gptq import GptqFormat
 
@@ -20,6 +30,7 @@ def test_no_section_and_no_file_is_no_quantization(tmp_path):
         ({}, AwqConfig(128, True)),
         ({"quant_method": "AWQ", "version": "GEMM"}, AwqConfig(128, True)),
         ({"version": None}, AwqConfig(128, True)),
+        ({"version": "GEMM", "format": "gemm"}, AwqConfig(128, True)),
         ({"group_size": -1}, AwqConfig(-1, True)),
         ({"group_size": 32, "modules_to_not_convert": ["gate"]}, AwqConfig(32, True)),
     ],
@@ -44,6 +55,8 @@ GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True, 
         ({}, GptqConfig(GptqFormat(4, True), 128, True)),
         ({"checkpoint_format": "gptq", "group_size": -1}, GptqConfig(GptqFormat(4, True), -1, True)),
         ({"checkpoint_format": "gptq_v2", "sym": False}, GptqConfig(GptqFormat(4, False, is_v2=True), 128, True)),
+        ({"format": "gptq_v2"}, GptqConfig(GptqFormat(4, True, is_v2=True), 128, True)),
+        ({"format": "GPTQ", "checkpoint_format": "gptq"}, GptqConfig(GptqFormat(4, True), 128, True)),
         ({"bits": 3, "desc_act": False, "damp_percent": 0.1}, GptqConfig(GptqFormat(3, True), 128, False)),
     ],
 )
@@ -71,29 +84,63 @@ def test_they_describe_themselves(config, words):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (
-            {**AWQ, "quant_method": "bitsandbytes"},
-            "quantization bitsandbytes 4-bit gemm is not supported; supported: awq",
-        ),
+        ({**AWQ, "quant_method": None}, "quantization_config.quant_method is None; awq or gptq would be right"),
+        ({**AWQ, "quant_method": 4}, "quantization_config.quant_method is 4; a word would be right"),
         ({**GPTQ, "bits": 5}, "quantization gptq 5-bit gptq is not supported"),
-        ({**GPTQ, "bits": 4.0}, r"quantization gptq 4\.0-bit gptq is not supported"),
+        ({**GPTQ, "bits": 4.0}, r"quantization_config.bits is 4\.0; a positive integer would be right"),
         ({**GPTQ, "checkpoint_format": "marlin"}, "quantization gptq 4-bit marlin is not supported"),
-        ({**GPTQ, "sym": "yes"}, "sym is 'yes'; true or false would be right"),
-        ({**GPTQ, "desc_act": 1}, "desc_act is 1; true or false would be right"),
-        ({**AWQ, "group_size": True}, "group size is True"),
-        ({**AWQ, "quant_method": None}, "quantization of unknown method 4-bit gemm"),
+        ({**GPTQ, "format": "gptq_v3"}, "quantization gptq 4-bit gptq_v3 is not supported"),
+        (
+            {**GPTQ, "format": "gptq_v2", "checkpoint_format": "gptq"},
+            "quantization_config.format is 'gptq_v2'; the same as quantization_config.checkpoint_format, 'gptq', or",
+        ),
+        ({**GPTQ, "dynamic": {"-:.*w2": {}}}, "quantization_config.dynamic .* is not supported .all matrices are"),
+        ({**GPTQ, "pack_dtype": "int8"}, "quantization_config.pack_dtype 'int8' is not supported"),
+        ({**GPTQ, "sym": "yes"}, "quantization_config.sym is 'yes'; true or false would be right"),
+        ({**GPTQ, "desc_act": 1}, "quantization_config.desc_act is 1; true or false would be right"),
+        ({**AWQ, "group_size": True}, "quantization_config.group_size is True; a positive integer or -1"),
         ({**AWQ, "bits": 3}, "quantization awq 3-bit gemm is not supported"),
         ({**AWQ, "version": "GEMV"}, "quantization awq 4-bit gemv is not supported"),
-        ({**AWQ, "group_size": 0}, "group size is 0; a positive integer or -1 would be right"),
-        ({**AWQ, "group_size": -2}, "group size is -2"),
-        ({**AWQ, "group_size": "128"}, "group size is '128'"),
-        ({"quant_method": "awq", "bits": 4}, "group size is None"),
+        ({**AWQ, "group_size": 0}, "quantization_config.group_size is 0; a positive integer or -1 would be right"),
+        ({**AWQ, "group_size": -2}, "quantization_config.group_size is -2"),
+        ({**AWQ, "group_size": "128"}, "quantization_config.group_size is '128'"),
+        (
+            {**AWQ, "q_group_size": 64},
+            "quantization_config.q_group_size is 64; the same as quantization_config.gro",
+        ),
+        ({"quant_method": "awq", "bits": 4}, "quantization_config.group_size is None"),
         ("awq", "quantization_config is 'awq'; an object would be right"),
     ],
 )
 def test_anything_else_is_refused_with_file_found_and_supported(tmp_path, section, message):
     with pytest.raises(CheckpointError, match=f"config.json: {message}"):
         read_quantization(tmp_path, {"quantization_config": section})
+
+
+METHODS = {method.value for method in QuantizationMethod} | {"exl2", "modelopt", "auto_round"}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq"}))
+def test_other_methods_are_refused_by_their_names(tmp_path, method):
+    with pytest.raises(CheckpointError) as raised:
+        read_quantization(tmp_path, {"quantization_config": {"quant_method": method}})
+    assert (
+        str(raised.value) == f"{tmp_path}/config.json: quantization {method} is not supported; supported: {SUPPORTED}"
+    )
+
+
+def test_a_method_that_names_itself_by_its_keys_or_its_file_is_known(tmp_path):
+    with pytest.raises(CheckpointError, match=r"config.json: quantization bitsandbytes is not supported"):
+        read_quantization(tmp_path, {"quantization_config": {"load_in_4bit": True}})
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    with pytest.raises(CheckpointError, match=r"hf_quant_config.json: quantization modelopt is not supported"):
+        read_quantization(tmp_path, {})
+
+
+@pytest.mark.parametrize(("method", "rules"), [(AwqConfig, AWQ_KEYS), (GptqConfig, GPTQ_KEYS)])
+def test_transformers_knows_no_key_without_a_rule(method, rules):
+    theirs = {AwqConfig: theirs_of_awq(bits=4), GptqConfig: theirs_of_gptq(bits=4)}[method]
+    assert set(theirs.to_dict()) - {key for rule in rules for key in rule.keys} == set()
 
 
 def test_errors_name_awqs_own_file(tmp_path):

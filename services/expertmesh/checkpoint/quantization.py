@@ -6,13 +6,72 @@ from pathlib import Path
 from typing import Any
 
 from expertmesh.architectures.jsonfile import read_json
-from expertmesh.errors import CheckpointError
+from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
+from expertmesh.architectures.keys import Keys, is_int
 from expertmesh.kernels import awq, gptq
 
 # Beside config.json, older tools left a file of their own; it does not name the method, its name does.
-OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq"}
+OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
 SUPPORTED = "awq 4-bit gemm, gptq with 2, 3, 4 or 8 bits, or no quantization"
 GPTQ_FORMATS = {"gptq": False, "gptq_v2": True}
+BOTH: KeyRules = (
+    refused("codes are packed into 32 bits", "pack_dtype", unless=("int32",)),
+    refused("all matrices are quantized alike", "dynamic", unless=({},)),
+    refused("nothing is added to the weights, nor are they rotated", "adapter", "rotation"),
+    nothing(
+        "the files say which matrices are quantized",
+        "modules_to_not_convert",
+        "modules_in_block_to_quantize",
+        "block_name_to_quantize",
+        "lm_head",
+    ),
+    nothing(
+        "they are about how another program runs",
+        "backend",
+        "do_fuse",
+        "fuse_max_seq_len",
+        "modules_to_fuse",
+        "use_exllama",
+        "disable_exllama",
+        "exllama_config",
+        "use_cuda_fp16",
+        "cache_block_outputs",
+        "max_input_length",
+        "model_file_base_name",
+        "model_name_or_path",
+    ),
+    nothing(
+        "they are about how it was quantized",
+        "act_group_aware",
+        "damp_percent",
+        "damp_auto_increment",
+        "true_sequential",
+        "static_groups",
+        "dataset",
+        "tokenizer",
+        "model_seqlen",
+        "batch_size",
+        "pad_token_id",
+        "module_name_preceding_first_block",
+        "mse",
+        "meta",
+    ),
+)
+AWQ_KEYS: KeyRules = (
+    honoured("quant_method", "zero_point"),
+    honoured("bits", "w_bit", but="; two that differ are refused"),
+    honoured("group_size", "q_group_size", but="; two that differ are refused"),
+    honoured("version", "checkpoint_format", "format", but="; two that differ are refused"),
+    refused("AWQ knows no order", "desc_act", unless=(False,)),
+    nothing("`zero_point` says it", "sym"),
+    *BOTH,
+)
+GPTQ_KEYS: KeyRules = (
+    honoured("quant_method", "bits", "group_size", "desc_act", "sym"),
+    honoured("checkpoint_format", "format", but="; two that differ are refused"),
+    refused("of layouts only gptq and gptq_v2 are read", "is_marlin_format", unless=(False,)),
+    *BOTH,
+)
 
 
 @dataclass(frozen=True)
@@ -46,60 +105,56 @@ QuantizationConfig = AwqConfig | GptqConfig
 def read_quantization(directory: Path, config: Mapping[str, Any]) -> QuantizationConfig | None:
     """Read the quantization from config.json or the quantizer's own file; None for plain weights.
 
-    CheckpointError names the file, what was found and what is supported.
+    CheckpointError names the file, the method, what was found and what is supported.
     """
-    section = config.get("quantization_config")
-    if section is not None:
-        return _parse(directory / "config.json", section)
+    file = Keys(config, directory / "config.json")
+    if "quantization_config" in file:
+        return _parse(file.section("quantization_config"))
     for name, method in OWN_FILES.items():
         if (directory / name).exists():
-            return _parse(directory / name, {"quant_method": method, **read_json(directory / name)})
+            return _parse(Keys({"quant_method": method, **read_json(directory / name)}, directory / name))
     return None
 
 
-def _parse(path: Path, section: Mapping[str, Any]) -> QuantizationConfig:
-    if not isinstance(section, Mapping):
-        raise CheckpointError(f"{path}: quantization_config is {section!r}; an object would be right")
-    bits = _first(section, "bits", "w_bit")
-    group_size = _first(section, "group_size", "q_group_size")
-    if not _is_int(group_size) or group_size == 0 or group_size < -1:
-        raise CheckpointError(f"{path}: group size is {group_size!r}; a positive integer or -1 would be right")
-    method = _word(section, "quant_method")
-    version = _word(section, "version") or "gemm"
-    layout = _word(section, "checkpoint_format") or "gptq"
-    if _is_int(bits) and (method, version, bits) == ("awq", "gemm", awq.BITS):
-        return AwqConfig(group_size, has_zero_points=_flag(path, section, "zero_point", True))
-    if _is_int(bits) and method == "gptq" and layout in GPTQ_FORMATS and bits in gptq.BITS:
-        symmetric = _flag(path, section, "sym", True)
-        is_ordered = _flag(path, section, "desc_act", False)
-        return GptqConfig(gptq.GptqFormat(bits, symmetric, GPTQ_FORMATS[layout]), group_size, is_ordered)
-    variant = layout if method == "gptq" else version
-    raise CheckpointError(
-        f"{path}: quantization {method or 'of unknown method'} {bits}-bit {variant} is not supported; "
-        f"supported: {SUPPORTED}"
-    )
+def _parse(keys: Keys) -> QuantizationConfig:
+    method = keys.word("quant_method", "bitsandbytes" if "load_in_4bit" in keys or "load_in_8bit" in keys else "")
+    if method == "awq":
+        return _parse_awq(keys)
+    if method == "gptq":
+        return _parse_gptq(keys)
+    if not method:
+        raise keys.wrong("quant_method", "awq or gptq")
+    raise keys.error(f"quantization {method} is not supported; supported: {SUPPORTED}")
+
+
+def _parse_awq(keys: Keys) -> AwqConfig:
+    check_keys(keys, AWQ_KEYS)
+    bits, version = keys.one_of("bits", "w_bit"), keys.one_of("version", "checkpoint_format", "format")
+    if keys.count(bits) != awq.BITS or keys.word(version, "gemm") != "gemm":
+        raise _unsupported(keys, "awq", bits, keys.word(version, "gemm"))
+    group_size = _read_group_size(keys, keys.one_of("group_size", "q_group_size"))
+    return AwqConfig(group_size, has_zero_points=keys.flag("zero_point", True))
+
+
+def _parse_gptq(keys: Keys) -> GptqConfig:
+    check_keys(keys, GPTQ_KEYS)
+    layout = keys.word(keys.one_of("checkpoint_format", "format"), "gptq")
+    if keys.count("bits") not in gptq.BITS or layout not in GPTQ_FORMATS:
+        raise _unsupported(keys, "gptq", "bits", layout)
+    stored = gptq.GptqFormat(keys.count("bits"), keys.flag("sym", True), GPTQ_FORMATS[layout])
+    return GptqConfig(stored, _read_group_size(keys, "group_size"), keys.flag("desc_act", False))
+
+
+def _read_group_size(keys: Keys, key: str) -> int:
+    value = keys.get(key)
+    if not is_int(value) or value == 0 or value < -1:
+        raise keys.wrong(key, "a positive integer or -1")
+    return value
+
+
+def _unsupported(keys: Keys, method: str, bits: str, layout: str) -> Exception:
+    return keys.error(f"quantization {method} {keys.get(bits)}-bit {layout} is not supported; supported: {SUPPORTED}")
 
 
 def _describe_groups(group_size: int) -> str:
     return f"g{group_size}" if group_size > 0 else "no groups"
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _flag(path: Path, section: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = section.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise CheckpointError(f"{path}: {key} is {value!r}; true or false would be right")
-    return value
-
-
-def _word(section: Mapping[str, Any], key: str) -> str:
-    return str(section.get(key) or "").lower()
-
-
-def _first(section: Mapping[str, Any], *keys: str) -> Any:
-    return next((section[key] for key in keys if key in section), None)

@@ -1,0 +1,41 @@
+"""The table of keys in docs/checkpoints.md is what the code does with them."""
+
+from pathlib import Path
+
+from expertmesh.architectures import base, mistral, mistral_params, mixtral
+from expertmesh.architectures.key_rules import KeyRule, KeyRules
+from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS
+from expertmesh.gateway import generation_config
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
+HEADER = "| in | keys | what becomes of them |\n| --- | --- | --- |\n"
+TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
+    "config.json": (base.KEYS, ()),
+    "Mixtral's": (mixtral.KEYS, base.KEYS),
+    "dense Mistral's": (mistral.KEYS, base.KEYS),
+    "params.json": (mistral_params.KEYS, ()),
+    "AWQ's and GPTQ's": (BOTH, ()),
+    "AWQ's": (AWQ_KEYS, BOTH),
+    "GPTQ's": (GPTQ_KEYS, BOTH),
+    "generation_config.json": (generation_config.KEYS, ()),
+}
+
+
+def in_words(rule: KeyRule) -> str:
+    if rule.allowed is None:
+        return rule.effect
+    unless = f" unless {rule.allowed_in_words}" if rule.allowed else ""
+    return f"refused{unless}" + (f": {rule.effect}" if rule.effect else "")
+
+
+def rows() -> list[str]:
+    return [
+        f"| {where} | {', '.join(f'`{key}`' for key in rule.keys)} | {in_words(rule)} |\n"
+        for where, (rules, told) in TABLES.items()
+        for rule in rules
+        if rule not in told
+    ]
+
+
+def test_the_document_has_every_rule():
+    assert HEADER + "".join(rows()) in DOCUMENT.read_text()
