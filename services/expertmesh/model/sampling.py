@@ -79,9 +79,13 @@ class SamplingParams:
     top_k: int = _parameter(0, "Keep the k most probable tokens; 0 = all.", ge=0, is_suggested=True)
     top_p: float = _parameter(1.0, "Keep the most probable tokens that add up to p.", gt=0, le=1, is_suggested=True)
     min_p: float = _parameter(
-        0.0, "Keep tokens at least so many times as probable as the most probable one.", ge=0, le=1
+        0.0,
+        "Keep tokens at least so many times as probable as the most probable one.",
+        ge=0,
+        le=1,
+        is_suggested=True,
     )
-    typical_p: float = _parameter(1.0, "Locally typical sampling: mass to keep.", gt=0, le=1)
+    typical_p: float = _parameter(1.0, "Locally typical sampling: mass to keep.", gt=0, le=1, is_suggested=True)
     repetition_penalty: float = _parameter(
         1.0,
         "Divides logits of tokens seen in prompt or output; above 1 avoids them.",
