@@ -15,14 +15,18 @@ class Malicious:
         return os.mkdir, (self.path,)
 
 
-def save(directory, content):
-    torch.save(content, directory / "weights.pt")
-    return directory / "weights.pt"
+@pytest.fixture(params=[True, False], ids=["zip", "before torch 1.6"])
+def save(request, tmp_path):
+    def save(content):
+        torch.save(content, tmp_path / "weights.pt", _use_new_zipfile_serialization=request.param)
+        return tmp_path / "weights.pt"
+
+    return save
 
 
-def test_tensors_are_described_and_read(tmp_path):
+def test_tensors_are_described_and_read(save):
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(4, dtype=torch.bfloat16), "none": torch.empty(0, 5)}
-    path = save(tmp_path, tensors)
+    path = save(tensors)
     file = PickleFile(path)
     assert {name: (e.dtype, e.shape, e.num_bytes, e.file) for name, e in file.entries.items()} == {
         "a": ("F32", (2, 3), 24, path),
@@ -37,26 +41,34 @@ def test_tensors_are_described_and_read(tmp_path):
     assert file.sample("none", 8) == b""
 
 
-def test_code_is_not_run(tmp_path):
+def test_code_is_not_run(tmp_path, save):
     victim = tmp_path / "victim"
-    path = save(tmp_path, {"a": Malicious(str(victim))})
+    path = save({"a": Malicious(str(victim))})
     with pytest.raises(CheckpointError, match=r"weights.pt holds more than tensors and is not loaded"):
         PickleFile(path)
     assert not victim.exists()
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, torch.ones(1)])
-def test_anything_but_a_dictionary_of_tensors_is_refused(tmp_path, content):
+def test_anything_but_a_dictionary_of_tensors_is_refused(save, content):
     with pytest.raises(CheckpointError, match="does not hold a dictionary of tensors"):
-        PickleFile(save(tmp_path, content))
+        PickleFile(save(content))
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, -100])
-def test_a_truncated_file_is_refused(tmp_path, size):
-    path = save(tmp_path, {"a": torch.ones(1000)})
+def test_a_truncated_file_is_refused(save, size):
+    path = save({"a": torch.ones(1000)})
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"weights.pt is damaged or not a file of torch.save"):
         PickleFile(path)
+
+
+def test_what_begins_like_no_file_of_torch_is_refused(tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"not weights")
+    with pytest.raises(
+        CheckpointError, match=r"weights.pt is damaged or not a file of torch.save: it begins like none"
+    ):
+        PickleFile(tmp_path / "weights.pt")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -123,6 +123,18 @@ def test_scales_that_are_not_finite_are_found_when_read(broken, value):
     checkpoint.expert(1, 4)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name", ["model.norm", "model.embed_tokens", "lm_head", f"{EXPERT.rpartition('.experts')[0]}.gate"]
+)
+def test_plain_values_that_are_not_finite_are_found_when_read(broken, name, value):
+    checkpoint = broken(lambda tensors: tensors[f"{name}.weight"].view(-1)[5:6].fill_(value))
+    with pytest.raises(
+        CheckpointError, match=rf"model.safetensors: {name}.weight holds NaN or Inf; the file is broken"
+    ):
+        checkpoint.tensor(find_spec(checkpoint, name))
+
+
 @pytest.mark.parametrize(
     ("part", "replacement", "message"),
     [
@@ -214,8 +226,8 @@ def test_a_fused_tensor_without_the_expert_is_named(tmp_path, layout):
 
 def test_tensors_come_to_the_device_that_is_named(plain):
     checkpoint = Checkpoint.open(plain.directory)
-    elsewhere, norm = checkpoint.on(torch.device("meta")), checkpoint.tensors.ends["final_norm"]
-    assert (elsewhere.tensor(norm).device.type, checkpoint.tensor(norm).device.type) == ("meta", "cpu")
+    elsewhere, query = checkpoint.on(torch.device("meta")), checkpoint.tensors.layer(0)["q"]
+    assert (elsewhere.tensor(query).device.type, checkpoint.tensor(query).device.type) == ("meta", "cpu")
     assert elsewhere.expert(1, 5).w_up.data.device.type == "meta"
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from expertmesh.architectures.registry import read_model
-from expertmesh.checkpoint.configuration import read_config
+from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.cli.main import app
 from expertmesh.cli.places import Place
 from expertmesh.cli.up import (
@@ -51,7 +50,7 @@ NOTHING_SAID = {name: "x" if flag.default is REQUIRED else flag.default for name
 def planned(make_mixtral, places, num_servers=0, **flags):
     """What ``up`` would run: the expert servers, and the gateway."""
     directory = make_mixtral().directory
-    model = read_model(read_config(directory / "config.json"), directory)
+    model = read_configuration(directory).model
     flags = {**NOTHING_SAID, **flags}
     servers = plan_servers(model, UpConfig(num_servers), flags, places)
     return [server.program for server in servers], plan_gateway(servers, flags, places[0])

@@ -152,12 +152,13 @@ def test_requests_are_answered_each_with_its_own_tokens(directory, num_micro_bat
     ("error", "told"), [(ComputeError("NaN"), ComputeError), (ZeroDivisionError(), EngineError)], ids=["ours", "other"]
 )
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
-def test_a_step_that_fails_ends_the_requests_in_it(directory, error, told, num_micro_batches):
+def test_a_step_that_fails_ends_the_requests_in_it(directory, error, told, num_micro_batches, caplog):
     workshop, caller = Workshop(directory, num_micro_batches, fails=broken_at(3, error)), Listener()
     for request_id in range(num_micro_batches):  # three rows each, a part each
         workshop.put(caller, request_id)
     workshop.run()
     assert [type(error) for error in caller.errors.values()] == [told] * num_micro_batches
+    assert f"{num_micro_batches} requests end: {caller.errors[0]}" in caplog.text
     assert not caller.tokens
     assert workshop.stats.num_finished[Interruption.FAILED] == num_micro_batches
 

@@ -33,9 +33,9 @@ class OnDevice(DeviceFFN):
         return total
 
 
-def run(weights: list[ExpertWeights], topk_ids: torch.Tensor) -> torch.Tensor:
+def run(weights: list[ExpertWeights], topk_ids: torch.Tensor, value: float = 1.0) -> torch.Tensor:
     layer = ReferenceBackend(torch.device("cpu")).experts(weights)
-    hidden = torch.ones(len(topk_ids), WIDTH)
+    hidden = torch.full((len(topk_ids), WIDTH), value)
     local = LocalExperts([layer, layer], len(weights))
     return run_experts(local, LayerCall(1, hidden, topk_ids, torch.full(topk_ids.shape, 0.5)))
 
@@ -46,6 +46,11 @@ def test_values_that_are_not_finite_name_layer_and_experts():
     with pytest.raises(ComputeError, match=r"layer 1, experts \[1, 2\]"):
         run(weights, torch.tensor([[0, 3], [1, 2]]))
     assert run(weights, torch.tensor([[0, 3], [1, 3]])).isfinite().all()
+
+
+def test_experts_are_not_blamed_for_what_they_are_given():
+    with pytest.raises(ComputeError, match=r"layer 1: its experts are given values that are not finite"):
+        run(experts(4), torch.tensor([[0, 3]]), torch.nan)
 
 
 def test_experts_on_a_device_are_looked_at_after_the_last_layer():
@@ -59,6 +64,6 @@ def test_experts_on_a_device_are_looked_at_after_the_last_layer():
     ]
     assert run_experts(local, calls[0]).isfinite().all()
     assert not run_experts(local, calls[1]).isfinite().all()
-    with pytest.raises(ComputeError, match="layer 1: its experts produced values that are not finite"):
+    with pytest.raises(ComputeError, match="layer 1: values that are not finite, from its experts or before"):
         run_experts(local, calls[2])
     assert run_experts(local, calls[2]).isfinite().all()

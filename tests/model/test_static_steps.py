@@ -162,7 +162,7 @@ def test_experts_on_a_device_that_fail_are_named_by_their_layer(make_mixtral, ma
     layers = [kind(layer, 8) for kind, layer in zip((OnDevice, Broken), rig.experts._layers, strict=True)]
     experts = CountedDeviceExperts(LocalExperts(layers, 8), ExpertLoadCounter(2, 8))
     steps = make_steps(rig, device_experts=experts)
-    with pytest.raises(ComputeError, match="layer 1: its experts produced values that are not finite"):
+    with pytest.raises(ComputeError, match="layer 1: values that are not finite, from its experts or before"):
         in_turns([steps.part(rig.batch({0: [1]}), experts)])
 
 

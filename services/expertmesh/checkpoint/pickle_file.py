@@ -16,12 +16,16 @@ DTYPE_NAMES = {
     torch.int32: "I32",
     torch.int64: "I64",
 }
+# How files of torch.save begin: as a zip archive, before torch 1.6 with a pickled number.
+NEWER_START = b"PK\x03\x04"
+OLDER_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 
 class PickleFile:
     """The tensors of one file, mapped into memory and read from disk when they are used.
 
-    CheckpointError when the file is missing or damaged, holds anything but a dictionary of tensors, or code.
+    Files in the format of torch before 1.6 cannot be mapped and are read as a whole. CheckpointError when the file is
+    missing or damaged, holds anything but a dictionary of tensors, or code.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,19 +46,28 @@ class PickleFile:
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mappable(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors and is not loaded, as it could run code; convert it to safetensors"
         ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of what damaged bytes make anything may come
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is damaged or not a file of torch.save: {reason}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path} does not hold a dictionary of tensors")
     return loaded
+
+
+def _is_mappable(path: Path) -> bool:
+    """Tell newer files of torch.save from older ones; ValueError when it is neither."""
+    with path.open("rb") as file:
+        start = file.read(len(OLDER_START))
+    if start != OLDER_START and not start.startswith(NEWER_START):
+        raise ValueError("it begins like none")
+    return start != OLDER_START
 
 
 def _describe(path: Path, tensor: torch.Tensor) -> TensorEntry:

@@ -22,12 +22,14 @@ from expertmesh.checkpoint.rotary import halves_from_pairs
 from expertmesh.checkpoint.tensors import TensorFiles
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 DENSE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Groups of 128 inputs share a scale; narrower matrices of small models take what divides them.
 ROUND_GROUP_SIZES = (128, 64, 32)
+BROKEN = "the file is broken, download or quantize it again"
 PACKED_PARTS = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
@@ -89,7 +91,11 @@ class Checkpoint:
         return self._dialect.locate(spec)
 
     def tensor(self, spec: TensorSpec) -> torch.Tensor:
-        """Read plain values; CheckpointError when they have another shape or their dtype is not supported."""
+        """Read plain values.
+
+        CheckpointError when they have another shape, their dtype is not supported, or those of an embedding, norm, gate
+        or head are not finite. Large matrices are not tested: what they produce is, and tells which it was.
+        """
         location = self.locate(spec)
         entry = self.files.entry(location.name)
         _check_rank(location, entry)
@@ -101,6 +107,8 @@ class Checkpoint:
             raise CheckpointError(f"{entry.file}: {location.name} is {found}; {list(spec.shape)} would be right")
         if tensor.dtype not in DENSE_DTYPES:
             raise CheckpointError(f"{entry.file}: {location.name} is {entry.dtype}; F32, F16 or BF16 would be right")
+        if not spec.is_quantizable and not is_finite(tensor):
+            raise CheckpointError(f"{entry.file}: {location.name} holds NaN or Inf; {BROKEN}")
         return halves_from_pairs(tensor, self.model.head_dim) if location.has_rotary_pairs else tensor
 
     def weight(self, spec: TensorSpec) -> Weight:
@@ -214,4 +222,4 @@ def _check_quantized(where: str, weight: QuantizedWeight, spec: TensorSpec, conf
     if weight.group_size != expected:
         raise CheckpointError(f"{where} has groups of {weight.group_size}; the configuration says {expected}")
     if not torch.isfinite(weight.scales).all():
-        raise CheckpointError(f"{where}.scales holds NaN or Inf; the file is broken, download or quantize it again")
+        raise CheckpointError(f"{where}.scales holds NaN or Inf; {BROKEN}")

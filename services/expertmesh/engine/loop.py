@@ -3,6 +3,7 @@
 It runs in one thread and blocks: what others want of it comes through an inbox, between steps.
 """
 
+import logging
 import time
 from itertools import zip_longest
 
@@ -18,6 +19,8 @@ from expertmesh.engine.step_spans import trace_step
 from expertmesh.errors import ExpertmeshError
 from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -115,6 +118,7 @@ class Engine:
     def _fail(self, chunks: list[Chunk], error: ExpertmeshError) -> None:
         if self._inbox.is_closed:
             return  # the end of this engine is no failure of the requests: another may go on with them
+        _log.error("%d requests end: %s", len(chunks), error)
         for chunk in chunks:
             self._door.fail(chunk.sequence, error)
 

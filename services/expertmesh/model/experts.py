@@ -113,9 +113,7 @@ class LocalExperts:
         ids, weights = call.topk_ids.cpu().numpy(), call.topk_weights.cpu().numpy()
         total = run_chosen(ffn, self._num_experts, call.hidden, ids, weights)
         if not is_finite(total):
-            bad_rows = ~total.isfinite().all(dim=1)  # [T]
-            experts = sorted(set(call.topk_ids[bad_rows].flatten().tolist()))
-            raise ComputeError(f"layer {call.layer}, experts {experts}: values that are not finite")
+            raise _blame(call, ~total.isfinite().all(dim=1))
         return total
 
     def _run_on_device(self, ffn: DeviceFFN, call: LayerCall) -> torch.Tensor:
@@ -144,7 +142,18 @@ def check_layers(nonfinite: torch.Tensor) -> None:
     marks = nonfinite.tolist()
     if any(marks):
         nonfinite.zero_()
-        raise ComputeError(f"layer {marks.index(1)}: its experts produced values that are not finite")
+        raise ComputeError(f"layer {marks.index(1)}: values that are not finite, from its experts or before")
+
+
+def _blame(call: LayerCall, is_bad: torch.Tensor) -> ComputeError:
+    """Say who made the rows that ``is_bad`` [T] marks: the experts, or what was there before them."""
+    if not is_finite(call.hidden[is_bad]):
+        return ComputeError(
+            f"layer {call.layer}: its experts are given values that are not finite; "
+            "the checkpoint's attention weights of this layer may be broken"
+        )
+    experts = sorted(set(call.topk_ids[is_bad].flatten().tolist()))
+    return ComputeError(f"layer {call.layer}, experts {experts}: values that are not finite")
 
 
 @dataclass(frozen=True)
