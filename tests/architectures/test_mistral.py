@@ -2,6 +2,7 @@ from published import FILE, MISTRAL
 
 from expertmesh.architectures.dialects import Location
 from expertmesh.architectures.mistral import MISTRAL as FAMILY
+from expertmesh.architectures.mistral import RELEASED_DENSE
 from expertmesh.architectures.model_config import GateRule
 from expertmesh.architectures.registry import read_model, tensors_of
 
@@ -25,7 +26,7 @@ def test_its_window_is_kept():
 
 
 def test_the_names_of_its_release():
-    dialect = FAMILY.recognize(["norm.weight", "layers.0.feed_forward.w2.weight", "layers.0.feed_forward.w1.weight"])
+    dialect = FAMILY.recognize(f"{place.name.format(layer=0)}.weight" for place in RELEASED_DENSE.values())
     names = {role: dialect.locate(spec).prefix for role, spec in (TENSORS.layer(3) | TENSORS.expert(3, 0)).items()}
     assert names == {
         "input_norm": "layers.3.attention_norm",

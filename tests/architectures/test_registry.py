@@ -15,9 +15,13 @@ def test_a_model_is_of_the_architecture_that_its_configuration_names(name: str):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_dialect_has_a_place_for_every_tensor(name: str):
+def test_every_tensor_has_places_and_none_is_that_of_another(name: str):
     architecture = ARCHITECTURES[name]
-    assert all(set(dialect.places) == set(architecture.tensors) for dialect in architecture.dialects)
+    assert set(architecture.places) == set(architecture.tensors)
+    places = [(role, place.name) for role, of_role in architecture.places.items() for place in of_role]
+    fused = {place.name for place in architecture.places["w_up"] if place.part}
+    names = [name for role, name in places if (role, name) not in {("w_up", name) for name in fused}]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

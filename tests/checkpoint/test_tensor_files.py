@@ -35,7 +35,7 @@ def test_entries_describe_what_is_read(single):
 
 def test_a_directory_without_weights_says_what_it_looked_for(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"holds no weights: neither model.safetensors.index.json, model.safetensors,"
+        CheckpointError, match=r"holds no weights: neither model.safetensors.index.json, pytorch_model.bin.index.json,"
     ):
         TensorFiles.open(tmp_path)
 

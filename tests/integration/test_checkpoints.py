@@ -122,6 +122,9 @@ def test_plain(tmp_path, dtype, shards):
         layouts.mistral_stacked,
         layouts.paddle,
         layouts.torch_bin,
+        layouts.mixed_hf,
+        layouts.mistral_pth,
+        layouts.torch_bin_of_old,
     ],
 )
 def test_layouts_of_other_tools(tmp_path, layout):

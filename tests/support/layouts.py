@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from checkpoints import RandomCheckpoint, Tensors
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 MISTRAL = [
     (r"^model\.embed_tokens\.", "tok_embeddings."),
@@ -34,6 +34,12 @@ def fused_hf(made: RandomCheckpoint) -> None:
         stored[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.cat((w1, w3), dim=1)  # [E, 2 F, D]
         stored[f"model.layers.{layer}.mlp.experts.down_proj"] = w2  # [E, D, F]
     _save(made, stored)
+
+
+def mixed_hf(made: RandomCheckpoint) -> None:
+    """Name matrices as newer tools do, below what older ones call the experts, and the gate a router."""
+    stored = {_newer(name).replace(".mlp.", ".block_sparse_moe."): tensor for name, tensor in made.dense.items()}
+    _save(made, {name.replace("moe.gate.", "moe.router."): tensor for name, tensor in stored.items()})
 
 
 def mistral(made: RandomCheckpoint) -> None:
@@ -81,6 +87,22 @@ def torch_bin(made: RandomCheckpoint) -> None:
     for file in set(files.values()):
         torch.save({n: t for n, t in made.dense.items() if files[n] == file}, made.directory / file)
     (made.directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+def torch_bin_of_old(made: RandomCheckpoint) -> None:
+    """Write two files in the format of torch before 1.6, without an index."""
+    torch_bin(made)
+    (made.directory / "pytorch_model.bin.index.json").unlink()
+    for path in made.directory.glob("*.bin"):
+        torch.save(torch.load(path), path, _use_new_zipfile_serialization=False)
+
+
+def mistral_pth(made: RandomCheckpoint) -> None:
+    """Write what Mistral's own inference code reads, as one file of torch.save."""
+    mistral(made)
+    path = made.directory / "consolidated.safetensors"
+    torch.save(load_file(path), made.directory / "consolidated.00.pth")
+    path.unlink()
 
 
 def _newer(name: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expertmesh.architectures.dialects import Dialect
+from expertmesh.architectures.dialects import AllPlaces, Dialect, choose_places, is_any_in
 from expertmesh.architectures.key_rules import KeyRules
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import ModelConfig
@@ -17,8 +17,7 @@ class Architecture:
     """A family: its name under ``architectures`` in config.json, how that file is read, and which tensors there are.
 
     ``keys`` says what becomes of each key of that file, ``defaults`` what those mean that it leaves out.
-    ``tensors`` goes by HF's names; ``dialects`` are all names that tools use, the more special before those whose
-    markers begin like theirs.
+    ``tensors`` goes by HF's names; ``places`` are all names that tools use for each role, HF's first.
     """
 
     name: str
@@ -27,13 +26,12 @@ class Architecture:
     defaults: Mapping[str, Any]
     read_config: Callable[[Keys], ModelConfig]
     tensors: Rows
-    dialects: tuple[Dialect, ...]
+    places: AllPlaces
 
     def recognize(self, names: Iterable[str]) -> Dialect:
         """Find the dialect in which the tensors ``names`` are; CheckpointError shows some where it is unknown."""
-        names = list(names)
-        for dialect in self.dialects:
-            if any(name.startswith(dialect.marker) for name in names):
-                return dialect
+        names = set(names)
+        if is_any_in(self.places, names):
+            return choose_places(self.places, names)
         shown = ", ".join(sorted(names)[:3]) or "none at all"
         raise CheckpointError(f"tensor names like {shown} are not those of {self.name}")

@@ -3,7 +3,7 @@
 Alphabet: E experts, D hidden width, F FFN width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from expertmesh.architectures.tensor_table import Role, Rows, TensorSpec
@@ -47,18 +47,14 @@ class Place:
 
 
 Places = Mapping[Role, Place]
+AllPlaces = Mapping[Role, tuple[Place, ...]]
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """The names that one tool gives to all tensors of a family."""
+    """The names that the files of a checkpoint give to all tensors."""
 
     places: Places
-
-    @property
-    def marker(self) -> str:
-        """How the name of an expert's matrix begins in this dialect."""
-        return self.places["w_gate"].name.partition("{expert}")[0].format(layer=0)
 
     def locate(self, spec: TensorSpec) -> Location:
         """Tell where a tensor lies."""
@@ -70,6 +66,29 @@ class Dialect:
             is_transposed=place.is_transposed,
             has_rotary_pairs=place.has_rotary_pairs,
         )
+
+
+def choose_places(places: AllPlaces, names: Collection[str]) -> Dialect:
+    """Take for each role the first place that is among ``names``, or the very first: tools may be mixed."""
+    return Dialect(
+        {role: next((one for one in of_role if _is_in(one, names)), of_role[0]) for role, of_role in places.items()}
+    )
+
+
+def is_any_in(places: AllPlaces, names: Collection[str]) -> bool:
+    """Tell whether a tensor of any role is among ``names``."""
+    return any(_is_in(place, names) for of_role in places.values() for place in of_role)
+
+
+def _is_in(place: Place, names: Collection[str]) -> bool:
+    prefix = place.name.format(layer=0, expert=0)
+    suffixes = (".weight", ".qweight") if place.part is None else ("",)
+    return any(prefix + suffix in names for suffix in suffixes)
+
+
+def all_places(*tools: Places) -> AllPlaces:
+    """Gather where ``tools`` keep the tensors of each role; later ones may say nothing of some."""
+    return {role: tuple(dict.fromkeys(tool[role] for tool in tools if role in tool)) for role in tools[0]}
 
 
 def hf_places(rows: Rows) -> Places:

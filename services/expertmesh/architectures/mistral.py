@@ -5,7 +5,7 @@ from typing import Any
 
 from expertmesh.architectures import base
 from expertmesh.architectures.architecture import Architecture
-from expertmesh.architectures.dialects import Dialect, Place, Places, hf_places
+from expertmesh.architectures.dialects import Place, Places, all_places, hf_places
 from expertmesh.architectures.key_rules import KeyRules, honoured
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import ModelConfig
@@ -47,5 +47,5 @@ def read_config(keys: Keys) -> ModelConfig:
 
 
 MISTRAL = Architecture(
-    NAME, "mistral", KEYS, DEFAULTS, read_config, TENSORS, (Dialect(hf_places(TENSORS)), Dialect(RELEASED_DENSE))
+    NAME, "mistral", KEYS, DEFAULTS, read_config, TENSORS, all_places(hf_places(TENSORS), RELEASED_DENSE)
 )

@@ -7,9 +7,9 @@ from typing import Any
 from expertmesh.architectures import base
 from expertmesh.architectures.architecture import Architecture
 from expertmesh.architectures.dialects import (
-    Dialect,
     Place,
     Places,
+    all_places,
     expert_rows,
     gate_half,
     hf_places,
@@ -53,7 +53,6 @@ def read_config(keys: Keys) -> ModelConfig:
 
 
 NEWER: Places = {
-    **hf_places(base.TENSORS),
     "gate": Place("model.layers.{layer}.mlp.gate"),
     "w_gate": Place("model.layers.{layer}.mlp.experts.{expert}.gate_proj"),
     "w_down": Place("model.layers.{layer}.mlp.experts.{expert}.down_proj"),
@@ -61,11 +60,18 @@ NEWER: Places = {
 }
 # gate_up_proj [E, 2 F, D] and down_proj [E, D, F]
 FUSED: Places = {
-    **NEWER,
     "w_gate": Place("model.layers.{layer}.mlp.experts.gate_up_proj", gate_half),
     "w_down": Place("model.layers.{layer}.mlp.experts.down_proj", one_expert),
     "w_up": Place("model.layers.{layer}.mlp.experts.gate_up_proj", up_half),
 }
+# Newer names of matrices below older ones, and a gate that is called router.
+MIXED: Places = {
+    "gate": Place("model.layers.{layer}.block_sparse_moe.router"),
+    "w_gate": Place("model.layers.{layer}.block_sparse_moe.experts.{expert}.gate_proj"),
+    "w_down": Place("model.layers.{layer}.block_sparse_moe.experts.{expert}.down_proj"),
+    "w_up": Place("model.layers.{layer}.block_sparse_moe.experts.{expert}.up_proj"),
+}
+ROUTER: Places = {"gate": Place("model.layers.{layer}.mlp.router")}
 # mistral-inference's
 INFERENCE: Places = {
     **RELEASED,
@@ -90,5 +96,5 @@ MIXTRAL = Architecture(
     DEFAULTS,
     read_config,
     TENSORS,
-    tuple(Dialect(places) for places in (hf_places(TENSORS), FUSED, NEWER, INFERENCE, STACKED)),
+    all_places(hf_places(TENSORS), NEWER, FUSED, MIXED, ROUTER, INFERENCE, STACKED),
 )

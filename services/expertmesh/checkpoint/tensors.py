@@ -17,7 +17,11 @@ from expertmesh.errors import CheckpointError
 # Safetensors before pickles, HF's names before those of others; an index before a file that it may name.
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "consolidated.safetensors", "pytorch_model.bin")
-SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)")
+# Files of torch.save that belong together without numbers that say how many there are.
+PARTS = ("consolidated.*.pt", "consolidated.*.pth")
+# Where there is neither an index nor a single file, the first of these that are there.
+SETS = ("*.safetensors", *PARTS, "pytorch_model-*.bin")
 # In the index that `expertmesh split` writes: what only it knows about the shards.
 SPLIT_KEY = "expertmesh"
 
@@ -106,23 +110,21 @@ def _find_files(directory: Path) -> list[Path]:
     for name in SINGLE_FILES:
         if (directory / name).exists():
             return [directory / name]
-    found = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("consolidated.*.pt"))
+    found = next((paths for pattern in SETS if (paths := sorted(directory.glob(pattern)))), [])
     shards = [match for path in found if (match := SHARD.fullmatch(path.name))]
-    if len(found) == 1 and not shards:
-        return found
     if found and len({(shard["stem"], shard["count"]) for shard in shards}) == 1 and len(shards) == len(found):
         return _complete(directory, shards[0])
-    if found and found[0].suffix == ".pt":
+    if not shards and (len(found) == 1 or any(path.match(pattern) for path in found for pattern in PARTS)):
         return found
     if found:
         names = ", ".join(path.name for path in found)
         raise CheckpointError(f"{directory} holds {names} and no {INDEX_FILES[0]} that says which belong together")
     raise CheckpointError(
-        f"{directory} holds no weights: neither {', '.join((*INDEX_FILES[:1], *SINGLE_FILES))}, nor consolidated.*.pt"
+        f"{directory} holds no weights: neither {', '.join((*INDEX_FILES, *SINGLE_FILES))}, nor {', '.join(SETS)}"
     )
 
 
 def _complete(directory: Path, shard: re.Match[str]) -> list[Path]:
     """Name all shards of a set, those that are missing too."""
     numbers = range(1, int(shard["count"]) + 1)
-    return [directory / f"{shard['stem']}-{number:05d}-of-{shard['count']}.safetensors" for number in numbers]
+    return [directory / f"{shard['stem']}-{number:05d}-of-{shard['count']}{shard['suffix']}" for number in numbers]
