@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from expertmesh.architectures.registry import read_model, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.kernels import awq
+from expertmesh.kernels.formats import AWQ_BITS
 from expertmesh.kernels.quantize import round_to_nearest
 from peers.cases import VOCAB_SIZE
 
@@ -132,7 +133,7 @@ def _quantize(tensors: Tensors) -> dict[str, torch.Tensor]:
     packed: dict[str, torch.Tensor] = {}
     for spec, tensor in tensors.items():
         if spec.is_quantizable:
-            parts = awq.pack(round_to_nearest(tensor, awq.BITS, GROUP_SIZE)).as_dict()
+            parts = awq.pack(round_to_nearest(tensor, AWQ_BITS, GROUP_SIZE)).as_dict()
             packed |= {f"{spec.name}.{part}": value for part, value in parts.items()}
         else:
             packed[f"{spec.name}.weight"] = tensor

@@ -14,7 +14,7 @@ from expertmesh.checkpoint.quantization import (
     read_quantization,
 )
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels.gptq import GptqFormat
+from expertmesh.kernels.formats import GptqFormat
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 

@@ -87,12 +87,17 @@ def test_shards_hold_the_same_tensors_as_one_file(make_mixtral):
     assert all(shards.files.read(name).equal(tensor) for name, tensor in expected.items())
 
 
-def test_a_missing_tensor_is_named(plain, broken):
-    checkpoint = broken(lambda tensors: tensors.pop("model.norm.weight"))
-    with pytest.raises(CheckpointError, match=r"tensor model.norm.weight is in none of model.safetensors"):
-        checkpoint.tensor(checkpoint.tensors.ends["final_norm"])
-    with pytest.raises(CheckpointError, match=r"tensor model.layers.2\S+experts.0.w1.weight is in none of"):
-        Checkpoint.open(plain.directory).expert(2, 0)
+def test_a_missing_tensor_is_named_with_its_neighbours(broken):
+    near = "model.embed_tokens.weight, model.layers.0.block_sparse_moe.experts.0.w1.qweight, "
+    with pytest.raises(
+        CheckpointError, match=rf"model.norm.weight is in none of model.safetensors; nearest to it is {near}"
+    ):
+        broken(lambda tensors: tensors.pop("model.norm.weight"))
+
+
+def test_a_missing_layer_is_named(plain, tmp_path):
+    with pytest.raises(CheckpointError, match=r"tensor model.layers.2\S+ is in none of model.safetensors"):
+        reconfigure(plain.directory, tmp_path, num_hidden_layers=3)
 
 
 def test_a_tensor_of_another_shape_names_file_found_and_expected(plain, packed, tmp_path):
@@ -101,15 +106,14 @@ def test_a_tensor_of_another_shape_names_file_found_and_expected(plain, packed, 
     with pytest.raises(CheckpointError, match=where):
         checkpoint.tensor(replace(checkpoint.tensors.ends["final_norm"], shape=(64,)))
     with pytest.raises(CheckpointError, match=r"w1.weight is \[256, 128\]; \[512, 128\] would be right"):
-        reconfigure(plain.directory, tmp_path / "plain", intermediate_size=512).expert(1, 5)
-    with pytest.raises(CheckpointError, match=r"w1 is \[256, 128\] \(outputs, inputs\); \[512, 128\] would be right"):
-        reconfigure(packed.directory, tmp_path / "packed", intermediate_size=512).expert(1, 5)
+        reconfigure(plain.directory, tmp_path / "plain", intermediate_size=512)
+    with pytest.raises(CheckpointError, match=r"w1.qweight is I32 \[128, 32\]; I32 \[128, 64\] would be right for awq"):
+        reconfigure(packed.directory, tmp_path / "packed", intermediate_size=512)
 
 
 def test_integers_are_no_weights(broken):
-    checkpoint = broken(lambda tensors: tensors.update({"model.norm.weight": torch.ones(128, dtype=torch.int64)}))
     with pytest.raises(CheckpointError, match=r"model.norm.weight is I64; F32, F16 or BF16 would be right"):
-        checkpoint.tensor(checkpoint.tensors.ends["final_norm"])
+        broken(lambda tensors: tensors.update({"model.norm.weight": torch.ones(128, dtype=torch.int64)}))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -140,20 +144,25 @@ def test_plain_values_that_are_not_finite_are_found_when_read(broken, name, valu
     [
         ("qzeros", torch.zeros(4, 16, dtype=torch.int32), r"qzeros is int32 \[4, 16\]; int32 \[4, 32\] would be"),
         ("qzeros", torch.zeros(4, 32, dtype=torch.int64), "qzeros is int64"),
-        ("scales", torch.ones(4, 255).half(), r"scales is float16 \[4, 255\]; floating point \[groups, 256\]"),
-        ("qweight", torch.zeros(64, 32, dtype=torch.int32), r"is \[256, 64\] \(outputs, inputs\); \[256, 128\]"),
+        ("scales", torch.ones(4, 255).half(), r"scales is F16 \[4, 255\]; floating point \[groups, 256\]"),
+        ("scales", torch.tensor(1.0), r"scales is F32 \[\]; floating point \[groups, 256\]"),
+        ("scales", torch.ones(4, 256, dtype=torch.int32), r"scales is int32 \[4, 256\]; floating point"),
+        (
+            "qweight",
+            torch.zeros(64, 32, dtype=torch.int32),
+            r"qweight is I32 \[64, 32\]; I32 \[128, 32\] would be right",
+        ),
+        ("qweight", torch.zeros(128, 32), r"qweight is F32 \[128, 32\]; I32 \[128, 32\] would be right"),
     ],
 )
 def test_packed_tensors_that_do_not_fit_are_named(broken, part, replacement, message):
-    checkpoint = broken(lambda tensors: tensors.update({f"{EXPERT}.w1.{part}": replacement}))
     with pytest.raises(CheckpointError, match=f"{EXPERT}.w1.*{message}"):
-        checkpoint.expert(1, 5)
+        broken(lambda tensors: tensors.update({f"{EXPERT}.w1.{part}": replacement})).expert(1, 5)
 
 
 def test_a_missing_part_of_a_packed_matrix_is_named(broken):
-    checkpoint = broken(lambda tensors: tensors.pop(f"{EXPERT}.w1.qzeros"))
     with pytest.raises(CheckpointError, match=f"tensor {EXPERT}.w1.qzeros is in none of model.safetensors"):
-        checkpoint.expert(1, 5)
+        broken(lambda tensors: tensors.pop(f"{EXPERT}.w1.qzeros"))
 
 
 def test_groups_of_another_size_than_configured_are_refused(packed, tmp_path):
@@ -161,12 +170,12 @@ def test_groups_of_another_size_than_configured_are_refused(packed, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"]["group_size"] = 64
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="w1 has groups of 32; the configuration says 64"):
-        Checkpoint.open(tmp_path).expert(1, 5)
+    with pytest.raises(CheckpointError, match="q_proj has groups of 32; the configuration says 64"):
+        Checkpoint.open(tmp_path)
     del config["quantization_config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"w1.qweight is there but no configuration names a quantization"):
-        Checkpoint.open(tmp_path).expert(1, 5)
+    with pytest.raises(CheckpointError, match=r"q_proj.qweight is there but no configuration names a quant"):
+        Checkpoint.open(tmp_path)
 
 
 def test_a_directory_without_config_is_refused(plain, tmp_path):

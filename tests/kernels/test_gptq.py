@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from expertmesh.kernels.bitstream import unpack_stream
-from expertmesh.kernels.gptq import BITS, GptqFormat, GptqTensors, pack, unpack
+from expertmesh.kernels.formats import GPTQ_BITS, GptqFormat
+from expertmesh.kernels.gptq import GptqTensors, pack, unpack
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import QuantizedWeight
 
@@ -22,7 +23,7 @@ def symmetric(weight: QuantizedWeight) -> QuantizedWeight:
     return replace(weight, zeros=torch.full_like(weight.zeros, 2 ** (weight.bits - 1)))
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", GPTQ_BITS)
 @pytest.mark.parametrize("is_v2", [False, True])
 @pytest.mark.parametrize("has_perm", [False, True])
 def test_the_tensors_mean_what_the_format_says(bits, is_v2, has_perm):
@@ -35,7 +36,7 @@ def test_the_tensors_mean_what_the_format_says(bits, is_v2, has_perm):
     assert values.T.equal(dequantize(weight))
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", GPTQ_BITS)
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 @pytest.mark.parametrize("has_perm", [False, True])
 @pytest.mark.parametrize("is_v2", [False, True])

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from expertmesh.kernels.formats import AWQ_BITS
 from expertmesh.kernels.packed import count_groups, read_bias
 from expertmesh.kernels.weights import QuantizedWeight, describe
 
-BITS = 4
 CODES_PER_WORD = 8
 # Nibble i of a word holds the column 8c + NIBBLE_COLUMNS[i].
 NIBBLE_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -36,8 +36,8 @@ class AwqTensors:
 
 def pack(weight: QuantizedWeight) -> AwqTensors:
     """Lay out 4-bit codes as AWQ does; ValueError when the width or N does not fit the layout."""
-    if weight.bits != BITS:
-        raise ValueError(f"AWQ packs {BITS}-bit codes, these have {weight.bits} bits")
+    if weight.bits != AWQ_BITS:
+        raise ValueError(f"AWQ packs {AWQ_BITS}-bit codes, these have {weight.bits} bits")
     if weight.shape[0] % CODES_PER_WORD:
         raise ValueError(f"AWQ packs output features by {CODES_PER_WORD}, {weight.shape[0]} is no multiple")
     return AwqTensors(
@@ -52,12 +52,12 @@ def unpack(tensors: AwqTensors) -> QuantizedWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
     num_in, num_out, num_groups = _check(tensors)
     scales = tensors.scales.T.contiguous()  # [N, G]
-    middle = torch.full_like(scales, 2 ** (BITS - 1), dtype=torch.uint8)
+    middle = torch.full_like(scales, 2 ** (AWQ_BITS - 1), dtype=torch.uint8)
     return QuantizedWeight(
         codes=_unpack_words(tensors.qweight),
         scales=scales,
         zeros=middle if tensors.qzeros is None else _unpack_words(tensors.qzeros),
-        bits=BITS,
+        bits=AWQ_BITS,
         group_size=num_in // num_groups,
         bias=read_bias(tensors.bias, num_out),
     )
@@ -67,7 +67,7 @@ def _pack_words(codes: torch.Tensor) -> torch.Tensor:
     words = codes.reshape(codes.shape[0], -1, CODES_PER_WORD).to(torch.int64)  # [rows, N/8, 8]
     packed = torch.zeros_like(words[..., 0])
     for nibble, column in enumerate(NIBBLE_COLUMNS):
-        packed |= words[..., column] << BITS * nibble
+        packed |= words[..., column] << AWQ_BITS * nibble
     # The top nibble reaches the sign bit: wrap around as int32 does.
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
 
@@ -79,7 +79,7 @@ def _unpack_words(words: torch.Tensor) -> torch.Tensor:
     codes = torch.empty((num_words, CODES_PER_WORD, num_rows), dtype=torch.uint8, device=words.device)
     for pair, (low, high) in enumerate(zip(NIBBLE_COLUMNS[::2], NIBBLE_COLUMNS[1::2], strict=True)):
         torch.bitwise_and(pairs[..., pair], 0xF, out=codes[:, low])
-        torch.bitwise_right_shift(pairs[..., pair], BITS, out=codes[:, high])
+        torch.bitwise_right_shift(pairs[..., pair], AWQ_BITS, out=codes[:, high])
     return codes.flatten(0, 1)
 
 

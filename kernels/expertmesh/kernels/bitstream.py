@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-WORD_BITS = 32
+from expertmesh.kernels.formats import WORD_BITS
+
 # The dtype with room for so many values, a byte each.
 _INTS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from expertmesh.kernels.bitstream import WORD_BITS, pack_stream, unpack_columns, unpack_stream
+from expertmesh.kernels.bitstream import pack_stream, unpack_columns, unpack_stream
+from expertmesh.kernels.formats import GPTQ_BITS, WORD_BITS, GptqFormat
 from expertmesh.kernels.packed import count_groups, read_bias
 from expertmesh.kernels.weights import QuantizedWeight, describe
-
-BITS = (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,9 @@ class GptqTensors:
         return {part: tensor for part, tensor in vars(self).items() if tensor is not None}
 
 
-@dataclass(frozen=True)
-class GptqFormat:
-    """How to read the tensors: ``is_v2`` files store a zero point z, others z - 1; symmetric means z = 2**(b - 1)."""
-
-    bits: int
-    is_symmetric: bool
-    is_v2: bool = False
-
-
 def pack(weight: QuantizedWeight, is_v2: bool = False) -> GptqTensors:
     """Lay out codes as GPTQ does; ValueError when bits, N or K do not fit, or v1 should store a zero point of 0."""
-    if weight.bits not in BITS:
+    if weight.bits not in GPTQ_BITS:
         raise ValueError(f"GPTQ packs codes of 2, 3, 4 or 8 bits, these have {weight.bits}")
     if not is_v2 and not weight.zeros.all():
         raise ValueError("format v1 stores zero points minus one and cannot hold a zero point of 0; use v2")

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from expertmesh.architectures.dialects import Part
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TensorFile(Protocol):
         """The tensors of the file by name."""
         ...
 
-    def read(self, name: str, part: Part = ()) -> torch.Tensor:
+    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
         """Read a tensor or a part of it; CheckpointError when the file is damaged."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys, is_int
-from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, GptqFormat
 
 # Beside config.json, older tools left a file of their own; it does not name the method, its name does.
 OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
@@ -80,7 +80,7 @@ class AwqConfig:
 
     group_size: int
     has_zero_points: bool
-    bits: int = awq.BITS
+    bits: int = AWQ_BITS
 
     def __str__(self) -> str:
         return f"awq {self.bits}-bit {_describe_groups(self.group_size)}"
@@ -90,7 +90,7 @@ class AwqConfig:
 class GptqConfig:
     """GPTQ's parameters; ``group_size`` as in AWQ, ``is_ordered`` marks act-order."""
 
-    format: gptq.GptqFormat
+    format: GptqFormat
     group_size: int
     is_ordered: bool
 
@@ -130,7 +130,7 @@ def _parse(keys: Keys) -> QuantizationConfig:
 def _parse_awq(keys: Keys) -> AwqConfig:
     check_keys(keys, AWQ_KEYS)
     bits, version = keys.one_of("bits", "w_bit"), keys.one_of("version", "checkpoint_format", "format")
-    if keys.count(bits) != awq.BITS or keys.word(version, "gemm") != "gemm":
+    if keys.count(bits) != AWQ_BITS or keys.word(version, "gemm") != "gemm":
         raise _unsupported(keys, "awq", bits, keys.word(version, "gemm"))
     group_size = _read_group_size(keys, keys.one_of("group_size", "q_group_size"))
     return AwqConfig(group_size, has_zero_points=keys.flag("zero_point", True))
@@ -139,9 +139,9 @@ def _parse_awq(keys: Keys) -> AwqConfig:
 def _parse_gptq(keys: Keys) -> GptqConfig:
     check_keys(keys, GPTQ_KEYS)
     layout = keys.word(keys.one_of("checkpoint_format", "format"), "gptq")
-    if keys.count("bits") not in gptq.BITS or layout not in GPTQ_FORMATS:
+    if keys.count("bits") not in GPTQ_BITS or layout not in GPTQ_FORMATS:
         raise _unsupported(keys, "gptq", "bits", layout)
-    stored = gptq.GptqFormat(keys.count("bits"), keys.flag("sym", True), GPTQ_FORMATS[layout])
+    stored = GptqFormat(keys.count("bits"), keys.flag("sym", True), GPTQ_FORMATS[layout])
     return GptqConfig(stored, _read_group_size(keys, "group_size"), keys.flag("desc_act", False))
 
 

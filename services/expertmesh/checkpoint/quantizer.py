@@ -18,10 +18,11 @@ from expertmesh.checkpoint.rescale import Rescale, digest
 from expertmesh.checkpoint.shards import Report, Target, write
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
 
-METHODS = {"awq": (awq.BITS,), "gptq": gptq.BITS}
+METHODS = {"awq": (AWQ_BITS,), "gptq": GPTQ_BITS}
 
 
 @dataclass(frozen=True)

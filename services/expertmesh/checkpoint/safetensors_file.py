@@ -1,16 +1,18 @@
-"""One safetensors file. Knows its header, not what a tensor means."""
+"""One safetensors file. Knows its header, not what a tensor means; needs torch to read one, not before."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from expertmesh.architectures.dialects import Part
 from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 HEADER_LENGTH_BYTES = 8
 # A header above this is no header: that of Mixtral's GPTQ files is under 1 MB.
@@ -28,7 +30,7 @@ class SafetensorsFile:
         self.metadata: dict[str, str] = header.get(METADATA, {})
         self.entries = dict(_entries(path, header))
 
-    def read(self, name: str, part: Part = ()) -> torch.Tensor:
+    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
         """Read a tensor or a part of it; CheckpointError when the file is damaged."""
         try:
             with safe_open(self._path, framework="pt") as file:
@@ -49,7 +51,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Return the header and where the data starts, checked against the size of the file."""
     try:
         # Opening checks that the entries are in order, do not overlap and end where the file ends.
-        with safe_open(path, framework="pt"):
+        with safe_open(path, framework="numpy"):
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.contents import PACKED_PARTS
 from expertmesh.checkpoint.fingerprint import fingerprint
-from expertmesh.checkpoint.reader import PACKED_PARTS, Checkpoint
+from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.checkpoint.tensors import INDEX_FILES, SPLIT_KEY
 from expertmesh.checkpoint.writer import replacing, sha256_of, writing

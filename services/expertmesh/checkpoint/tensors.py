@@ -1,18 +1,19 @@
 """Tensors by name from the weight files of a directory. Knows which files belong together, not what a tensor means."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from expertmesh.architectures.dialects import Part
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.checkpoint.entry import TensorEntry, TensorFile
-from expertmesh.checkpoint.pickle_file import PickleFile
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 # Safetensors before pickles, HF's names before those of others; an index before a file that it may name.
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -24,17 +25,20 @@ PARTS = ("consolidated.*.pt", "consolidated.*.pth")
 SETS = ("*.safetensors", *PARTS, "pytorch_model-*.bin")
 # In the index that `expertmesh split` writes: what only it knows about the shards.
 SPLIT_KEY = "expertmesh"
+# Of names that are nearest to a missing one, so many are shown.
+MAX_NEAR = 3
 
 
 class TensorFiles:
     """The tensors of one or several files; data is read when it is asked for.
 
-    ``split`` is what `expertmesh split` noted about its shards, empty for any other directory.
+    ``split`` is what `expertmesh split` noted about its shards, empty for any other directory; ``missing`` tensors are
+    in those of its shards that are not here.
     """
 
     def __init__(self, files: Iterable[TensorFile], missing: Mapping[str, Path], split: Mapping[str, Any]) -> None:
         self._file_of = {name: file for file in files for name in file.entries}
-        self._missing = missing
+        self.missing = missing
         self.split = split
         self.entries = {name: file.entries[name] for name, file in self._file_of.items()}
 
@@ -51,14 +55,14 @@ class TensorFiles:
         return cls([_open(path) for path in _find_files(directory)], {}, {})
 
     def __contains__(self, name: str) -> bool:
-        return name in self.entries or name in self._missing
+        return name in self.entries or name in self.missing
 
     @property
     def names(self) -> Iterable[str]:
         """Every tensor's name, those in missing shards included."""
-        return [*self.entries, *self._missing]
+        return [*self.entries, *self.missing]
 
-    def read(self, name: str, part: Part = ()) -> torch.Tensor:
+    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
         """Read a tensor or a part of it; CheckpointError when there is none of this name or its file is damaged."""
         self.entry(name)
         return self._file_of[name].read(name, part)
@@ -69,17 +73,30 @@ class TensorFiles:
 
     def entry(self, name: str) -> TensorEntry:
         """Return where a tensor lies; CheckpointError when there is none of this name."""
-        if name in self._missing:
-            raise CheckpointError(f"{self._missing[name]} is missing; it holds {name}")
+        if name in self.missing:
+            raise CheckpointError(f"{self.missing[name]} is missing; it holds {name}")
         try:
             return self.entries[name]
         except KeyError:
             files = sorted({entry.file.name for entry in self.entries.values()})
-            raise CheckpointError(f"tensor {name} is in none of {', '.join(files)}") from None
+            near = ", ".join(islice(dict.fromkeys(self._nearest(name)), MAX_NEAR)) or "nothing at all"
+            raise CheckpointError(f"tensor {name} is in none of {', '.join(files)}; nearest to it is {near}") from None
+
+    def _nearest(self, name: str) -> Iterator[str]:
+        """Yield names that begin like one that is not there, those first that do so for longest."""
+        words = name.split(".")
+        for count in range(len(words) - 1, -1, -1):
+            start = ".".join((*words[:count], ""))
+            yield from sorted(other for other in self.entries if other.startswith(start))
 
 
 def _open(path: Path) -> TensorFile:
-    return SafetensorsFile(path) if path.suffix == ".safetensors" else PickleFile(path)
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    # Here torch is needed, to list what a file holds.
+    from expertmesh.checkpoint.pickle_file import PickleFile
+
+    return PickleFile(path)
 
 
 def _open_index(index: Path) -> TensorFiles:
