@@ -19,6 +19,7 @@ assert "torch" not in sys.modules
     "name",
     [
         "expertmesh.architectures",
+        "expertmesh.checkpoint.contents",
         "expertmesh.client",
         "expertmesh.discovery.picker",
         "expertmesh.engine.blocks",
@@ -26,6 +27,7 @@ assert "torch" not in sys.modules
         "expertmesh.engine.request",
         "expertmesh.engine.scheduler",
         "expertmesh.gateway.process",
+        "expertmesh.gateway.servable",
         "expertmesh.placement",
         "expertmesh.text",
     ],

@@ -1,5 +1,6 @@
 """The command as a shell sees it: output, exit codes, and no torch where none is needed."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def test_help_shows_every_flag_with_its_default_and_environment_variable(name: s
         (["plan", "/nowhere", "--gpu", "l4=1"], 3, "/nowhere is not a directory"),
         (["up", "--model", "/nowhere", "--trace-endpoint", "collector:4317"], 2, "'collector:4317'"),
         (["gateway", "--model", "/nowhere", "--local-experts", "--trace-sample", "2"], 2, "--trace-sample"),
-        (["up", "--model", "/nowhere"], 3, "/nowhere/config.json is missing"),
+        (["up", "--model", "/nowhere"], 3, "/nowhere is not a directory"),
         (["generate", "hi", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
         (["chat", "--endpoint", "127.0.0.1:1"], 4, "127.0.0.1:1"),
         (["generate", "hi", "--json-schema", "/nowhere"], 2, "/nowhere"),
@@ -103,6 +104,37 @@ def test_inspect_shows_the_numbers(make_mixtral):
     assert result.returncode == 0
     for text in ("MixtralForCausalLM", "awq 4-bit g64", "expert 7"):
         assert text in result.stdout
+
+
+def test_inspect_tells_programs_the_same(make_mixtral):
+    directory = make_mixtral(group_size=64).directory
+    found = json.loads(run("inspect", str(directory), "--json").stdout)
+    assert (found["architecture"], found["weight_format"]) == ("MixtralForCausalLM", "awq 4-bit g64")
+    assert (found["num_experts"], len(found["expert_bytes"]), found["max_position_embeddings"]) == (8, 8, 512)
+    assert found["total_bytes"] == found["gateway_bytes"] + sum(found["expert_bytes"])
+    assert found["fingerprint"] in run("inspect", str(directory)).stdout
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("up", "--model")])
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"num_hidden_layers": 3}, "tensor model.layers.2.input_layernorm.weight is in none of"),
+        ("config.json", {"quantization_config": {"quant_method": "hqq"}}, "quantization hqq is not supported"),
+        ("config.json", {"eos_token_id": 40000}, "eos_token_id is 40000; ids from 0 to 511"),
+        ("config.json", {"rope_scaling": "yarn"}, "rope_scaling is 'yarn'; an object would be right"),
+        ("generation_config.json", {"num_beams": 4}, "num_beams 4 is not supported; supported: 1"),
+        ("generation_config.json", {"eos_token_id": [2, 512]}, "eos_token_id is [2, 512]; ids from 0 to 511"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_starts(make_mixtral, command, file, changes, message):
+    made = make_mixtral()
+    config = made.config if file == "config.json" else {}
+    (made.directory / file).write_text(json.dumps({**config, **changes}))
+    result = run(*command, str(made.directory))
+    assert (result.returncode, result.stdout) == (3, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_split_quantize_and_inspect_work_together(make_mixtral, tmp_path):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.contents import Contents
 from expertmesh.errors import CheckpointError
 
 SAMPLE_BYTES = 512
@@ -12,7 +12,7 @@ LENGTH = 16
 IGNORED_KEYS = frozenset({"transformers_version", "_name_or_path", "use_cache", "torch_dtype", "dtype"})
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def fingerprint(checkpoint: Contents) -> str:
     """Hash the configuration, and each tensor's name, dtype, shape and 512 bytes from its middle, to 16 hex digits.
 
     It does not depend on how tensors are spread over files; a split directory, of which a server may hold a few shards
@@ -25,7 +25,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(f"{stored} int{checkpoint.round_to_bits}".encode()).hexdigest()[:LENGTH]
 
 
-def _hash_tensors(checkpoint: Checkpoint) -> str:
+def _hash_tensors(checkpoint: Contents) -> str:
     digest = hashlib.sha256()
     config = {key: value for key, value in checkpoint.config.items() if key not in IGNORED_KEYS}
     digest.update(f"{json.dumps(config, sort_keys=True)} {checkpoint.quantization}".encode())
@@ -35,7 +35,7 @@ def _hash_tensors(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()[:LENGTH]
 
 
-def _recorded(checkpoint: Checkpoint) -> str:
+def _recorded(checkpoint: Contents) -> str:
     recorded = checkpoint.files.split.get("fingerprint")
     if not isinstance(recorded, str) or not recorded:
         raise CheckpointError(f"{checkpoint.directory}: the index of a split checkpoint names no fingerprint")

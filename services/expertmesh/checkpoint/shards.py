@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.contents import PACKED_PARTS
+from expertmesh.checkpoint.contents import PACKED_PARTS, Contents
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
@@ -79,7 +79,7 @@ def write(checkpoint: Checkpoint, target: Target, report: Report) -> None:
     _write_json(target.directory / INDEX_FILE, _index(target, list(files)))
 
 
-def find_damaged(checkpoint: Checkpoint) -> list[str]:
+def find_damaged(checkpoint: Contents) -> list[str]:
     """Hash the shards that are there; returns the names of those that differ from what `expertmesh split` wrote.
 
     CheckpointError when the checkpoint was not written by it, or its notes are damaged.

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.contents import Contents
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def experts_that_fit(summary: CheckpointSummary, memory_bytes: int) -> int:
     return min(len(summary.expert_bytes), max(0, memory_bytes - SERVER_BYTES) // max(summary.expert_bytes))
 
 
-def summarize(checkpoint: Checkpoint) -> CheckpointSummary:
+def summarize(checkpoint: Contents) -> CheckpointSummary:
     """Add up the tensors of a checkpoint by who loads them; shards that are missing are not counted."""
     owners = _find_owners(checkpoint)
     by_expert: Counter[int] = Counter()
@@ -48,7 +48,7 @@ def summarize(checkpoint: Checkpoint) -> CheckpointSummary:
     )
 
 
-def _find_owners(checkpoint: Checkpoint) -> Mapping[str, list[int]]:
+def _find_owners(checkpoint: Contents) -> Mapping[str, list[int]]:
     """List the experts that share what lies under a prefix; the two halves of a fused tensor count as one."""
     owners: defaultdict[str, list[int]] = defaultdict(list)
     for expert in range(checkpoint.model.num_experts):

@@ -1,16 +1,24 @@
 """``expertmesh inspect``: what a checkpoint holds."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.cli import options
 from expertmesh.cli.places import count_kinds
 from expertmesh.errors import CheckpointError
 from expertmesh.settings.flags import MODEL
+
+if TYPE_CHECKING:
+    from expertmesh.checkpoint.summary import CheckpointSummary
+    from expertmesh.kernels.cuda_devices import CudaDevice
 
 # Memory of common GPUs.
 MEMORY_SIZES_GB = (8, 12, 16, 24, 40, 48, 80)
@@ -22,25 +30,64 @@ def inspect(
         bool,
         options.flag(MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"),
     ] = False,
+    as_json: Annotated[
+        bool,
+        options.flag(MODEL, "JSON", "Print one JSON object, with sizes in bytes.", "--json"),
+    ] = False,
 ) -> None:
     """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory.
 
-    Also on the GPUs of this machine.
+    Also on the GPUs of this machine. What would keep a server from starting is an error here, too.
     """
     from expertmesh.checkpoint.fingerprint import fingerprint
-    from expertmesh.checkpoint.reader import Checkpoint
     from expertmesh.checkpoint.shards import find_damaged
-    from expertmesh.checkpoint.summary import experts_that_fit, summarize
+    from expertmesh.checkpoint.summary import summarize
+    from expertmesh.gateway.servable import check_servable
     from expertmesh.kernels import cuda_devices
 
-    checkpoint = Checkpoint.open(directory)
-    if verify and (damaged := find_damaged(checkpoint)):
+    contents = check_servable(directory)
+    if verify and (damaged := find_damaged(contents)):
         raise CheckpointError(f"{directory}: {', '.join(damaged)} differ from what was written; split again")
-    config, summary, gpus = checkpoint.model, summarize(checkpoint), cuda_devices.find_devices()
+    found = Found(contents.model, fingerprint(contents), summarize(contents), cuda_devices.find_devices())
+    if as_json:
+        typer.echo(json.dumps(_for_programs(found), indent=2))
+    else:
+        Console().print(_for_people(str(directory), found))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a directory, and the GPUs of this machine."""
+
+    model: ModelConfig
+    fingerprint: str
+    summary: "CheckpointSummary"
+    gpus: Sequence["CudaDevice"]
+
+
+def _for_programs(found: Found) -> dict[str, Any]:
+    from expertmesh.checkpoint.summary import experts_that_fit
+
+    numbers = {name: value for name, value in asdict(found.model).items() if isinstance(value, str | int | float)}
+    gpus = [
+        {
+            "kind": gpu.kind,
+            "memory_bytes": gpu.memory_bytes,
+            "num_experts_that_fit": experts_that_fit(found.summary, gpu.memory_bytes),
+        }
+        for gpu in found.gpus
+    ]
+    return {**numbers, "fingerprint": found.fingerprint, **asdict(found.summary), "gpus": gpus}
+
+
+def _for_people(title: str, found: Found) -> Table:
+    from expertmesh.checkpoint.summary import experts_that_fit
+
+    config, summary, gpus = found.model, found.summary, found.gpus
     facts = {
         "architecture": config.architecture,
         "format": summary.weight_format,
-        "fingerprint": fingerprint(checkpoint),
+        "fingerprint": found.fingerprint,
         "layers": config.num_layers,
         "hidden, FFN": f"{config.hidden_size}, {config.intermediate_size}",
         "heads": f"{config.num_heads} query, {config.num_kv_heads} key-value, width {config.head_dim}",
@@ -52,13 +99,13 @@ def inspect(
         "gateway": _format_bytes(summary.gateway_bytes),
         **{f"expert {expert}": _format_bytes(size) for expert, size in enumerate(summary.expert_bytes)},
         **{f"fit in {size} GB": f"{experts_that_fit(summary, size * 10**9)} experts" for size in MEMORY_SIZES_GB},
-        "GPUs here": count_kinds(found.kind for found in gpus) or "none",
-        **{f"fit on {found.kind}": f"{experts_that_fit(summary, found.memory_bytes)} experts" for found in gpus},
+        "GPUs here": count_kinds(gpu.kind for gpu in gpus) or "none",
+        **{f"fit on {gpu.kind}": f"{experts_that_fit(summary, gpu.memory_bytes)} experts" for gpu in gpus},
     }
-    table = Table(title=str(directory), show_header=False, title_justify="left")
+    table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    return table
 
 
 def _format_bytes(count: int) -> str:

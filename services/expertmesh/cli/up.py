@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from expertmesh.architectures.model_config import ModelConfig
-from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.cli import options
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
@@ -21,6 +20,7 @@ from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.errors import ExpertmeshError
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.servable import check_servable
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
 from expertmesh.settings.flags import MODEL, Flag, fill, flags_of, setting
@@ -88,7 +88,7 @@ def up(**flags: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keys = read_keys(flags["api_key"] or (), None)
     config = fill(GatewayConfig, flags, api_keys=keys)
-    model = read_configuration(config.model).model
+    model = check_servable(config.model, config.round_to_bits).model
     _check_text(config)
     places = choose_places(config.device, config.backend)
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
