@@ -14,6 +14,7 @@ TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "Mixtral's": (mixtral.KEYS, base.KEYS),
     "dense Mistral's": (mistral.KEYS, base.KEYS),
     "params.json": (mistral_params.KEYS, ()),
+    "`moe` in params.json": (mistral_params.MOE_KEYS, ()),
     "AWQ's and GPTQ's": (BOTH, ()),
     "AWQ's": (AWQ_KEYS, BOTH),
     "GPTQ's": (GPTQ_KEYS, BOTH),

@@ -52,6 +52,7 @@ def test_a_dense_release_and_its_rotary_base(window, theta, expected):
         ({"moe": 8}, "moe is 8; an object would be right"),
         ({"moe": {"num_experts": 8}}, "moe.num_experts_per_tok is None; a positive integer would be right"),
         ({"moe": {**MIXTRAL["moe"], "num_experts": 0}}, "moe.num_experts is 0; a positive integer would be right"),
+        ({"moe": {**MIXTRAL["moe"], "num_shared_experts": 1}}, "moe.num_shared_experts 1 is not supported (all layers"),
         ({"dim": "wide"}, "dim is 'wide'; a positive integer would be right"),
         ({"dim": None}, "dim is None; a positive integer would be right"),
         ({"n_kv_heads": None}, "n_kv_heads is None; a positive"),

@@ -28,6 +28,7 @@ KEYS: KeyRules = (
     honoured(*NAMES, "moe"),
     refused("rotary embedding is stretched where a config.json says how, in `rope_parameters`", "yarn", "rope_scaling"),
     refused("all positions attend alike", "llama_4_scaling"),
+    refused("keys and values are not compressed", "q_lora_rank", "kv_lora_rank"),
     refused("weights are plain, or AWQ or GPTQ with a config.json", "quantization"),
     refused("text is read, not images or sound", "vision_encoder", "audio_encoder"),
     refused("adapters are not added to the weights", "lora"),
@@ -35,6 +36,15 @@ KEYS: KeyRules = (
     refused("", "causal", unless=(True,)),
     refused("", "use_biases", unless=(False,)),
     nothing("they are about how another program runs", "max_batch_size", "model_parallel"),
+)
+MOE_KEYS: KeyRules = (
+    honoured(*MOE_NAMES),
+    refused("all layers have experts, and nothing else", "route_every_n", unless=(1,)),
+    refused("all layers have experts, and nothing else", "first_k_dense_replace", "num_shared_experts", unless=(0,)),
+    refused("the best of all experts are chosen", "num_expert_groups", "num_expert_groups_per_tok", unless=(1,)),
+    refused("weights of experts add up to 1", "routed_scale", unless=(1,)),
+    refused("`hidden_dim` says it", "expert_hidden_dim"),
+    nothing("they are about how another program runs", "expert_parallel", "expert_model_parallel"),
 )
 # Of the keys that a release needs, these have another default in config.json.
 NEEDED = ("n_kv_heads", "norm_eps")
@@ -58,7 +68,7 @@ def config_from_params(file: Path, params: Mapping[str, Any]) -> dict[str, Any]:
     moe = keys.section("moe")
     if "moe" not in keys:
         return {**config, "architectures": [mistral.NAME]}
-    check_keys(moe, (honoured(*MOE_NAMES),))
+    check_keys(moe, MOE_KEYS)
     experts = {ours: moe.get(theirs) for theirs, ours in MOE_NAMES.items() if theirs in moe}
     return {**config, **experts, "architectures": [mixtral.NAME]}
 
