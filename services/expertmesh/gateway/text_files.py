@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from expertmesh.architectures.registry import read_model
-from expertmesh.checkpoint.configuration import find_config, read_config
+from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.text.conversation import ChatTemplate
 from expertmesh.text.template_choice import choose_template
@@ -21,7 +20,6 @@ class TextFiles:
 
 def read_text_files(config: GatewayConfig) -> TextFiles:
     """Read tokenizer and template; CheckpointError or ConfigError when the model cannot be served with them."""
-    file = find_config(config.model)
-    tokenizer = Tokenizer.open(config.model, read_model(read_config(file), file).vocab_size)
+    tokenizer = Tokenizer.open(config.model, read_configuration(config.model).model.vocab_size)
     choice = choose_template(config.model, tokenizer, config.chat_template)
     return TextFiles(tokenizer, choice.template, choice.reason)
