@@ -34,6 +34,7 @@ def test_dynamic_is_plain_as_far_as_the_model_reaches():
 def test_yarn_has_the_bounds_of_the_paper():
     assert read(rope_parameters=YARN).yarn == Yarn(4.0, 8192, 32, 1, True, pytest.approx(1.1386294))
     assert read(rope_parameters={**YARN, "original_max_position_embeddings": None}).yarn.original_positions == 32768
+    assert read(rope_parameters={**YARN, "finetuned": True}) == read(rope_parameters=YARN)
     assert read(rope_parameters=YARN, original_max_position_embeddings=4096).yarn.original_positions == 4096
 
 

@@ -23,6 +23,8 @@ KINDS = {
         "mscale",
         "mscale_all_dim",
         "truncate",
+        # Of the first models with it: that they were trained so, which changes nothing.
+        "finetuned",
     ),
 }
 ORIGINAL = "original_max_position_embeddings"
