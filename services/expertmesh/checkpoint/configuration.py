@@ -9,6 +9,7 @@ from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.mistral_params import config_from_params, names_in_params
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import NO_NAMES, read_model
+from expertmesh.errors import CheckpointError
 
 CONFIG, PARAMS = "config.json", "params.json"
 
@@ -29,6 +30,8 @@ def read_configuration(directory: Path) -> Configuration:
     CheckpointError names the file, the key, its value and what would be right; config.json is what is missing where
     there is neither.
     """
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
     file, params = directory / CONFIG, directory / PARAMS
     if file.exists() or not params.exists():
         values = read_json(file)

@@ -50,8 +50,6 @@ class Contents:
         Plain matrices are rounded to ``round_to_bits`` as they are read, except where quantizers leave them plain too.
         CheckpointError names what is missing, damaged, of another shape or not supported, or quantized already.
         """
-        if not directory.is_dir():
-            raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
         configuration = read_configuration(directory)
         quantization = read_quantization(directory, configuration.values)
         if quantization and round_to_bits:

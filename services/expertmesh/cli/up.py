@@ -88,8 +88,8 @@ def up(**flags: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keys = read_keys(flags["api_key"] or (), None)
     config = fill(GatewayConfig, flags, api_keys=keys)
-    model = check_servable(config.model, config.round_to_bits).model
     _check_text(config)
+    model = check_servable(config.model, config.round_to_bits).model
     places = choose_places(config.device, config.backend)
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
     gateway = plan_gateway(servers, flags, places[0])
