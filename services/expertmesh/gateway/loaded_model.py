@@ -46,7 +46,7 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     tokenizer = Tokenizer.open(config.model, model.vocab_size)
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)
-    eos_ids = read_eos_ids(config.model, model.vocab_size).union(model.eos_token_ids, _own_eos_ids(tokenizer))
+    defaults, eos_ids = read_defaults(config.model), read_eos_ids(config.model, model.vocab_size)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
     weights = checkpoint.on(backend.device)
     decoder = Decoder.load(model, weights, backend, dtype, report)
@@ -58,8 +58,8 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
         fingerprint=fingerprint(checkpoint),
         weight_format=checkpoint.weight_format,
         tokenizer=tokenizer,
-        defaults=read_defaults(config.model),
-        eos_ids=eos_ids,
+        defaults=defaults,
+        eos_ids=eos_ids.union(model.eos_token_ids, _own_eos_ids(tokenizer)),
         backend=backend,
         dtype=dtype,
         decoder=decoder,
