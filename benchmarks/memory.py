@@ -22,6 +22,7 @@ from layer import GROUP_SIZE, random_weight
 from report import Row, parse_arguments, show
 from safetensors.torch import save_file
 
+REST = "rest.safetensors"
 IMPORT_ONLY = "import grpc, torch"
 
 
@@ -37,12 +38,13 @@ class Sizes:
         """Return what config.json says."""
         return {
             "architectures": ["MixtralForCausalLM"],
-            "vocab_size": 32000,
+            "vocab_size": 64,
             "hidden_size": self.hidden,
             "intermediate_size": self.ffn,
             "num_hidden_layers": self.num_layers,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "head_dim": 64,
             "num_local_experts": 1,
             "num_experts_per_tok": 1,
             "max_position_embeddings": 32768,
@@ -55,18 +57,23 @@ SMALL = Sizes(256, 512, num_layers=2)
 
 
 def write_checkpoint(directory: Path, sizes: Sizes) -> int:
-    """Write the expert, a file per layer; returns the bytes of its tensors."""
+    """Write the expert, a file per layer, and as little else as a model has; returns the bytes of the expert."""
     from expertmesh.architectures.registry import read_model, tensors_of
     from expertmesh.kernels import awq
 
     config = sizes.config()
     table = tensors_of(read_model(config, directory / "config.json"))
     generator = torch.Generator().manual_seed(0)
-    weight_map: dict[str, str] = {}
+    experts = [table.expert(layer, 0).values() for layer in range(sizes.num_layers)]
+    rest = {
+        f"{spec.name}.weight": torch.ones(spec.shape, dtype=torch.bfloat16) for spec in {*table}.difference(*experts)
+    }
+    save_file(rest, directory / REST)
+    weight_map = dict.fromkeys(rest, REST)
     num_bytes = 0
-    for layer in range(sizes.num_layers):
+    for layer, specs in enumerate(experts):
         tensors: dict[str, torch.Tensor] = {}
-        for spec in table.expert(layer, 0).values():
+        for spec in specs:
             num_out, num_in = spec.shape
             parts = awq.pack(random_weight(num_out, num_in, generator)).as_dict()
             tensors |= {f"{spec.name}.{part}": tensor for part, tensor in parts.items()}

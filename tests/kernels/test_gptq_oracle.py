@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from expertmesh.kernels import gptq
+from expertmesh.kernels.formats import GptqFormat
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 
 NUM_OUT, NUM_IN = 64, 128
@@ -45,7 +46,7 @@ def test_gptqmodel_packs_and_reads_the_same(qlinear, bits, group_size, desc_act,
     assert theirs.scales.equal(ours.scales)
 
     tensors = gptq.GptqTensors(theirs.qweight, theirs.qzeros, theirs.scales, theirs.g_idx)
-    unpacked = gptq.unpack(tensors, gptq.GptqFormat(bits, sym, is_v2=True))
+    unpacked = gptq.unpack(tensors, GptqFormat(bits, sym, is_v2=True))
     assert dequantize(unpacked).equal(dequantize(weight))
     theirs.post_init()
     found = theirs.dequantize_weight().T.float()

@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from expertmesh.kernels import awq, gptq
+from expertmesh.kernels.formats import GPTQ_BITS, GptqFormat
 
 GPU = torch.device("cuda", 0)
 NUM_OUT, NUM_IN, GROUP_SIZE = 512, 256, 64
@@ -20,13 +21,13 @@ def from_awq(has_zeros):
 def from_gptq(bits):
     scales = torch.empty(NUM_IN // GROUP_SIZE, NUM_OUT, dtype=torch.float16, device=GPU)
     words = torch.empty(NUM_IN * bits // 32, NUM_OUT, dtype=torch.int32, device=GPU)
-    return gptq.unpack(gptq.GptqTensors(words, None, scales), gptq.GptqFormat(bits, is_symmetric=True))
+    return gptq.unpack(gptq.GptqTensors(words, None, scales), GptqFormat(bits, is_symmetric=True))
 
 
 FORMATS = {
     "awq": lambda: from_awq(has_zeros=True),
     "awq without zeros": lambda: from_awq(has_zeros=False),
-    **{f"gptq {bits} bits": lambda bits=bits: from_gptq(bits) for bits in gptq.BITS},
+    **{f"gptq {bits} bits": lambda bits=bits: from_gptq(bits) for bits in GPTQ_BITS},
 }
 
 
