@@ -152,6 +152,17 @@ def test_whole_steps_on_a_device_equal_eager_ones_and_are_counted(make_mixtral, 
     ]
 
 
+def test_parts_without_a_pause_keep_their_logits_until_all_are_done(make_mixtral, make_rig):
+    directory = make_mixtral().directory
+    eager, static = (make_rig(directory, torch.float32, CpuBackend()) for _ in range(2))
+    layers = [OnDevice(layer, 8) for layer in static.experts._layers]
+    experts = CountedDeviceExperts(LocalExperts(layers, 8), ExpertLoadCounter(2, 8))
+    steps = make_steps(static, num_parts=2, device_experts=experts)
+    for first, second in (({0: [5]}, {1: [6]}), ({0: [7], 1: [8]}, {2: [9], 3: [10]})):
+        logits = in_turns([steps.part(static.batch(new), experts) for new in (first, second)])
+        assert torch.equal(torch.cat(logits), torch.cat([eager.step(first), eager.step(second)]))
+
+
 def test_experts_on_a_device_that_fail_are_named_by_their_layer(make_mixtral, make_rig):
     class Broken(OnDevice):
         def run_chosen(self, hidden, topk_slots, topk_weights, out=None, nonfinite=None):

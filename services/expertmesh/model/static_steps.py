@@ -3,6 +3,7 @@
 Alphabet: T rows there is room for, S sequences of a step, V vocabulary.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,14 +41,14 @@ class StaticSteps:
     ) -> None:
         self._max_blocks = max_blocks
         self._device_experts = device_experts
-        self._free: dict[int, list[StaticStep]] = {}
+        self._free: dict[int, deque[StaticStep]] = {}
         sizes = buckets(max_rows)
         # The largest first: what it leaves of its memory is enough for the others.
         for index, size in enumerate(reversed(sizes)):
             stages = [Stages(decoder, cache, size, max_blocks) for _ in range(num_parts)]
-            self._free[size] = [
+            self._free[size] = deque(
                 DeviceStep(one, device_experts, record) if device_experts else HostStep(one, record) for one in stages
-            ]
+            )
             report(index + 1, len(sizes))
 
     def fits(self, batch: StepBatch, experts: Experts) -> bool:
@@ -58,14 +59,15 @@ class StaticSteps:
         return is_decode and has_room and self._device_experts in (None, experts)
 
     def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
-        """Do what ``Decoder.part`` does; the logits [S, V] are valid until the next step."""
+        """Do what ``Decoder.part`` does; the logits [S, V] are valid until ``num_parts`` more parts have begun."""
         with self._lend(len(batch.query_lens)) as step:
             return (yield from step.part(batch, experts))
 
     @contextmanager
     def _lend(self, num_rows: int) -> Iterator["StaticStep"]:
         steps = self._free[min(size for size in self._free if size >= num_rows)]
-        step = steps.pop()
+        # The one that has rested longest: the logits of the others may still be wanted.
+        step = steps.popleft()
         try:
             yield step
         finally:
