@@ -89,6 +89,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def can_be_recorded(self) -> bool:
+        """Whether its launches depend on shapes alone and are few, so that a GPU had better record and replay them."""
+        ...
+
+    @property
     def activation_dtype(self) -> torch.dtype:
         """Dtype of activations that suits the kernels best."""
         ...

@@ -88,6 +88,7 @@ class CpuBackend:
     instruction set ``isa``, "auto" for the best of this machine; ValueError when it has none of that name.
     """
 
+    can_be_recorded = False
     step_ops = TORCH_STEP_OPS
 
     def __init__(self, is_native: bool = True, activation_bits: int = 16, isa: str = AUTO) -> None:

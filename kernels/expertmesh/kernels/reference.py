@@ -33,6 +33,8 @@ class ReferenceBackend:
     isa = ""
     # How torch adds up a product depends on the number of rows.
     is_deterministic = False
+    # It attends to one sequence after the other, to as many positions as there are blocks for.
+    can_be_recorded = False
     step_ops = TORCH_STEP_OPS
 
     def __init__(self, device: torch.device) -> None:

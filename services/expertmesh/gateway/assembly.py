@@ -117,9 +117,9 @@ def _record_steps(
     plan: CachePlan,
     experts: Experts,
 ) -> StaticSteps | None:
-    """Record decode steps as CUDA graphs, where there is a GPU and it is wanted."""
+    """Record decode steps as CUDA graphs, where there is a GPU with kernels for it and it is wanted."""
     device = model.backend.device
-    if device.type != "cuda" or not config.cuda_graphs:
+    if device.type != "cuda" or not (config.cuda_graphs and model.backend.can_be_recorded):
         return None
     started, num_free = time.monotonic(), cuda_devices.free_bytes(device)
     max_blocks = -(-plan.max_model_len // plan.block_size)

@@ -144,6 +144,7 @@ class TritonBackend:
     isa = ""
     # By construction a row's bits depend on nothing else; on a GPU that has not been seen yet.
     is_deterministic = False
+    can_be_recorded = True
     activation_dtype = torch.bfloat16
     step_ops = TritonStepOps()
 
