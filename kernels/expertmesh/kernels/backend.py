@@ -61,8 +61,9 @@ class DeviceFFN(GroupedFFN):
 
         All on the device: ``hidden`` [T, D]; ``topk_slots`` [T, A] int32 or int64, positions among the hosted experts,
         or -1 for a choice that is answered elsewhere and for rows that pad; ``topk_weights`` [T, A] float32. Returns
-        [T, D] float32, in ``out`` where it is given; rows without choices are 0. ``nonfinite`` [1] int32 is set to 1
-        when a sum is NaN or infinite, and otherwise left alone.
+        [T, D] float32; rows without choices are 0. With ``out`` they go there, and the host is asked nothing in any
+        case, so that what runs once compiles all that a recording takes. ``nonfinite`` [1] int32 is set to 1 when a sum
+        is NaN or infinite, and otherwise left alone.
         """
         ...
 

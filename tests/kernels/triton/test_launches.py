@@ -52,10 +52,10 @@ def without_values(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Ten
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def experts_without_values(name: str) -> TritonExperts:
+def experts_without_values(name: str, min_rows_to_unpack: int | None = None) -> TritonExperts:
     """Lay out an expert on meta."""
     form = FORMATS[name]
-    return TritonExperts(form.lay_out(2 * 14336, 4096), form.lay_out(4096, 14336), DEVICE)
+    return TritonExperts(form.lay_out(2 * 14336, 4096), form.lay_out(4096, 14336), DEVICE, min_rows_to_unpack)
 
 
 @pytest.mark.parametrize("num_rows", [1, 16, 4096])
@@ -74,6 +74,13 @@ def test_the_sums_go_where_they_are_wanted(launches):
     hidden, out = without_values(3, 4096, dtype=torch.bfloat16), without_values(3, 4096)
     slots, weights = without_values(3, 2, dtype=torch.int32), without_values(3, 2)
     assert experts_without_values("4 bits g128").run_chosen(hidden, slots, weights, out) is out
+
+
+def test_sums_in_memory_that_is_there_are_those_of_a_recording(launches):
+    hidden, out = without_values(3, 4096, dtype=torch.bfloat16), without_values(3, 4096)
+    slots, weights = without_values(3, 1, dtype=torch.int32), without_values(3, 1)
+    experts_without_values("4 bits g128", min_rows_to_unpack=1).run_chosen(hidden, slots, weights, out)
+    assert launches.names == ["schedule", "grouped_linear", "grouped_linear", "combine"]
 
 
 @pytest.mark.parametrize(("num_in", "expected"), [(1024, ["grouped_linear"]), (2048, ["grouped_linear", "combine"])])

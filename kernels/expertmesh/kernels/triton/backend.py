@@ -59,7 +59,8 @@ class TritonExperts(DeviceFFN):
 
     ``gate_up`` [E, 2F, D]: output 2f is gate, 2f + 1 is up of feature f. ``down`` is [E, D, F]. From
     ``min_rows_to_unpack`` rows per expert on, if it is given, experts are unpacked one by one, for the vendor's
-    library; the last bits of a row then depend on how many there are.
+    library, unless the sums are wanted in memory that is there; the last bits of a row then depend on how many there
+    are.
     """
 
     def __init__(
@@ -91,10 +92,11 @@ class TritonExperts(DeviceFFN):
         nonfinite: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See ``DeviceFFN``."""
+        may_ask = out is None
         out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if out is None else out
         tiles = self._choose_tiles(topk_slots, hidden.dtype)
         order = schedule(topk_slots, self._num_experts, tiles[0].block_rows)
-        run = self._run_unpacked if self._pays_to_unpack(topk_slots) else self._run_grouped
+        run = self._run_unpacked if may_ask and self._pays_to_unpack(topk_slots) else self._run_grouped
         parts = run(hidden, order, tiles)  # [S, C, D]
         return combine(parts, Choices(order.positions, topk_weights), out, nonfinite)
 
