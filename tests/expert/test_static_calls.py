@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from expertmesh.expert.static_calls import StaticCalls
+from expertmesh.expert.static_calls import CallMemory, StaticCalls
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.backend import DeviceFFN
 from expertmesh.kernels.moe import run_chosen
@@ -61,6 +61,21 @@ def test_static_calls_equal_others(num_rows, layer):
         call = draw(num_rows, seed)
         assert calls.fits(*call[:2])
         assert torch.equal(calls.run(layer, *call), run_chosen(Plain(layer), NUM_HOSTED, *call))
+
+
+def test_a_call_may_be_read_only():
+    hidden, slots, weights = draw(3)
+    for values in (slots, weights):
+        values.setflags(write=False)
+    found = make_calls().run(0, hidden, slots, weights)
+    assert torch.equal(found, run_chosen(Plain(0), NUM_HOSTED, hidden, slots, weights))
+
+
+@pytest.mark.parametrize(("num_rows", "num_chosen", "hidden_size"), [(1, 1, 16), (1, 3, 16), (2, 2, 16), (1, 1, 37)])
+def test_rows_and_choices_are_aligned_for_kernels_that_read_16_bytes(num_rows, num_chosen, hidden_size):
+    memory = CallMemory(num_rows, num_chosen, hidden_size, torch.bfloat16, torch.device("cpu"))
+    for part in (memory.slots, memory.weights, memory.hidden):
+        assert part.storage_offset() * part.element_size() % 16 == 0
 
 
 def test_an_answer_stays_what_it_is_when_the_next_call_runs():

@@ -3,6 +3,7 @@
 Alphabet: T rows there is room for, U of them in use, A experts chosen per row, D hidden width.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,8 @@ import torch
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.backend import DeviceFFN
 from expertmesh.model.recording import Record, Work, buckets, run_directly
+
+ALIGNMENT_BYTES = 16
 
 
 class StaticCalls:
@@ -63,18 +66,20 @@ class CallMemory:
         self, num_rows: int, num_chosen: int, hidden_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         is_apart = device.type != "cpu"
-        sizes = (num_rows * num_chosen * 4, num_rows * num_chosen * 4, num_rows * hidden_size * dtype.itemsize)
+        shapes = ((num_rows, num_chosen), (num_rows, num_chosen), (num_rows, hidden_size))
+        types = (torch.int32, torch.float32, dtype)
+        sizes = [_align(math.prod(shape) * kind.itemsize) for shape, kind in zip(shapes, types, strict=True)]
         # One piece, so that one copy takes it all.
         self._host = torch.zeros(sum(sizes), dtype=torch.uint8, pin_memory=is_apart)
         self._device = torch.zeros(sum(sizes), dtype=torch.uint8, device=device) if is_apart else self._host
-        shapes = ((num_rows, num_chosen), (num_rows, num_chosen), (num_rows, hidden_size))
-        types = (torch.int32, torch.float32, dtype)
 
         def views(piece: torch.Tensor) -> list[torch.Tensor]:
-            parts = piece.split_with_sizes(list(sizes))
-            return [part.view(kind).view(shape) for part, kind, shape in zip(parts, types, shapes, strict=True)]
+            parts = zip(piece.split_with_sizes(sizes), types, shapes, strict=True)
+            return [part.view(kind)[: math.prod(shape)].view(shape) for part, kind, shape in parts]
 
-        self._host_slots, self._host_weights, self._host_hidden = views(self._host)
+        *choices, self._host_hidden = views(self._host)
+        # What is received is read-only, of which torch would warn.
+        self._host_slots, self._host_weights = (values.numpy() for values in choices)
         self.slots, self.weights, self.hidden = views(self._device)
         self.total = torch.zeros(num_rows, hidden_size, device=device)  # [T, D]
         self._host_total = torch.zeros(num_rows, hidden_size, pin_memory=True) if is_apart else self.total
@@ -84,8 +89,8 @@ class CallMemory:
         """Take a call of U rows; the rest is padding, which chooses nobody."""
         num_rows = len(hidden)
         self._host_hidden[:num_rows] = hidden
-        self._host_weights[:num_rows] = torch.from_numpy(weights)
-        self._host_slots[:num_rows] = torch.from_numpy(slots)
+        self._host_weights[:num_rows] = weights
+        self._host_slots[:num_rows] = slots
         self._host_slots[num_rows:] = -1
 
     def fetch(self) -> None:
@@ -101,6 +106,11 @@ class CallMemory:
     def answer(self, num_rows: int) -> torch.Tensor:
         """Return the answer to U rows, in memory of its own: the next call may run before it has been sent."""
         return self._host_total[:num_rows].clone()
+
+
+def _align(num_bytes: int) -> int:
+    """Round up to what kernels read at a time."""
+    return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def _on_device(store: ExpertStore) -> list[DeviceFFN]:
