@@ -28,7 +28,7 @@ from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.kernels import cuda_devices
 from expertmesh.model.backends import log_backend, open_backend
-from expertmesh.model.cuda_graphs import CudaGraphs
+from expertmesh.model.cuda_graphs import CudaGraphs, needing_memory
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
@@ -121,14 +121,15 @@ def _record_calls(
     if store.device.type != "cuda" or not (config.cuda_graphs and store.is_on_device):
         return None
     max_rows = min(config.cuda_graphs, config.max_batch_rows)
-    return StaticCalls(
-        store,
-        num_chosen,
-        dtype,
-        max_rows,
-        CudaGraphs(store.device),
-        lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
-    )
+    with needing_memory("a smaller --cuda-graphs, or fewer --experts,"):
+        return StaticCalls(
+            store,
+            num_chosen,
+            dtype,
+            max_rows,
+            CudaGraphs(store.device),
+            lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+        )
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.cuda_graphs import CudaGraphs
+from expertmesh.model.cuda_graphs import CudaGraphs, needing_memory
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.static_steps import StaticSteps
@@ -123,16 +123,17 @@ def _record_steps(
         return None
     started, num_free = time.monotonic(), cuda_devices.free_bytes(device)
     max_blocks = -(-plan.max_model_len // plan.block_size)
-    steps = StaticSteps(
-        model.decoder,
-        cache,
-        max_blocks,
-        min(config.cuda_graphs, scheduling.max_num_seqs),
-        config.num_micro_batches,
-        experts if isinstance(experts, CountedDeviceExperts) else None,
-        CudaGraphs(device),
-        lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
-    )
+    with needing_memory("a smaller --kv-cache-gib or --cuda-graphs"):
+        steps = StaticSteps(
+            model.decoder,
+            cache,
+            max_blocks,
+            min(config.cuda_graphs, scheduling.max_num_seqs),
+            config.num_micro_batches,
+            experts if isinstance(experts, CountedDeviceExperts) else None,
+            CudaGraphs(device),
+            lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+        )
     taken = (num_free - cuda_devices.free_bytes(device)) / 2**20
     _log.info("recorded CUDA graphs in %.1f s; they take %.0f MiB", time.monotonic() - started, taken)
     return steps

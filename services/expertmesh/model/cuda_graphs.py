@@ -1,8 +1,21 @@
 """Recording work as CUDA graphs. Knows torch's way of it, not what the work is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
+from expertmesh.errors import ConfigError
 from expertmesh.model.recording import Work
+
+
+@contextmanager
+def needing_memory(remedy: str) -> Iterator[None]:
+    """Raise ConfigError with a ``remedy`` where a GPU has too little memory for what is recorded in the body."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"no memory is left to record CUDA graphs: {error}; {remedy} would be right") from error
 
 
 class CudaGraphs:
