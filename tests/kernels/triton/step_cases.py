@@ -53,6 +53,14 @@ def rotate(device: str, dtype: str, num_rows: int, heads: Heads) -> list[torch.T
     return results
 
 
+def choose_by_nan(device: str, num_experts: int, num_chosen: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and weights of rows with one value that is not a number, and with none but such."""
+    logits = draw(device, "float32", 3, num_experts)
+    logits[0, 1], logits[1, num_experts - 1], logits[2] = torch.nan, torch.nan, torch.nan
+    ids, weights = open_ops().choose_experts(logits, num_chosen)
+    return ids.cpu(), weights.cpu()
+
+
 def choose(
     device: str, dtype: str, num_rows: int, num_experts: int, num_chosen: int, is_padded: bool
 ) -> list[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step_cases import Heads, choose, normalise, rotate
+from step_cases import Heads, choose, choose_by_nan, normalise, rotate
 
 DTYPES = ("bfloat16", "float16")
 NORMS = [
@@ -55,6 +55,11 @@ def assert_chosen(results: list[torch.Tensor]) -> None:
     torch.testing.assert_close(weights, expected_weights, rtol=1e-6, atol=0)
 
 
+def assert_chosen_by_nan(ids: torch.Tensor, weights: torch.Tensor, num_experts: int) -> None:
+    assert 0 <= ids.min() <= ids.max() < num_experts
+    assert weights.isnan().all()
+
+
 def assert_rotated(results: list[torch.Tensor]) -> None:
     for found, expected in zip(results[:3], results[3:], strict=True):
         assert_same(found, expected, 3)
@@ -73,6 +78,15 @@ def test_turning_and_storing(case, interpreted):
 @pytest.mark.parametrize("case", CHOICES, ids=str)
 def test_choosing_experts(case, interpreted):
     assert_chosen(interpreted(choose, "cpu", *case))
+
+
+def test_experts_chosen_by_what_is_no_number_exist_and_their_weights_tell(interpreted):
+    assert_chosen_by_nan(*interpreted(choose_by_nan, "cpu", 5, 2), num_experts=5)
+
+
+@pytest.mark.gpu
+def test_experts_chosen_by_what_is_no_number_exist_on_a_gpu():
+    assert_chosen_by_nan(*choose_by_nan("cuda", 5, 2), num_experts=5)
 
 
 @pytest.mark.gpu

@@ -84,7 +84,8 @@ def choose_experts(
     is_padding = False if lengths is None else tl.load(lengths + row) == 0
     total = _sum_of_greatest(left, experts, NUM_CHOSEN)
     for place in tl.static_range(NUM_CHOSEN):
-        best = tl.argmax(left, axis=0)
+        # Of values that are not numbers the greatest may be any, also one behind the last expert.
+        best = tl.minimum(tl.argmax(left, axis=0), NUM_EXPERTS - 1)
         tl.store(ids + row * NUM_CHOSEN + place, tl.where(is_padding, -1, best).to(ids.dtype.element_ty))
         tl.store(weights + row * NUM_CHOSEN + place, tl.max(left, axis=0) / total)
         left = tl.where(experts == best, -1.0, left)
