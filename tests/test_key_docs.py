@@ -4,6 +4,7 @@ from pathlib import Path
 
 from expertmesh.architectures import base, mistral, mistral_params, mixtral
 from expertmesh.architectures.key_rules import KeyRule, KeyRules
+from expertmesh.checkpoint import compressed_tensors
 from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS
 from expertmesh.gateway import generation_config
 
@@ -18,6 +19,10 @@ TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "AWQ's and GPTQ's": (BOTH, ()),
     "AWQ's": (AWQ_KEYS, BOTH),
     "GPTQ's": (GPTQ_KEYS, BOTH),
+    "compressed-tensors'": (compressed_tensors.KEYS, ()),
+    "its `sparsity_config`": (compressed_tensors.SPARSITY_KEYS, ()),
+    "each of its `config_groups`": (compressed_tensors.GROUP_KEYS, ()),
+    "`weights` of these": (compressed_tensors.WEIGHTS_KEYS, ()),
     "generation_config.json": (generation_config.KEYS, ()),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import awq_quantization, gptq_quantization, write_mixtral
+from checkpoints import awq_quantization, gptq_quantization, packed_quantization, write_mixtral
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -23,6 +23,7 @@ FORMATS = {
     "awq": awq_quantization(32),
     "gptq": gptq_quantization(4, 32, desc_act=True, sym=False),
     "gptq 3-bit": gptq_quantization(3, 32, sym=True),
+    "compressed-tensors": packed_quantization(4, 32, symmetric=False, is_ordered=True),
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5),

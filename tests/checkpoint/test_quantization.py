@@ -1,18 +1,13 @@
 import json
 
 import pytest
+from checkpoints import packed_quantization, several_groups
 from transformers import AwqConfig as theirs_of_awq
 from transformers import GPTQConfig as theirs_of_gptq
 from transformers.utils.quantization_config import QuantizationMethod
 
-from expertmesh.checkpoint.quantization import (
-    AWQ_KEYS,
-    GPTQ_KEYS,
-    SUPPORTED,
-    AwqConfig,
-    GptqConfig,
-    read_quantization,
-)
+from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, MixedConfig, PackQuantizedConfig
+from expertmesh.checkpoint.quantization import AWQ_KEYS, GPTQ_KEYS, read_quantization
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.formats import GptqFormat
 
@@ -69,12 +64,92 @@ def test_gptq_in_either_file(tmp_path, changes, expected):
     assert read_quantization(tmp_path, {}) == expected
 
 
+PACKED = packed_quantization(4, 32).config
+
+
+def changed(value: object, path: str, change: object) -> dict:
+    """Return ``value`` with ``change`` under the keys of ``path``, which dots separate."""
+    key, _, rest = path.partition(".")
+    return {**value, key: changed(value[key], rest, change) if rest else change}
+
+
+WEIGHTS = "config_groups.group_0.weights"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (PACKED, PackQuantizedConfig(4, 32, False, False)),
+        (packed_quantization(8, -1, False).config, PackQuantizedConfig(8, -1, True, False)),
+        (changed(PACKED, f"{WEIGHTS}.actorder", "group"), PackQuantizedConfig(4, 32, False, True)),
+        (changed(PACKED, f"{WEIGHTS}.actorder", True), PackQuantizedConfig(4, 32, False, True)),
+        (changed(PACKED, f"{WEIGHTS}.actorder", "static"), PackQuantizedConfig(4, 32, False, False)),
+        (changed(PACKED, f"{WEIGHTS}.strategy", None), PackQuantizedConfig(4, 32, False, False)),
+        (changed(PACKED, "sparsity_config", {"format": "dense"}), PackQuantizedConfig(4, 32, False, False)),
+        (
+            changed(PACKED, "config_groups.group_1", PACKED["config_groups"]["group_0"]),
+            PackQuantizedConfig(4, 32, False, False),
+        ),
+        (
+            several_groups(packed_quantization(4, 32), {"v": packed_quantization(8, 32, False)}).config,
+            MixedConfig((PackQuantizedConfig(8, 32, True, False), PackQuantizedConfig(4, 32, False, False))),
+        ),
+    ],
+)
+def test_compressed_tensors_in_config_json(tmp_path, section, expected):
+    assert read_quantization(tmp_path, {"quantization_config": section}) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", "float-quantized", "format 'float-quantized' is not supported; supported: pack-quantized"),
+        ("format", "nvfp4-pack-quantized", "format 'nvfp4-pack-quantized' is not supported; supported: pack-quantized"),
+        ("format", "int-quantized", "format 'int-quantized' is not supported"),
+        ("kv_cache_scheme", {"num_bits": 8}, "kv_cache_scheme {.*} is not supported .keys and values are kept as"),
+        ("sparsity_config", {"format": "sparse-24"}, "sparsity_config.format 'sparse-24' is not supported"),
+        ("transform_config", {"config_groups": {}}, "transform_config {.*} is not supported .weights are not rotated"),
+        ("config_groups", {}, "config_groups is {}; an object that says how weights are quantized would"),
+        ("config_groups", {"W4A16": ["Linear"]}, r"config_groups.W4A16 is \['Linear'\]; an object would be right"),
+        ("config_groups.group_0.weights", None, "config_groups.group_0.weights.num_bits is None; a positive integer"),
+        (
+            "config_groups.group_0.format",
+            "nvfp4-pack-quantized",
+            "config_groups.group_0.format 'nvfp4-pack-quantized' is",
+        ),
+        (
+            "config_groups.group_0.input_activations",
+            {"num_bits": 8},
+            "config_groups.group_0.input_activations {.*} is not",
+        ),
+        (f"{WEIGHTS}.num_bits", 3, "quantization compressed-tensors 3-bit is not supported; supported: awq"),
+        (f"{WEIGHTS}.type", "float", f"{WEIGHTS}.type 'float' is not supported; supported: int"),
+        (f"{WEIGHTS}.strategy", "tensor", f"{WEIGHTS}.strategy 'tensor' is not supported; supported: group or channel"),
+        (f"{WEIGHTS}.group_size", None, f"{WEIGHTS}.group_size is None; a positive integer would be right"),
+        (
+            f"{WEIGHTS}.actorder",
+            "other",
+            f"{WEIGHTS}.actorder 'other' is not supported; supported: weight or static or",
+        ),
+        (f"{WEIGHTS}.block_structure", [128, 128], rf"{WEIGHTS}.block_structure \[128, 128\] is not supported"),
+    ],
+)
+def test_what_is_not_read_of_compressed_tensors_is_refused_by_its_name(tmp_path, path, value, message):
+    with pytest.raises(CheckpointError, match=f"config.json: (quantization_config.)?{message}"):
+        read_quantization(tmp_path, {"quantization_config": changed(PACKED, path, value)})
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         (AwqConfig(128, True), "awq 4-bit g128"),
         (GptqConfig(GptqFormat(3, True), -1, False), "gptq 3-bit no groups"),
         (GptqConfig(GptqFormat(8, False), 32, True), "gptq 8-bit g32 act-order"),
+        (PackQuantizedConfig(4, 32, True, True), "compressed-tensors 4-bit g32 act-order"),
+        (
+            MixedConfig((PackQuantizedConfig(8, -1, True, False), PackQuantizedConfig(4, 32, True, False))),
+            "compressed-tensors 8-bit no groups and compressed-tensors 4-bit g32",
+        ),
     ],
 )
 def test_they_describe_themselves(config, words):
@@ -84,7 +159,10 @@ def test_they_describe_themselves(config, words):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({**AWQ, "quant_method": None}, "quantization_config.quant_method is None; awq or gptq would be right"),
+        (
+            {**AWQ, "quant_method": None},
+            "quantization_config.quant_method is None; awq, gptq or compressed-tensors would be right",
+        ),
         ({**AWQ, "quant_method": 4}, "quantization_config.quant_method is 4; a word would be right"),
         ({**GPTQ, "bits": 5}, "quantization gptq 5-bit gptq is not supported"),
         ({**GPTQ, "bits": 4.0}, r"quantization_config.bits is 4\.0; a positive integer would be right"),
@@ -120,7 +198,7 @@ def test_anything_else_is_refused_with_file_found_and_supported(tmp_path, sectio
 METHODS = {method.value for method in QuantizationMethod} | {"exl2", "modelopt", "auto_round"}
 
 
-@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq"}))
+@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq", "compressed-tensors"}))
 def test_other_methods_are_refused_by_their_names(tmp_path, method):
     with pytest.raises(CheckpointError) as raised:
         read_quantization(tmp_path, {"quantization_config": {"quant_method": method}})

@@ -7,7 +7,14 @@ from pathlib import Path
 import layouts
 import pytest
 import torch
-from checkpoints import awq_quantization, find_spec, gptq_quantization, write_mixtral
+from checkpoints import (
+    awq_quantization,
+    find_spec,
+    gptq_quantization,
+    packed_quantization,
+    several_groups,
+    write_mixtral,
+)
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
@@ -76,6 +83,84 @@ def test_an_awq_checkpoint_means_the_weights_it_was_made_of(make_mixtral, group_
     for name in ("model.layers.0.block_sparse_moe.gate", "lm_head"):
         assert isinstance(checkpoint.weight(find_spec(checkpoint, name)), DenseWeight)
     assert checkpoint.weight_format == ("awq 4-bit no groups" if group_size == -1 else f"awq 4-bit g{group_size}")
+
+
+def test_matrices_of_several_kinds_are_told_apart_by_their_tensors(make_mixtral):
+    quantization = several_groups(
+        packed_quantization(4, 32, symmetric=False),
+        {"q_proj": packed_quantization(4, 32), "w1": packed_quantization(8, -1), "w3": packed_quantization(4, 64)},
+    )
+    made = make_mixtral(quantization=quantization)
+    checkpoint = Checkpoint.open(made.directory)
+    for spec in checkpoint.tensors:
+        if spec.is_quantizable:
+            weight = checkpoint.weight(spec)
+            assert isinstance(weight, QuantizedWeight)
+            assert dequantize(weight).equal(made.dense[f"{spec.name}.weight"])
+    four, eight = checkpoint.expert(0, 1).w_up, checkpoint.expert(0, 1).w_gate
+    assert (four.bits, four.group_size, eight.bits, eight.group_size) == (4, 64, 8, 128)
+    assert checkpoint.weight_format == (
+        "compressed-tensors 4-bit g32 and compressed-tensors 8-bit no groups and compressed-tensors 4-bit g64"
+    )
+
+
+def test_a_matrix_of_no_kind_that_is_configured_is_named(make_mixtral, tmp_path):
+    quantization = several_groups(packed_quantization(4, 32), {"experts.5.w1": packed_quantization(8, 32)})
+    made = make_mixtral(quantization=quantization)
+    groups = {
+        **quantization.config["config_groups"],
+        "group_1": packed_quantization(4, 64).config["config_groups"]["group_0"],
+    }
+    config = {**quantization.config, "config_groups": groups}
+    message = (
+        r"experts.5.w1.weight_packed is I32 \[256, 32\]; I32 \[256, 16\] would be right for .* 4-bit g32; "
+        r"or .*experts.5.w1.weight_packed is .* for compressed-tensors 4-bit g64"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        reconfigure(made.directory, tmp_path, quantization_config=config)
+
+
+@pytest.mark.parametrize(
+    ("part", "replacement", "message"),
+    [
+        (
+            "weight_packed",
+            torch.zeros(256, 8, dtype=torch.int32),
+            r"w1.weight_packed is I32 \[256, 8\]; I32 \[256, 16\]",
+        ),
+        (
+            "weight_scale",
+            torch.ones(4, 256),
+            r"w1.weight_scale is F32 \[4, 256\]; floating point \[256, groups\] would",
+        ),
+        ("weight_scale", torch.ones(256, 2), "w1 has groups of 64; the configuration says 32"),
+        (
+            "weight_scale",
+            torch.ones(256, 4).int(),
+            r"w1: weight_scale is int32 \[256, 4\]; floating point \[256, groups\]",
+        ),
+        ("weight_scale", torch.full((256, 4), math.nan), "w1.weight_scale holds NaN or Inf"),
+        ("weight_zero_point", torch.ones(256, 4).char(), r"w1: weight_zero_point is int8 \[256, 4\]; int32 \[32, 4\]"),
+        ("weight_g_idx", torch.zeros(128).int(), "w1: g_idx does not put 32 input features into each of 4 groups"),
+        ("weight_shape", torch.tensor([256, 64]), r"w1: weight_shape says \[256, 64\]; the codes .* are \[256, 128\]"),
+        ("weight_zero_point", None, "tensor .*w1.weight_zero_point is in none of"),
+        ("weight_g_idx", None, "tensor .*w1.weight_g_idx is in none of"),
+    ],
+)
+def test_tensors_of_compressed_tensors_that_do_not_fit_are_named(tmp_path, part, replacement, message):
+    write_mixtral(tmp_path, quantization=packed_quantization(4, 32, symmetric=False, is_ordered=True))
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[f"{EXPERT}.w1.{part}"]
+    if replacement is not None:
+        tensors[f"{EXPERT}.w1.{part}"] = replacement
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open(tmp_path).expert(1, 5)
+
+
+def test_codes_of_another_method_than_configured_are_named(packed, tmp_path):
+    with pytest.raises(CheckpointError, match=r"tensor \S+q_proj.weight_packed is in none of .* \S+q_proj.qweight"):
+        reconfigure(packed.directory, tmp_path, quantization_config=packed_quantization(4, 32).config)
 
 
 def test_shards_hold_the_same_tensors_as_one_file(make_mixtral):

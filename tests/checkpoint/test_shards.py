@@ -4,7 +4,7 @@ import shutil
 import layouts
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, awq_quantization, find_spec, gptq_quantization, write_mixtral
+from checkpoints import DENSE_MODEL, awq_quantization, find_spec, gptq_quantization, packed_quantization, write_mixtral
 from safetensors.torch import load_file
 
 from expertmesh.checkpoint.fingerprint import fingerprint
@@ -81,6 +81,8 @@ def test_a_server_needs_only_its_own_file(out):
         ({}, layouts.mistral_stacked),
         ({"tie_word_embeddings": True}, None),
         ({"quantization": gptq_quantization(3, 32, desc_act=True, biases=lambda n: torch.arange(float(n)))}, None),
+        ({"quantization": packed_quantization(4, 32, symmetric=False, is_ordered=True)}, None),
+        ({"quantization": packed_quantization(8, -1)}, layouts.newer_hf),
         (DENSE_MODEL, None),
     ],
 )

@@ -9,7 +9,14 @@ from pathlib import Path
 import layouts
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, awq_quantization, gptq_quantization, write_mixtral
+from checkpoints import (
+    DENSE_MODEL,
+    awq_quantization,
+    gptq_quantization,
+    packed_quantization,
+    several_groups,
+    write_mixtral,
+)
 from integration_mesh import start_expert
 from oracle import oracle
 from torch.nn.functional import silu
@@ -107,6 +114,32 @@ def test_awq(tmp_path, group_size, zero_point, file):
     assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("group_size", [-1, 128, 32])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_compressed_tensors(tmp_path, bits, group_size, symmetric, is_ordered):
+    quantization = packed_quantization(bits, group_size, symmetric, is_ordered and group_size > 0)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+MIXED = several_groups(
+    packed_quantization(4, 32, symmetric=False, scales=torch.bfloat16),
+    {
+        "layers.1.block_sparse_moe": packed_quantization(8, 32, symmetric=False),
+        "experts.2": packed_quantization(8, -1),
+        "v_proj": packed_quantization(4, 32),
+    },
+)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_compressed_tensors_of_several_groups(tmp_path, backend):
+    made = write_mixtral(tmp_path, quantization=MIXED, **SMALL)
+    run = partial(logits, backend=CPU) if backend == "cpu" else logits
+    assert_equals_transformers(made, run, max_error=1e-3 if backend == "cpu" else 1e-5, backend=backend)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_plain(tmp_path, dtype, shards):
@@ -155,7 +188,7 @@ def test_quantized_while_loading(tmp_path, bits, model):
     assert_equals_transformers(made, round_to_bits=bits)
 
 
-@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(3, 32, desc_act=True)])
+@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(3, 32, desc_act=True), MIXED])
 def test_split(tmp_path, quantization):
     (tmp_path / "model").mkdir()
     made = write_mixtral(tmp_path / "model", quantization=quantization, dtype=torch.bfloat16, **SMALL)
@@ -172,6 +205,8 @@ def test_split(tmp_path, quantization):
         awq_quantization(-1),
         *(gptq_quantization(bits, 64, desc_act=True, sym=False) for bits in (2, 3, 4, 8)),
         gptq_quantization(8, -1),
+        packed_quantization(4, 32, symmetric=False, is_ordered=True),
+        packed_quantization(8, -1),
     ],
 )
 @pytest.mark.parametrize("model", [{}, DENSE_MODEL], ids=["mixtral", "mistral"])

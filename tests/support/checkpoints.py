@@ -1,7 +1,7 @@
 """Small random checkpoints in every layout, and the plain weights that they stand for."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.kernels import awq, gptq
+from expertmesh.kernels import awq, gptq, pack_quantized
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import QuantizedWeight
 
@@ -56,12 +56,20 @@ class RandomCheckpoint:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How matrices are stored as codes: what the configuration says in ``file``, and how codes are made and packed."""
+    """How matrices are stored as codes: what the configuration says in ``file``, and how codes are made and packed.
+
+    Matrices whose names hold a key of ``others`` are stored otherwise.
+    """
 
     config: dict[str, Any]
     quantize: Callable[[torch.Tensor], QuantizedWeight]
     pack: Callable[[QuantizedWeight], Tensors]
     file: str = "config.json"
+    others: Mapping[str, "Quantization"] = field(default_factory=dict)
+
+    def of(self, name: str) -> "Quantization":
+        """Return how the matrix ``name`` is stored."""
+        return next((other for part, other in self.others.items() if part in name), self)
 
 
 def awq_quantization(group_size: int, zero_point: bool = True, file: str = "config.json") -> Quantization:
@@ -103,6 +111,56 @@ def gptq_quantization(
         lambda weight: gptq.pack(weight, is_v2).as_dict(),
         file,
     )
+
+
+def packed_quantization(
+    bits: int = 4,
+    group_size: int = 128,
+    symmetric: bool = True,
+    is_ordered: bool = False,
+    scales: torch.dtype = torch.float16,
+) -> Quantization:
+    """The format pack-quantized as llm-compressor writes it."""
+
+    def quantize(matrix: torch.Tensor) -> QuantizedWeight:
+        weight = round_to_nearest(matrix, bits, _groups_of(matrix, group_size), is_symmetric=symmetric)
+        perm = torch.randperm(matrix.shape[1], generator=torch.Generator().manual_seed(matrix.shape[0]))
+        return replace(weight, scales=weight.scales.to(scales), perm=perm if is_ordered else None)
+
+    groups = {"strategy": "group", "group_size": group_size} if group_size > 0 else {"strategy": "channel"}
+    weights = {
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": symmetric,
+        "dynamic": False,
+        "actorder": "group" if is_ordered else None,
+        "block_structure": None,
+        "observer": "minmax",
+        "observer_kwargs": {},
+        **groups,
+    }
+    scheme = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    return Quantization(
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {"group_0": scheme},
+            "ignore": ["lm_head", "re:.*gate$"],
+            "kv_cache_scheme": None,
+            "quantization_status": "compressed",
+            "sparsity_config": {},
+            "transform_config": {},
+        },
+        quantize,
+        lambda weight: pack_quantized.pack(weight, symmetric).as_dict(),
+    )
+
+
+def several_groups(first: Quantization, others: Mapping[str, Quantization]) -> Quantization:
+    """The format pack-quantized with a further group of its configuration for the matrices that ``others`` name."""
+    schemes = (how.config["config_groups"]["group_0"] for how in (first, *others.values()))
+    groups = {f"group_{number}": scheme for number, scheme in enumerate(schemes)}
+    return replace(first, config={**first.config, "config_groups": groups}, others=others)
 
 
 def write_mixtral(
@@ -209,9 +267,10 @@ def dense_name(name: str) -> str:
 def _quantize(stored: Tensors, dense: Tensors, quantization: Quantization) -> None:
     """Replace the matrices that quantizers take by packed ones, and their plain values by what the packed ones mean."""
     for name in [name for name in stored if "_proj." in name or ".experts." in name]:
-        weight = quantization.quantize(stored.pop(name))
+        how = quantization.of(name)
+        weight = how.quantize(stored.pop(name))
         prefix = name.removesuffix(".weight")
-        stored.update({f"{prefix}.{part}": tensor for part, tensor in quantization.pack(weight).items()})
+        stored.update({f"{prefix}.{part}": tensor for part, tensor in how.pack(weight).items()})
         dense[name] = dequantize(weight)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 WORD_BITS = 32
 AWQ_BITS = 4
 GPTQ_BITS = (2, 3, 4, 8)
+PACK_QUANTIZED_BITS = (4, 8)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from expertmesh.kernels.bitstream import pack_stream, unpack_columns, unpack_stream
 from expertmesh.kernels.formats import GPTQ_BITS, WORD_BITS, GptqFormat
-from expertmesh.kernels.packed import count_groups, read_bias
+from expertmesh.kernels.packed import count_groups, read_bias, read_order
 from expertmesh.kernels.weights import QuantizedWeight, describe
 
 
@@ -64,7 +64,7 @@ def unpack(tensors: GptqTensors, how: GptqFormat) -> QuantizedWeight:
     num_groups = count_groups(tensors.scales, num_in, num_out)
     group_size = num_in // num_groups
     codes = unpack_columns(tensors.qweight, how.bits)  # [N, K]
-    perm = _read_order(tensors.g_idx, num_in, group_size)
+    perm = read_order(tensors.g_idx, num_in, group_size)
     scales = tensors.scales.T.contiguous()  # [N, G]
     return QuantizedWeight(
         # Takes a third of the time of codes[:, perm].
@@ -84,19 +84,6 @@ def _check_qweight(qweight: torch.Tensor, bits: int) -> tuple[int, int]:
     if len(qweight) * WORD_BITS % bits:
         raise ValueError(f"qweight has {len(qweight)} rows, which hold no whole number of {bits}-bit codes")
     return len(qweight) * WORD_BITS // bits, qweight.shape[1]
-
-
-def _read_order(g_idx: torch.Tensor | None, num_in: int, group_size: int) -> torch.Tensor | None:
-    """Turn each feature's group into the features' order by group, None where that is the order they have."""
-    if g_idx is None:
-        return None
-    if g_idx.shape != (num_in,) or g_idx.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"g_idx is {describe(g_idx)}; int32 [{num_in}] would be right")
-    groups = torch.arange(num_in, device=g_idx.device) // group_size
-    in_order, perm = g_idx.long().sort(stable=True)
-    if not in_order.equal(groups):
-        raise ValueError(f"g_idx does not put {group_size} input features into each of {num_in // group_size} groups")
-    return None if g_idx.equal(groups.to(g_idx.dtype)) else perm
 
 
 def _read_zeros(qzeros: torch.Tensor | None, scales: torch.Tensor, how: GptqFormat) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the packed formats of AWQ and GPTQ share: scales per group and a bias. Knows shapes, not how codes lie.
+"""What packed formats share: scales per group, the order of inputs and a bias. Knows shapes, not how codes lie.
 
 Alphabet: N output features, K input features, G groups.
 """
@@ -25,3 +25,19 @@ def read_bias(bias: torch.Tensor | None, num_out: int) -> torch.Tensor | None:
     if bias.shape != (num_out,) or not bias.is_floating_point():
         raise ValueError(f"bias is {describe(bias)}; floating point [{num_out}] would be right")
     return bias if bias.any() else None
+
+
+def read_order(g_idx: torch.Tensor | None, num_in: int, group_size: int) -> torch.Tensor | None:
+    """Turn the group of each feature, ``g_idx`` [K], into the features' order by group; None where it is theirs.
+
+    ValueError when groups are not of ``group_size`` features each.
+    """
+    if g_idx is None:
+        return None
+    if g_idx.shape != (num_in,) or g_idx.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"g_idx is {describe(g_idx)}; int32 [{num_in}] would be right")
+    groups = torch.arange(num_in, device=g_idx.device) // group_size
+    in_order, perm = g_idx.long().sort(stable=True)
+    if not in_order.equal(groups):
+        raise ValueError(f"g_idx does not put {group_size} input features into each of {num_in // group_size} groups")
+    return None if g_idx.equal(groups.to(g_idx.dtype)) else perm

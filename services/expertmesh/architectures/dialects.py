@@ -10,14 +10,16 @@ from expertmesh.architectures.tensor_table import Role, Rows, TensorSpec
 
 # Which part of a tensor is wanted, as an index per leading dimension; () = all of it.
 Part = tuple[int | slice, ...]
+# What formats call the codes of a matrix, behind its name.
+CODES = ("qweight", "weight_packed")
 
 
 @dataclass(frozen=True)
 class Location:
     """Where a matrix or a vector lies.
 
-    Its values are ``part`` of the tensor ``prefix + suffix``, or packed in ``prefix + ".qweight"`` and its companions;
-    then turned over if ``is_transposed``; ``has_rotary_pairs`` says that the rows of each head hold rotary pairs side
+    Its values are ``part`` of the tensor ``prefix + suffix``, or packed in one of ``CODES`` and its companions; then
+    turned over if ``is_transposed``; ``has_rotary_pairs`` says that the rows of each head hold rotary pairs side
     by side, where HF holds first all first halves, then all second ones.
     """
 
@@ -82,7 +84,7 @@ def is_any_in(places: AllPlaces, names: Collection[str]) -> bool:
 
 def _is_in(place: Place, names: Collection[str]) -> bool:
     prefix = place.name.format(layer=0, expert=0)
-    suffixes = (".weight", ".qweight") if place.part is None else ("",)
+    suffixes = (".weight", *(f".{codes}" for codes in CODES)) if place.part is None else ("",)
     return any(prefix + suffix in names for suffix in suffixes)
 
 

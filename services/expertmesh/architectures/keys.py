@@ -100,7 +100,7 @@ class Keys:
         values = self._get(found, {})
         if not isinstance(values, Mapping):
             raise self.wrong(found, "an object")
-        return Keys(values, self._file, section=found)
+        return Keys(values, self._file, section=f"{self._section}.{found}" if self._section else found)
 
     def name(self, key: str) -> str:
         """Return what the file calls a key."""

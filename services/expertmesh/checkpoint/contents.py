@@ -6,17 +6,16 @@ All that can be known before a weight is read is checked here, the same for whoe
 from pathlib import Path
 from typing import Any, Self
 
-from expertmesh.architectures.dialects import Location
+from expertmesh.architectures.dialects import CODES, Location
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import architecture_of, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.codes import Kind, QuantizationConfig
 from expertmesh.checkpoint.configuration import read_configuration
-from expertmesh.checkpoint.headers import check_groups, check_plain, check_qweight
-from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig, read_quantization
+from expertmesh.checkpoint.headers import check_plain, find_problem
+from expertmesh.checkpoint.quantization import read_quantization
 from expertmesh.checkpoint.tensors import TensorFiles
 from expertmesh.errors import CheckpointError
-
-PACKED_PARTS = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
 class Contents:
@@ -72,29 +71,47 @@ class Contents:
 
     def is_packed(self, location: Location) -> bool:
         """Tell whether codes lie there, and not plain values."""
-        return f"{location.prefix}.qweight" in self.files
+        return any(name in self.files for name in _codes_of(location))
 
-    def packed_names(self, location: Location) -> dict[str, str]:
+    def kind_of(self, location: Location, spec: TensorSpec) -> Kind:
+        """Tell how the codes of a packed matrix lie; CheckpointError when they fit nothing that is configured."""
+        if self.quantization is None:
+            codes = next(name for name in _codes_of(location) if name in self.files)
+            file = self.files.entry(codes).file
+            raise CheckpointError(f"{file}: {codes} is there but no configuration names a quantization")
+        problems = []
+        for kind in self._candidates(location):
+            entries = {part: self.files.entry(name) for part, name in self.packed_names(location, kind).items()}
+            problem = find_problem(location.prefix, entries, spec, kind)
+            if problem is None:
+                return kind
+            problems.append(problem)
+        raise CheckpointError("; or ".join(problems))
+
+    def packed_names(self, location: Location, kind: Kind) -> dict[str, str]:
         """Return the names of the tensors of a packed matrix by their parts: those that are needed or are there."""
-        has_zeros = isinstance(self.quantization, AwqConfig) and self.quantization.has_zero_points
-        needed = {"qweight", "scales", *(["qzeros"] if has_zeros else [])}
-        names = {part: f"{location.prefix}.{part}" for part in PACKED_PARTS}
-        return {part: name for part, name in names.items() if part in needed or name in self.files}
+        names = {part: f"{location.prefix}.{part}" for part in kind.parts}
+        return {part: name for part, name in names.items() if part in kind.needed or name in self.files}
+
+    def _candidates(self, location: Location) -> list[Kind]:
+        """List the kinds whose tensors are all there, or the first kind, whose missing ones can be named."""
+        kinds = self.quantization.kinds if self.quantization else ()
+        complete = [kind for kind in kinds if all(f"{location.prefix}.{part}" in self.files for part in kind.needed)]
+        return complete or list(kinds[:1])
 
     def _check(self, spec: TensorSpec) -> None:
         location = self.locate(spec)
         if self.is_packed(location):
-            self._check_packed(location, spec)
+            if not self._is_incomplete(location):
+                self.kind_of(location, spec)
         elif location.name not in self.files.missing:
             check_plain(location, self.files.entry(location.name), spec)
 
-    def _check_packed(self, location: Location, spec: TensorSpec) -> None:
-        names = self.packed_names(location)
-        if any(name in self.files.missing for name in names.values()):
-            return
-        entries = {part: self.files.entry(name) for part, name in names.items()}
-        if self.quantization is None:
-            where = f"{entries['qweight'].file}: {names['qweight']}"
-            raise CheckpointError(f"{where} is there but no configuration names a quantization")
-        check_qweight(names["qweight"], entries["qweight"], spec, self.quantization)
-        check_groups(location.prefix, entries["scales"], spec, self.quantization)
+    def _is_incomplete(self, location: Location) -> bool:
+        """Tell whether tensors of a packed matrix are in a shard that is not here."""
+        return any(name.rpartition(".")[0] == location.prefix for name in self.files.missing)
+
+
+def _codes_of(location: Location) -> list[str]:
+    """List the names that codes of a matrix can have."""
+    return [f"{location.prefix}.{codes}" for codes in CODES]

@@ -1,14 +1,15 @@
 """Whether tensors can be what a model needs, as the headers of their files describe them. Reads no weights.
 
-Alphabet: N outputs, K inputs, G groups of inputs that share scales, b bits of a code.
+Alphabet: N outputs, G groups of inputs that share scales.
 """
+
+from collections.abc import Mapping
 
 from expertmesh.architectures.dialects import Location
 from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.codes import Kind
 from expertmesh.checkpoint.entry import TensorEntry
-from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels.formats import WORD_BITS
 
 PLAIN_DTYPES = ("F32", "F16", "BF16")
 
@@ -24,28 +25,38 @@ def check_plain(location: Location, entry: TensorEntry, spec: TensorSpec) -> Non
         raise CheckpointError(f"{where} {entry.dtype}; F32, F16 or BF16 would be right")
 
 
-def check_qweight(name: str, entry: TensorEntry, spec: TensorSpec, quantization: QuantizationConfig) -> None:
-    """Raise CheckpointError when codes have another shape than those of a matrix like ``spec``."""
-    num_out, num_in = spec.shape
-    if isinstance(quantization, AwqConfig):
-        shape = (num_in, num_out * quantization.bits // WORD_BITS)  # [K, N b / 32]
-    else:
-        shape = (num_in * quantization.format.bits // WORD_BITS, num_out)  # [K b / 32, N]
-    if (entry.dtype, entry.shape) != ("I32", shape):
-        right = f"I32 {list(shape)} would be right for {quantization}"
-        raise CheckpointError(f"{entry.file}: {name} is {entry.dtype} {list(entry.shape)}; {right}")
+def find_problem(prefix: str, entries: Mapping[str, TensorEntry], spec: TensorSpec, kind: Kind) -> str | None:
+    """Tell what keeps packed tensors, given by their parts, from being a matrix like ``spec``; None if nothing does.
+
+    Only codes and scales are looked at: with these the rest is checked when it is read.
+    """
+    codes, scales = kind.layout.codes, kind.layout.scales
+    return _find_wrong_codes(f"{prefix}.{codes}", entries[codes], spec, kind) or _find_wrong_groups(
+        prefix, entries[scales], spec, kind
+    )
 
 
-def check_groups(prefix: str, scales: TensorEntry, spec: TensorSpec, quantization: QuantizationConfig) -> None:
-    """Raise CheckpointError when scales [G, N] are those of groups of another size."""
+def _find_wrong_codes(name: str, entry: TensorEntry, spec: TensorSpec, kind: Kind) -> str | None:
     num_out, num_in = spec.shape
-    size = quantization.group_size if quantization.group_size > 0 else num_in
-    if scales.shape[1:] != (num_out,) or not scales.shape[0]:
-        right = f"floating point [groups, {num_out}] would be right"
-        raise CheckpointError(f"{scales.file}: {prefix}.scales is {scales.dtype} {list(scales.shape)}; {right}")
-    if scales.shape[0] != -(-num_in // size):
-        found = -(-num_in // scales.shape[0])
-        raise CheckpointError(f"{scales.file}: {prefix} has groups of {found}; the configuration says {size}")
+    shape = kind.codes_shape(num_out, num_in)
+    if (entry.dtype, entry.shape) == ("I32", shape):
+        return None
+    right = f"I32 {list(shape)} would be right for {kind}"
+    return f"{entry.file}: {name} is {entry.dtype} {list(entry.shape)}; {right}"
+
+
+def _find_wrong_groups(prefix: str, scales: TensorEntry, spec: TensorSpec, kind: Kind) -> str | None:
+    num_out, num_in = spec.shape
+    size = kind.group_size if kind.group_size > 0 else num_in
+    shape = scales.shape if kind.layout.has_inputs_first else scales.shape[::-1]  # [G, N]
+    if shape[1:] != (num_out,) or not shape[0]:
+        right = f"[groups, {num_out}]" if kind.layout.has_inputs_first else f"[{num_out}, groups]"
+        found = f"{prefix}.{kind.layout.scales} is {scales.dtype} {list(scales.shape)}"
+        return f"{scales.file}: {found}; floating point {right} would be right"
+    if shape[0] == -(-num_in // size):
+        return None
+    found_size = -(-num_in // shape[0])
+    return f"{scales.file}: {prefix} has groups of {found_size}; the configuration says {size}"
 
 
 def _shape_of_part(location: Location, entry: TensorEntry) -> tuple[int, ...]:

@@ -1,18 +1,18 @@
 """How a checkpoint says that its weights are quantized. Knows keys and their synonyms, not tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys, is_int
+from expertmesh.checkpoint import compressed_tensors
+from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, QuantizationConfig
 from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, GptqFormat
 
 # Beside config.json, older tools left a file of their own; it does not name the method, its name does.
 OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
-SUPPORTED = "awq 4-bit gemm, gptq with 2, 3, 4 or 8 bits, or no quantization"
 GPTQ_FORMATS = {"gptq": False, "gptq_v2": True}
 BOTH: KeyRules = (
     refused("codes are packed into 32 bits", "pack_dtype", unless=("int32",)),
@@ -74,34 +74,6 @@ GPTQ_KEYS: KeyRules = (
 )
 
 
-@dataclass(frozen=True)
-class AwqConfig:
-    """AWQ's parameters; ``group_size`` input features share a scale, -1 = all of them."""
-
-    group_size: int
-    has_zero_points: bool
-    bits: int = AWQ_BITS
-
-    def __str__(self) -> str:
-        return f"awq {self.bits}-bit {_describe_groups(self.group_size)}"
-
-
-@dataclass(frozen=True)
-class GptqConfig:
-    """GPTQ's parameters; ``group_size`` as in AWQ, ``is_ordered`` marks act-order."""
-
-    format: GptqFormat
-    group_size: int
-    is_ordered: bool
-
-    def __str__(self) -> str:
-        order = " act-order" if self.is_ordered else ""
-        return f"gptq {self.format.bits}-bit {_describe_groups(self.group_size)}{order}"
-
-
-QuantizationConfig = AwqConfig | GptqConfig
-
-
 def read_quantization(directory: Path, config: Mapping[str, Any]) -> QuantizationConfig | None:
     """Read the quantization from config.json or the quantizer's own file; None for plain weights.
 
@@ -122,8 +94,10 @@ def _parse(keys: Keys) -> QuantizationConfig:
         return _parse_awq(keys)
     if method == "gptq":
         return _parse_gptq(keys)
+    if method == "compressed-tensors":
+        return compressed_tensors.parse(keys)
     if not method:
-        raise keys.wrong("quant_method", "awq or gptq")
+        raise keys.wrong("quant_method", "awq, gptq or compressed-tensors")
     raise keys.error(f"quantization {method} is not supported; supported: {SUPPORTED}")
 
 
@@ -154,7 +128,3 @@ def _read_group_size(keys: Keys, key: str) -> int:
 
 def _unsupported(keys: Keys, method: str, bits: str, layout: str) -> Exception:
     return keys.error(f"quantization {method} {keys.get(bits)}-bit {layout} is not supported; supported: {SUPPORTED}")
-
-
-def _describe_groups(group_size: int) -> str:
-    return f"g{group_size}" if group_size > 0 else "no groups"

@@ -11,12 +11,12 @@ import torch
 
 from expertmesh.architectures.dialects import Location, Part
 from expertmesh.architectures.tensor_table import TensorSpec
+from expertmesh.checkpoint.codes import AwqConfig, Kind, PackQuantizedConfig
 from expertmesh.checkpoint.contents import Contents
 from expertmesh.checkpoint.headers import check_plain
-from expertmesh.checkpoint.quantization import AwqConfig, QuantizationConfig
 from expertmesh.checkpoint.rotary import halves_from_pairs
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels import awq, gptq
+from expertmesh.kernels import awq, gptq, pack_quantized
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.quantize import round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
@@ -61,7 +61,8 @@ class Checkpoint(Contents):
         """
         location = self.locate(spec)
         if self.is_packed(location):
-            return self._unpack(location, self._read_packed(location), spec)
+            kind = self.kind_of(location, spec)
+            return self._unpack(location, self._read_packed(location, kind), spec, kind)
         plain = DenseWeight(self.tensor(spec), self._bias(location, spec))
         return self._round(spec, plain) if self.round_to_bits and spec.is_quantizable else plain
 
@@ -81,8 +82,9 @@ class Checkpoint(Contents):
         """
         location = self.locate(spec)
         if self.is_packed(location):
-            parts = self._read_packed(location)
-            self._unpack(location, parts, spec)
+            kind = self.kind_of(location, spec)
+            parts = self._read_packed(location, kind)
+            self._unpack(location, parts, spec, kind)
             yield from ((f"{spec.name}.{part}", tensor) for part, tensor in parts.items())
             return
         yield f"{spec.name}.weight", self.tensor(spec)
@@ -113,39 +115,39 @@ class Checkpoint(Contents):
             )
         return bias
 
-    def _read_packed(self, location: Location) -> dict[str, torch.Tensor]:
+    def _read_packed(self, location: Location, kind: Kind) -> dict[str, torch.Tensor]:
         """Read the tensors of a packed matrix by their parts; CheckpointError when one is missing."""
-        return {part: self._read(name) for part, name in self.packed_names(location).items()}
+        return {part: self._read(name) for part, name in self.packed_names(location, kind).items()}
 
-    def _unpack(self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec) -> QuantizedWeight:
-        where, quantization = self._describe_packed(location), self.quantization
-        assert quantization is not None
+    def _unpack(
+        self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec, kind: Kind
+    ) -> QuantizedWeight:
+        where = f"{self.files.entry(f'{location.prefix}.{kind.layout.codes}').file}: {location.prefix}"
         try:
-            weight = _unpack(parts, quantization)
+            weight = _unpack(parts, kind)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
-        _check_quantized(where, weight, spec, quantization)
+        _check_quantized(where, weight, spec, kind)
         return weight
 
-    def _describe_packed(self, location: Location) -> str:
-        return f"{self.files.entry(f'{location.prefix}.qweight').file}: {location.prefix}"
 
-
-def _unpack(parts: dict[str, torch.Tensor], quantization: QuantizationConfig) -> QuantizedWeight:
-    qweight, qzeros, scales = parts["qweight"], parts.get("qzeros"), parts["scales"]
-    g_idx, bias = parts.get("g_idx"), parts.get("bias")
-    if isinstance(quantization, AwqConfig):
+def _unpack(parts: dict[str, torch.Tensor], kind: Kind) -> QuantizedWeight:
+    if isinstance(kind, PackQuantizedConfig):
+        return pack_quantized.unpack(pack_quantized.PackQuantizedTensors(**parts), kind.bits)
+    qweight, qzeros, scales, bias = parts["qweight"], parts.get("qzeros"), parts["scales"], parts.get("bias")
+    if isinstance(kind, AwqConfig):
         return awq.unpack(awq.AwqTensors(qweight, qzeros, scales, bias))
-    if g_idx is None and quantization.is_ordered and quantization.group_size > 0:
+    g_idx = parts.get("g_idx")
+    if g_idx is None and kind.is_ordered and kind.group_size > 0:
         raise ValueError("g_idx is missing, and the configuration says desc_act: true")
-    return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), quantization.format)
+    return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), kind.format)
 
 
-def _check_quantized(where: str, weight: QuantizedWeight, spec: TensorSpec, config: QuantizationConfig) -> None:
+def _check_quantized(where: str, weight: QuantizedWeight, spec: TensorSpec, kind: Kind) -> None:
     if weight.shape != spec.shape:
         raise CheckpointError(f"{where} is {list(weight.shape)} (outputs, inputs); {list(spec.shape)} would be right")
-    expected = config.group_size if config.group_size > 0 else spec.shape[1]
+    expected = kind.group_size if kind.group_size > 0 else spec.shape[1]
     if weight.group_size != expected:
         raise CheckpointError(f"{where} has groups of {weight.group_size}; the configuration says {expected}")
     if not torch.isfinite(weight.scales).all():
-        raise CheckpointError(f"{where}.scales holds NaN or Inf; {BROKEN}")
+        raise CheckpointError(f"{where}.{kind.layout.scales} holds NaN or Inf; {BROKEN}")

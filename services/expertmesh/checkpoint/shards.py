@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.contents import PACKED_PARTS, Contents
+from expertmesh.checkpoint.codes import MAX_PARTS
+from expertmesh.checkpoint.contents import Contents
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
@@ -121,7 +122,7 @@ def _is_finished(path: Path, mark: str) -> bool:
 
 def _write_file(target: Target, name: str, specs: list[TensorSpec]) -> None:
     metadata = {"format": "pt", "fingerprint": target.mark}
-    with writing(target.directory / name, len(specs) * len(PACKED_PARTS), metadata) as writer:
+    with writing(target.directory / name, len(specs) * MAX_PARTS, metadata) as writer:
         for spec in specs:
             for tensor_name, tensor in target.convert(spec):
                 writer.add(tensor_name, tensor)
