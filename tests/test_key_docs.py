@@ -4,8 +4,8 @@ from pathlib import Path
 
 from expertmesh.architectures import base, mistral, mistral_params, mixtral
 from expertmesh.architectures.key_rules import KeyRule, KeyRules
-from expertmesh.checkpoint import compressed_tensors
-from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS
+from expertmesh.checkpoint import auto_round, compressed_tensors
+from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS, HOW, MODULE_KEYS
 from expertmesh.gateway import generation_config
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
@@ -19,6 +19,9 @@ TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "AWQ's and GPTQ's": (BOTH, ()),
     "AWQ's": (AWQ_KEYS, BOTH),
     "GPTQ's": (GPTQ_KEYS, BOTH),
+    "each module of their `dynamic`": (MODULE_KEYS, (HOW,)),
+    "AutoRound's": (auto_round.KEYS, ()),
+    "each module of its `extra_config`": (auto_round.MODULE_KEYS, auto_round.SHARED),
     "compressed-tensors'": (compressed_tensors.KEYS, ()),
     "its `sparsity_config`": (compressed_tensors.SPARSITY_KEYS, ()),
     "each of its `config_groups`": (compressed_tensors.GROUP_KEYS, ()),

@@ -2,10 +2,12 @@ import json
 
 import pytest
 from checkpoints import packed_quantization, several_groups
+from transformers import AutoRoundConfig as theirs_of_auto_round
 from transformers import AwqConfig as theirs_of_awq
 from transformers import GPTQConfig as theirs_of_gptq
 from transformers.utils.quantization_config import QuantizationMethod
 
+from expertmesh.checkpoint import auto_round
 from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, MixedConfig, PackQuantizedConfig
 from expertmesh.checkpoint.quantization import AWQ_KEYS, GPTQ_KEYS, read_quantization
 from expertmesh.errors import CheckpointError
@@ -53,6 +55,17 @@ GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True, 
         ({"format": "gptq_v2"}, GptqConfig(GptqFormat(4, True, is_v2=True), 128, True)),
         ({"format": "GPTQ", "checkpoint_format": "gptq"}, GptqConfig(GptqFormat(4, True), 128, True)),
         ({"bits": 3, "desc_act": False, "damp_percent": 0.1}, GptqConfig(GptqFormat(3, True), 128, False)),
+        ({"dynamic": {"-:.*gate.*": {}, "+:.*w1": {"bits": 4}}}, GptqConfig(GptqFormat(4, True), 128, True)),
+        (
+            {"dynamic": {"+:.*w1": {"bits": 8, "group_size": 32, "desc_act": True, "sym": True}, "w2": {"bits": 2}}},
+            MixedConfig(
+                (
+                    GptqConfig(GptqFormat(4, True), 128, True),
+                    GptqConfig(GptqFormat(8, True), 32, True),
+                    GptqConfig(GptqFormat(2, True), 128, True),
+                )
+            ),
+        ),
     ],
 )
 def test_gptq_in_either_file(tmp_path, changes, expected):
@@ -62,6 +75,72 @@ def test_gptq_in_either_file(tmp_path, changes, expected):
         json.dumps({k: v for k, v in section.items() if k != "quant_method"})
     )
     assert read_quantization(tmp_path, {}) == expected
+
+
+AUTO_ROUND = {
+    "quant_method": "auto-round",
+    "packing_format": "auto_round:auto_gptq",
+    "bits": 4,
+    "group_size": 32,
+    "sym": True,
+    "extra_config": {".*gate.*": {"bits": 16, "data_type": "float"}},
+}
+EIGHT = {"extra_config": {"o_proj": {"bits": 8}, "w2": {"bits": 8}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, GptqConfig(GptqFormat(4, True), 32, False)),
+        ({"bits": 3, "sym": False}, GptqConfig(GptqFormat(3, False), 32, False)),
+        ({"packing_format": "auto_round:gptqmodel"}, GptqConfig(GptqFormat(4, True, is_v2=True), 32, False)),
+        ({"packing_format": "auto_round", "sym": False}, GptqConfig(GptqFormat(4, False, is_v2=True), 32, False)),
+        ({"packing_format": "auto_round:auto_awq", "group_size": -1}, AwqConfig(-1, True)),
+        (EIGHT, MixedConfig(tuple(GptqConfig(GptqFormat(bits, True), 32, False) for bits in (4, 8)))),
+        (
+            {"extra_config": {"w2": {"sym": False, "group_size": 64}}},
+            MixedConfig(tuple(GptqConfig(GptqFormat(4, False), size, False) for size in (32, 64))),
+        ),
+        (
+            {"packing_format": "auto_round:auto_awq", "extra_config": {"w2": {"group_size": 64}}},
+            MixedConfig((AwqConfig(32, True), AwqConfig(64, True))),
+        ),
+    ],
+)
+def test_auto_round_in_config_json(tmp_path, changes, expected):
+    assert read_quantization(tmp_path, {"quantization_config": {**AUTO_ROUND, **changes}}) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"packing_format": "auto_round:fp8"},
+            "packing_format 'auto_round:fp8' is not supported; supported: auto_round:auto_a",
+        ),
+        ({"packing_format": None}, "packing_format None is not supported"),
+        ({"bits": 5}, "bits 5 is not supported; supported: 2, 3, 4, 8"),
+        (
+            {"packing_format": "auto_round:auto_awq", **EIGHT},
+            "extra_config.o_proj.bits 8 is not supported; supported: 4",
+        ),
+        (
+            {"extra_config": {"model.layers.0.w2": {"bits": 6}}},
+            "extra_config.model.layers.0.w2.bits 6 is not supported",
+        ),
+        (
+            {"extra_config": {"w2": {"data_type": "mx_fp"}}},
+            "extra_config.w2.data_type 'mx_fp' is not supported; supported: int",
+        ),
+        ({"data_type": "nv_fp"}, "data_type 'nv_fp' is not supported; supported: int"),
+        ({"act_bits": 8}, "act_bits 8 is not supported"),
+        ({"static_kv_dtype": "fp8"}, "static_kv_dtype 'fp8' is not supported"),
+        ({"rotation_config": {"a": 1}}, "rotation_config {'a': 1} is not supported .weights are not rotated"),
+    ],
+)
+def test_what_is_not_read_of_auto_round_is_refused_by_its_name(tmp_path, changes, message):
+    with pytest.raises(CheckpointError, match=f"config.json: quantization_config.{message}"):
+        read_quantization(tmp_path, {"quantization_config": {**AUTO_ROUND, **changes}})
 
 
 PACKED = packed_quantization(4, 32).config
@@ -161,7 +240,7 @@ def test_they_describe_themselves(config, words):
     [
         (
             {**AWQ, "quant_method": None},
-            "quantization_config.quant_method is None; awq, gptq or compressed-tensors would be right",
+            "quantization_config.quant_method is None; awq, gptq, auto-round or compressed-tensors would be right",
         ),
         ({**AWQ, "quant_method": 4}, "quantization_config.quant_method is 4; a word would be right"),
         ({**GPTQ, "bits": 5}, "quantization gptq 5-bit gptq is not supported"),
@@ -172,7 +251,17 @@ def test_they_describe_themselves(config, words):
             {**GPTQ, "format": "gptq_v2", "checkpoint_format": "gptq"},
             "quantization_config.format is 'gptq_v2'; the same as quantization_config.checkpoint_format, 'gptq', or",
         ),
-        ({**GPTQ, "dynamic": {"-:.*w2": {}}}, "quantization_config.dynamic .* is not supported .all matrices are"),
+        (
+            {**GPTQ, "dynamic": {"+:.*w2": {"bits": 5}}},
+            r"quantization_config.dynamic.\+:.\*w2.bits 5 is not supported; supported: 2, 3, 4, 8",
+        ),
+        ({**AWQ, "dynamic": {".*w2": {"bits": 8}}}, r"quantization_config.dynamic.\.\*w2.bits 8 is not supported; sup"),
+        (
+            {**GPTQ, "dynamic": {"w2": {"sym": False}}},
+            "quantization_config.dynamic.w2.sym False is not supported .files do not tell which modules have it",
+        ),
+        ({**GPTQ, "dynamic": {"w2": {"group_size": 0}}}, "quantization_config.dynamic.w2.group_size is 0; a positive"),
+        ({**GPTQ, "dynamic": {"w2": {"adapter": {"r": 8}}}}, "quantization_config.dynamic.w2.adapter {'r': 8} is not"),
         ({**GPTQ, "pack_dtype": "int8"}, "quantization_config.pack_dtype 'int8' is not supported"),
         ({**GPTQ, "sym": "yes"}, "quantization_config.sym is 'yes'; true or false would be right"),
         ({**GPTQ, "desc_act": 1}, "quantization_config.desc_act is 1; true or false would be right"),
@@ -198,7 +287,7 @@ def test_anything_else_is_refused_with_file_found_and_supported(tmp_path, sectio
 METHODS = {method.value for method in QuantizationMethod} | {"exl2", "modelopt", "auto_round"}
 
 
-@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq", "compressed-tensors"}))
+@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq", "auto-round", "compressed-tensors"}))
 def test_other_methods_are_refused_by_their_names(tmp_path, method):
     with pytest.raises(CheckpointError) as raised:
         read_quantization(tmp_path, {"quantization_config": {"quant_method": method}})
@@ -215,9 +304,12 @@ def test_a_method_that_names_itself_by_its_keys_or_its_file_is_known(tmp_path):
         read_quantization(tmp_path, {})
 
 
-@pytest.mark.parametrize(("method", "rules"), [(AwqConfig, AWQ_KEYS), (GptqConfig, GPTQ_KEYS)])
-def test_transformers_knows_no_key_without_a_rule(method, rules):
-    theirs = {AwqConfig: theirs_of_awq(bits=4), GptqConfig: theirs_of_gptq(bits=4)}[method]
+@pytest.mark.parametrize(
+    ("theirs", "rules"),
+    [(theirs_of_awq, AWQ_KEYS), (theirs_of_gptq, GPTQ_KEYS), (theirs_of_auto_round, auto_round.KEYS)],
+)
+def test_transformers_knows_no_key_without_a_rule(theirs, rules):
+    theirs = theirs(bits=4)
     assert set(theirs.to_dict()) - {key for rule in rules for key in rule.keys} == set()
 
 

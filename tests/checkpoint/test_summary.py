@@ -1,7 +1,7 @@
 import layouts
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, save, write_mixtral
+from checkpoints import DENSE_MODEL, packed_quantization, save, write_mixtral
 
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.summary import summarize
@@ -25,6 +25,15 @@ def test_packed_experts_count_as_they_are_stored(make_mixtral):
     values = 2 * 3 * 128 * 256
     assert summary.expert_bytes == (values // 2 + values // 32 * (2 + 0.5),) * 8
     assert summary.weight_format == "awq 4-bit g32"
+
+
+def test_each_tensor_of_a_packed_expert_counts(make_mixtral):
+    summary = summarize(
+        Checkpoint.open(make_mixtral(quantization=packed_quantization(8, 32, symmetric=False)).directory)
+    )
+    values, shapes = 2 * 3 * 128 * 256, 2 * 3 * 16
+    assert summary.expert_bytes == (values + values // 32 * (2 + 1) + shapes,) * 8
+    assert summary.weight_format == "compressed-tensors 8-bit g32"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoints import (
     DENSE_MODEL,
+    auto_round_quantization,
     awq_quantization,
     gptq_quantization,
     packed_quantization,
@@ -138,6 +139,41 @@ def test_compressed_tensors_of_several_groups(tmp_path, backend):
     made = write_mixtral(tmp_path, quantization=MIXED, **SMALL)
     run = partial(logits, backend=CPU) if backend == "cpu" else logits
     assert_equals_transformers(made, run, max_error=1e-3 if backend == "cpu" else 1e-5, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("packing", "quantization"),
+    [
+        ("auto_round:auto_gptq", gptq_quantization(4, 32)),
+        ("auto_round:auto_gptq", gptq_quantization(2, 64, sym=False)),
+        ("auto_round:gptqmodel", gptq_quantization(4, 128, sym=False, is_v2=True)),
+        ("auto_round", gptq_quantization(3, 32, sym=False, is_v2=True)),
+        ("auto_round:auto_awq", awq_quantization(32)),
+    ],
+)
+def test_auto_round(tmp_path, packing, quantization):
+    quantization = auto_round_quantization(packing, quantization)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+OTHERS = {"v_proj": gptq_quantization(8, 32), "experts.2": gptq_quantization(3, 64), "w2": gptq_quantization(2, -1)}
+
+
+def test_auto_round_with_other_bits_in_some_modules(tmp_path):
+    others = {**OTHERS, "k_proj": gptq_quantization(8, 32, sym=False)}
+    whole = replace(gptq_quantization(4, 32), others=others)
+    modules = {name: {key: how.config[key] for key in ("bits", "group_size", "sym")} for name, how in others.items()}
+    quantization = auto_round_quantization("auto_round:auto_gptq", whole, extra_config=modules)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+@pytest.mark.parametrize("desc_act", [False, True])
+def test_gptq_with_other_bits_in_some_modules(tmp_path, desc_act):
+    whole = gptq_quantization(4, 32, desc_act)
+    modules = {f"+:.*{name}": {"bits": how.config["bits"], "group_size": -1} for name, how in OTHERS.items()}
+    modules |= {f".*{name}": {key: how.config[key] for key in ("bits", "group_size")} for name, how in OTHERS.items()}
+    whole = replace(whole, config={**whole.config, "dynamic": {"-:.*gate": {}, **modules}}, others=OTHERS)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=whole, **SMALL))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

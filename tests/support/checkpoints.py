@@ -113,6 +113,14 @@ def gptq_quantization(
     )
 
 
+def auto_round_quantization(packing: str, how: Quantization, **keys: Any) -> Quantization:
+    """AutoRound's own format, whose codes are packed as ``how`` packs them; ``keys`` are more of its configuration."""
+    taken = {key: how.config[key] for key in ("bits", "group_size")}
+    sym = how.config.get("sym", not how.config.get("zero_point"))
+    config = {"quant_method": "auto-round", "packing_format": packing, "data_type": "int", "sym": sym, **taken, **keys}
+    return replace(how, config=config, file="config.json")
+
+
 def packed_quantization(
     bits: int = 4,
     group_size: int = 128,

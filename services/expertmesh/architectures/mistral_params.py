@@ -29,7 +29,7 @@ KEYS: KeyRules = (
     refused("rotary embedding is stretched where a config.json says how, in `rope_parameters`", "yarn", "rope_scaling"),
     refused("all positions attend alike", "llama_4_scaling"),
     refused("keys and values are not compressed", "q_lora_rank", "kv_lora_rank"),
-    refused("weights are plain, or AWQ or GPTQ with a config.json", "quantization"),
+    refused("weights are plain, or quantized as a config.json says", "quantization"),
     refused("text is read, not images or sound", "vision_encoder", "audio_encoder"),
     refused("adapters are not added to the weights", "lora"),
     refused("", "model_type", unless=("transformer",)),

@@ -3,14 +3,15 @@
 Alphabet: N outputs, K inputs, b bits of a code.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from expertmesh.kernels.formats import AWQ_BITS, WORD_BITS, GptqFormat
 
 SUPPORTED = (
-    "awq 4-bit gemm, gptq with 2, 3, 4 or 8 bits, compressed-tensors pack-quantized with 4 or 8 bits, "
-    "or no quantization"
+    "awq 4-bit gemm, gptq with 2, 3, 4 or 8 bits, auto-round packed like either, "
+    "compressed-tensors pack-quantized with 4 or 8 bits, or no quantization"
 )
 
 
@@ -85,6 +86,11 @@ class GptqConfig:
     layout: ClassVar[Layout] = GPTQ_LAYOUT
 
     @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self.format.bits
+
+    @property
     def kinds(self) -> tuple["Kind", ...]:
         """This one alone."""
         return (self,)
@@ -101,11 +107,11 @@ class GptqConfig:
 
     def codes_shape(self, num_out: int, num_in: int) -> tuple[int, int]:
         """Return the shape of the codes of a matrix: [K b / 32, N]."""
-        return num_in * self.format.bits // WORD_BITS, num_out
+        return num_in * self.bits // WORD_BITS, num_out
 
     def __str__(self) -> str:
         order = " act-order" if self.is_ordered else ""
-        return f"gptq {self.format.bits}-bit {_describe_groups(self.group_size)}{order}"
+        return f"gptq {self.bits}-bit {_describe_groups(self.group_size)}{order}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,12 @@ class MixedConfig:
 
 
 QuantizationConfig = Kind | MixedConfig
+
+
+def mix(kinds: Iterable[Kind]) -> QuantizationConfig:
+    """Make a configuration of one kind or several."""
+    different = tuple(dict.fromkeys(kinds))
+    return different[0] if len(different) == 1 else MixedConfig(different)
 
 
 def _describe_groups(group_size: int) -> str:

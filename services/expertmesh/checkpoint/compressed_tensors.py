@@ -2,7 +2,7 @@
 
 from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys, is_int
-from expertmesh.checkpoint.codes import SUPPORTED, MixedConfig, PackQuantizedConfig, QuantizationConfig
+from expertmesh.checkpoint.codes import SUPPORTED, PackQuantizedConfig, QuantizationConfig, mix
 from expertmesh.kernels.formats import PACK_QUANTIZED_BITS
 
 FORMAT = "pack-quantized"
@@ -53,12 +53,12 @@ def parse(keys: Keys) -> QuantizationConfig:
     check_keys(keys, KEYS)
     check_keys(keys.section("sparsity_config"), SPARSITY_KEYS)
     groups = keys.section("config_groups")
-    kinds = tuple(dict.fromkeys(_parse_group(groups.section(name)) for name in groups))
+    kinds = [_parse_group(groups.section(name)) for name in groups]
     if not kinds:
         raise keys.wrong("config_groups", "an object that says how weights are quantized")
     # Where some matrices have zero points and others none, they are told apart by having them.
-    kinds = tuple(sorted(kinds, key=lambda kind: (not kind.has_zero_points, not kind.is_ordered)))
-    return kinds[0] if len(kinds) == 1 else MixedConfig(kinds)
+    kinds.sort(key=lambda kind: (not kind.has_zero_points, not kind.is_ordered))
+    return mix(kinds)
 
 
 def _parse_group(keys: Keys) -> PackQuantizedConfig:

@@ -6,23 +6,50 @@ from typing import Any
 
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
-from expertmesh.architectures.keys import Keys, is_int
-from expertmesh.checkpoint import compressed_tensors
-from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, QuantizationConfig
+from expertmesh.architectures.keys import Keys
+from expertmesh.checkpoint import auto_round, compressed_tensors
+from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, QuantizationConfig, mix
+from expertmesh.checkpoint.overrides import read_group_size, read_override
 from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, GptqFormat
 
 # Beside config.json, older tools left a file of their own; it does not name the method, its name does.
 OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
+# Before the pattern of modules that ``dynamic`` leaves plain.
+EXCLUDED = "-:"
 GPTQ_FORMATS = {"gptq": False, "gptq_v2": True}
+HOW = nothing(
+    "they are about how it was quantized",
+    "act_group_aware",
+    "damp_percent",
+    "damp_auto_increment",
+    "true_sequential",
+    "static_groups",
+    "dataset",
+    "tokenizer",
+    "model_seqlen",
+    "batch_size",
+    "pad_token_id",
+    "module_name_preceding_first_block",
+    "mse",
+    "meta",
+    "provider",
+    "autoround_version",
+    "enable_quanted_input",
+    "iters",
+    "nsamples",
+    "seqlen",
+)
 BOTH: KeyRules = (
     refused("codes are packed into 32 bits", "pack_dtype", unless=("int32",)),
-    refused("all matrices are quantized alike", "dynamic", unless=({},)),
+    honoured("dynamic", but=": bits and groups of some modules, and which are left plain"),
+    refused("", "data_type", unless=("int",)),
     refused("nothing is added to the weights, nor are they rotated", "adapter", "rotation"),
     nothing(
         "the files say which matrices are quantized",
         "modules_to_not_convert",
         "modules_in_block_to_quantize",
         "block_name_to_quantize",
+        "to_quant_block_names",
         "lm_head",
     ),
     nothing(
@@ -40,22 +67,7 @@ BOTH: KeyRules = (
         "model_file_base_name",
         "model_name_or_path",
     ),
-    nothing(
-        "they are about how it was quantized",
-        "act_group_aware",
-        "damp_percent",
-        "damp_auto_increment",
-        "true_sequential",
-        "static_groups",
-        "dataset",
-        "tokenizer",
-        "model_seqlen",
-        "batch_size",
-        "pad_token_id",
-        "module_name_preceding_first_block",
-        "mse",
-        "meta",
-    ),
+    HOW,
 )
 AWQ_KEYS: KeyRules = (
     honoured("quant_method", "zero_point"),
@@ -71,6 +83,14 @@ GPTQ_KEYS: KeyRules = (
     honoured("checkpoint_format", "format", but="; two that differ are refused"),
     refused("of layouts only gptq and gptq_v2 are read", "is_marlin_format", unless=(False,)),
     *BOTH,
+)
+# Of a module in ``dynamic``
+MODULE_KEYS: KeyRules = (
+    honoured("bits", "group_size"),
+    honoured("sym", but=", where it is the same for all modules"),
+    refused("nothing is added to the weights, nor are they rotated", "adapter", "rotation"),
+    nothing("`g_idx` says it", "desc_act"),
+    HOW,
 )
 
 
@@ -94,36 +114,42 @@ def _parse(keys: Keys) -> QuantizationConfig:
         return _parse_awq(keys)
     if method == "gptq":
         return _parse_gptq(keys)
+    if method == "auto-round":
+        return auto_round.parse(keys)
     if method == "compressed-tensors":
         return compressed_tensors.parse(keys)
     if not method:
-        raise keys.wrong("quant_method", "awq, gptq or compressed-tensors")
+        raise keys.wrong("quant_method", "awq, gptq, auto-round or compressed-tensors")
     raise keys.error(f"quantization {method} is not supported; supported: {SUPPORTED}")
 
 
-def _parse_awq(keys: Keys) -> AwqConfig:
+def _parse_awq(keys: Keys) -> QuantizationConfig:
     check_keys(keys, AWQ_KEYS)
     bits, version = keys.one_of("bits", "w_bit"), keys.one_of("version", "checkpoint_format", "format")
     if keys.count(bits) != AWQ_BITS or keys.word(version, "gemm") != "gemm":
         raise _unsupported(keys, "awq", bits, keys.word(version, "gemm"))
-    group_size = _read_group_size(keys, keys.one_of("group_size", "q_group_size"))
-    return AwqConfig(group_size, has_zero_points=keys.flag("zero_point", True))
+    group_size = read_group_size(keys, keys.one_of("group_size", "q_group_size"))
+    return _mix(AwqConfig(group_size, has_zero_points=keys.flag("zero_point", True)), keys)
 
 
-def _parse_gptq(keys: Keys) -> GptqConfig:
+def _parse_gptq(keys: Keys) -> QuantizationConfig:
     check_keys(keys, GPTQ_KEYS)
     layout = keys.word(keys.one_of("checkpoint_format", "format"), "gptq")
     if keys.count("bits") not in GPTQ_BITS or layout not in GPTQ_FORMATS:
         raise _unsupported(keys, "gptq", "bits", layout)
     stored = GptqFormat(keys.count("bits"), keys.flag("sym", True), GPTQ_FORMATS[layout])
-    return GptqConfig(stored, _read_group_size(keys, "group_size"), keys.flag("desc_act", False))
+    return _mix(GptqConfig(stored, read_group_size(keys, "group_size"), keys.flag("desc_act", False)), keys)
 
 
-def _read_group_size(keys: Keys, key: str) -> int:
-    value = keys.get(key)
-    if not is_int(value) or value == 0 or value < -1:
-        raise keys.wrong(key, "a positive integer or -1")
-    return value
+def _mix(whole: AwqConfig | GptqConfig, keys: Keys) -> QuantizationConfig:
+    """Add what ``dynamic`` says of single modules, unless it excludes them."""
+    modules = keys.section("dynamic")
+    quantized = [modules.section(name) for name in modules if not name.startswith(EXCLUDED)]
+    for module in quantized:
+        check_keys(module, MODULE_KEYS)
+        if module.flag("sym", keys.flag("sym", True)) != keys.flag("sym", True):
+            raise module.unsupported("sym", "files do not tell which modules have it", "the same for all")
+    return mix([whole, *(read_override(whole, module) for module in quantized)])
 
 
 def _unsupported(keys: Keys, method: str, bits: str, layout: str) -> Exception:
