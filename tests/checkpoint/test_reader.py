@@ -326,9 +326,18 @@ def test_tensors_come_to_the_device_that_is_named(plain):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("desc_act", [None, False, True], ids=["awq", "gptq", "act-order"])
-def test_experts_unpacked_on_a_gpu_are_those_unpacked_on_the_cpu(make_mixtral, desc_act):
-    quantization = awq_quantization(64) if desc_act is None else gptq_quantization(3, 64, desc_act)
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        awq_quantization(64),
+        gptq_quantization(3, 64),
+        gptq_quantization(3, 64, desc_act=True),
+        packed_quantization(4, 64, symmetric=False, is_ordered=True),
+        packed_quantization(8, -1),
+    ],
+    ids=["awq", "gptq", "act-order", "pack-quantized", "pack-quantized by channel"],
+)
+def test_experts_unpacked_on_a_gpu_are_those_unpacked_on_the_cpu(make_mixtral, quantization):
     checkpoint = Checkpoint.open(make_mixtral(quantization=quantization).directory)
     expected, found = checkpoint.expert(1, 5), checkpoint.on(torch.device("cuda", 0)).expert(1, 5)
     for name in ("w_gate", "w_up", "w_down"):

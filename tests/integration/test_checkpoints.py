@@ -38,7 +38,7 @@ from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder
-from expertmesh.model.experts import Experts, LayerCall, run_experts
+from expertmesh.model.experts import Experts, LayerCall, LocalExperts, run_experts
 from expertmesh.model.kv_cache import KVCache
 
 SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
@@ -174,6 +174,14 @@ def test_gptq_with_other_bits_in_some_modules(tmp_path, desc_act):
     modules |= {f".*{name}": {key: how.config[key] for key in ("bits", "group_size")} for name, how in OTHERS.items()}
     whole = replace(whole, config={**whole.config, "dynamic": {"-:.*gate": {}, **modules}}, others=OTHERS)
     assert_equals_transformers(write_mixtral(tmp_path, quantization=whole, **SMALL))
+
+
+@pytest.mark.parametrize("quantization", [packed_quantization(4, 32, is_ordered=True), MIXED])
+def test_local_and_remote_experts_give_the_same_bits(tmp_path, quantization):
+    write_mixtral(tmp_path, quantization=quantization, **SMALL)
+    checkpoint = Checkpoint.open(tmp_path)
+    local = logits(LocalExperts.load(checkpoint.model, checkpoint, REFERENCE), checkpoint, checkpoint.model)
+    assert asyncio.run(with_servers(tmp_path, logits)).equal(local)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
