@@ -40,27 +40,27 @@ PACK_QUANTIZED_LAYOUT = Layout(
     ("weight_g_idx", "weight_shape", "bias"),
     has_inputs_first=False,
 )
-MAX_PARTS = max(len(layout.parts) for layout in (AWQ_LAYOUT, GPTQ_LAYOUT, PACK_QUANTIZED_LAYOUT))
+LAYOUTS = (AWQ_LAYOUT, GPTQ_LAYOUT, PACK_QUANTIZED_LAYOUT)
+MAX_PARTS = max(len(layout.parts) for layout in LAYOUTS)
+
+
+class _Packed:
+    layout: ClassVar[Layout]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The tensors that are read where they are there."""
+        return self.layout.parts
 
 
 @dataclass(frozen=True)
-class AwqConfig:
+class AwqConfig(_Packed):
     """AWQ's parameters; ``group_size`` input features share a scale, -1 = all of them."""
 
     group_size: int
     has_zero_points: bool
     bits: int = AWQ_BITS
     layout: ClassVar[Layout] = AWQ_LAYOUT
-
-    @property
-    def kinds(self) -> tuple["Kind", ...]:
-        """This one alone."""
-        return (self,)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The tensors that are read where they are there."""
-        return self.layout.parts
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class AwqConfig:
 
 
 @dataclass(frozen=True)
-class GptqConfig:
+class GptqConfig(_Packed):
     """GPTQ's parameters; ``group_size`` as in AWQ, ``is_ordered`` marks act-order."""
 
     format: GptqFormat
@@ -89,16 +89,6 @@ class GptqConfig:
     def bits(self) -> int:
         """Bits of a code."""
         return self.format.bits
-
-    @property
-    def kinds(self) -> tuple["Kind", ...]:
-        """This one alone."""
-        return (self,)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The tensors that are read where they are there."""
-        return self.layout.parts
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -115,7 +105,7 @@ class GptqConfig:
 
 
 @dataclass(frozen=True)
-class PackQuantizedConfig:
+class PackQuantizedConfig(_Packed):
     """Parameters of compressed-tensors' format pack-quantized; ``group_size`` and ``is_ordered`` as in GPTQ."""
 
     bits: int
@@ -123,11 +113,6 @@ class PackQuantizedConfig:
     has_zero_points: bool
     is_ordered: bool
     layout: ClassVar[Layout] = PACK_QUANTIZED_LAYOUT
-
-    @property
-    def kinds(self) -> tuple["Kind", ...]:
-        """This one alone."""
-        return (self,)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -165,6 +150,11 @@ class MixedConfig:
 
 
 QuantizationConfig = Kind | MixedConfig
+
+
+def kinds_of(config: QuantizationConfig) -> tuple[Kind, ...]:
+    """List the kinds of matrices that there can be."""
+    return config.kinds if isinstance(config, MixedConfig) else (config,)
 
 
 def mix(kinds: Iterable[Kind]) -> QuantizationConfig:

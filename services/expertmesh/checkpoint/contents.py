@@ -3,6 +3,7 @@
 All that can be known before a weight is read is checked here, the same for whoever opens a checkpoint.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from expertmesh.architectures.dialects import CODES, Location
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import architecture_of, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.codes import Kind, QuantizationConfig
+from expertmesh.checkpoint.codes import LAYOUTS, Kind, QuantizationConfig, kinds_of
 from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.checkpoint.headers import check_plain, find_problem
 from expertmesh.checkpoint.quantization import read_quantization
@@ -80,7 +81,7 @@ class Contents:
             file = self.files.entry(codes).file
             raise CheckpointError(f"{file}: {codes} is there but no configuration names a quantization")
         problems = []
-        for kind in self._candidates(location):
+        for kind in self._candidates(location, kinds_of(self.quantization)):
             entries = {part: self.files.entry(name) for part, name in self.packed_names(location, kind).items()}
             problem = find_problem(location.prefix, entries, spec, kind)
             if problem is None:
@@ -93,11 +94,10 @@ class Contents:
         names = {part: f"{location.prefix}.{part}" for part in kind.parts}
         return {part: name for part, name in names.items() if part in kind.needed or name in self.files}
 
-    def _candidates(self, location: Location) -> list[Kind]:
+    def _candidates(self, location: Location, kinds: Sequence[Kind]) -> Sequence[Kind]:
         """List the kinds whose tensors are all there, or the first kind, whose missing ones can be named."""
-        kinds = self.quantization.kinds if self.quantization else ()
         complete = [kind for kind in kinds if all(f"{location.prefix}.{part}" in self.files for part in kind.needed)]
-        return complete or list(kinds[:1])
+        return complete or kinds[:1]
 
     def _check(self, spec: TensorSpec) -> None:
         location = self.locate(spec)
@@ -109,7 +109,7 @@ class Contents:
 
     def _is_incomplete(self, location: Location) -> bool:
         """Tell whether tensors of a packed matrix are in a shard that is not here."""
-        return any(name.rpartition(".")[0] == location.prefix for name in self.files.missing)
+        return any(f"{location.prefix}.{part}" in self.files.missing for layout in LAYOUTS for part in layout.parts)
 
 
 def _codes_of(location: Location) -> list[str]:
