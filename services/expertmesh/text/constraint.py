@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 MAX_SOURCE_LENGTH = 100_000
+# Some reasons repeat the whole grammar.
+MAX_REASON_LENGTH = 300
 # Models that lose the thread repeat blanks for ever where JSON allows any number of them.
 JSON_OPTIONS = {
     "whitespace_flexible": True,
@@ -33,7 +35,11 @@ LARK_OPTIONS = '%llguidance {"no_forcing": true}\n'
 
 
 class GrammarCompiler:
-    """Makes constraints for one tokenizer; prepares it at the first call, which takes a few tenths of a second."""
+    """Makes constraints for one tokenizer; prepares it at the first call, which takes a few tenths of a second.
+
+    Construction is not bounded by the limits of llguidance: 24 patterns in an ``allOf`` take 40 s and 4 GB, only to be
+    refused. So compile what a stranger wrote in a process that can be killed; what passes there is cheap ever after.
+    """
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int) -> None:
         """``eos_ids`` end an answer; ``vocab_size`` is that of the model, which may be larger than the tokenizer's."""
@@ -41,11 +47,15 @@ class GrammarCompiler:
         self._eos_ids = sorted(eos_ids)
         self._vocab_size = vocab_size
 
+    def prepare(self) -> None:
+        """Do now what takes long once."""
+        self._ll_tokenizer  # noqa: B018  # made when it is asked for
+
     def compile(self, grammar: Grammar, is_at_start: bool = True) -> "GrammarConstraint":
         """Return the constraint of an answer that has not begun; InvalidRequestError says what is wrong with a grammar.
 
         ``is_at_start`` is that of the answer's ``Detokenizer``: whether the first piece loses its space. Takes
-        milliseconds, up to a second for a hostile grammar: run it in a thread.
+        milliseconds, and without end for a hostile grammar.
         """
         from llguidance import LLMatcher
 
@@ -181,4 +191,5 @@ def _reason(matcher: "LLMatcher") -> str:
     if lines[0].startswith("NoExtension"):
         return "no text fits"
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    return re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason)
+    reason = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason)
+    return reason if len(reason) <= MAX_REASON_LENGTH else f"{reason[:MAX_REASON_LENGTH]}..."
