@@ -14,6 +14,7 @@ from expertmesh.engine.request import FinishReason, Request
 from expertmesh.engine.scheduler import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.gateway import assembly
+from expertmesh.gateway.grammars.compiler import Compiled
 from expertmesh.model.sampling import Choice, SamplingParams
 
 # With the logarithm of every token's probability, so that equal means equal logits.
@@ -275,9 +276,19 @@ class OnlyOnce:
         return OnlyOnce(self._num_taken)
 
 
+class OnlyOnceCompiler:
+    """Makes of every grammar the same."""
+
+    async def compile(self, kind: str, source: str) -> Compiled:
+        return Compiled(OnlyOnce(), 0)
+
+    async def close(self) -> None:
+        pass
+
+
 def test_a_constraint_at_a_loss_ends_its_own_request_only(make_mixtral, prompts, monkeypatch):
     directory = make_mixtral().directory
-    monkeypatch.setattr(assembly, "_make_compile", lambda model: lambda kind, source: OnlyOnce())
+    monkeypatch.setattr(assembly, "_make_compiler", lambda config, model: OnlyOnceCompiler())
 
     async def run() -> None:
         async with run_mesh(directory, hosts=None) as mesh:

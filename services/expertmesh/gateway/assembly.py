@@ -15,7 +15,8 @@ from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.link.host import Compile
+from expertmesh.gateway.grammars.compiler import BoundedCompiler
+from expertmesh.gateway.grammars.verdict import TrialSettings
 from expertmesh.gateway.loaded_model import LoadedModel
 from expertmesh.gateway.state import GatewayState
 from expertmesh.kernels import cuda_devices
@@ -45,7 +46,7 @@ class Core:
     engine: Engine
     door: Door
     inbox: Inbox
-    compile_grammar: Compile
+    compiler: BoundedCompiler
     info: ModelInfo
     state: GatewayState
 
@@ -70,16 +71,17 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
     door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
     inbox = Inbox()
     engine = Engine(runner, state.scheduler, door, inbox, model.eos_ids, state.stats, tracer)
-    return Core(engine, door, inbox, _make_compile(model), _describe(model, plan), state)
+    return Core(engine, door, inbox, _make_compiler(config, model), _describe(model, plan), state)
 
 
-def _make_compile(model: LoadedModel) -> Compile:
-    compiler = GrammarCompiler(model.tokenizer, model.eos_ids, model.config.vocab_size)
+def _make_compiler(config: GatewayConfig, model: LoadedModel) -> BoundedCompiler:
+    settings = TrialSettings(str(config.model), sorted(model.eos_ids), model.config.vocab_size)
+    compiler = GrammarCompiler(model.tokenizer, settings.eos_ids, settings.vocab_size)
 
-    def compile_grammar(kind: str, source: str) -> Constraint:
+    def construct(kind: str, source: str) -> Constraint:
         return compiler.compile(Grammar(GrammarKind(kind), source))
 
-    return compile_grammar
+    return BoundedCompiler(construct, settings)
 
 
 def _plan_cache(config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig) -> CachePlan:

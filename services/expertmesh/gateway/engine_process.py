@@ -14,6 +14,8 @@ from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.assembly import Core, assemble
 from expertmesh.gateway.background import background, first_of, thread
 from expertmesh.gateway.config import TRACED_AS, GatewayConfig
+from expertmesh.gateway.grammars.cache import Grammars
+from expertmesh.gateway.grammars.compiler import BoundedCompiler
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import LoadedModel, load_model
 from expertmesh.gateway.state import take_snapshot
@@ -41,14 +43,26 @@ async def computing(
     async with (
         thread(core.engine.run, core.inbox.close, "engine") as computing,
         background(*([pool.run()] if pool else [])) as tasks,
+        _compiling(core.compiler) as grammars,
     ):
-        host.open(core.info, core.door, core.inbox, core.compile_grammar, partial(take_snapshot, core.state))
+        host.open(core.info, core.door, core.inbox, grammars, partial(take_snapshot, core.state))
         async with background(_announce(host, core)):
             try:
                 yield RunningEngine(core, (computing, *tasks))
             finally:
                 # First of all: that its replicas go is then no failure of the requests.
                 core.inbox.close()
+
+
+@asynccontextmanager
+async def _compiling(compiler: BoundedCompiler) -> AsyncIterator[Grammars]:
+    """Have grammars compiled inside the ``async with``."""
+    grammars = Grammars(compiler.compile)
+    try:
+        yield grammars
+    finally:
+        await grammars.close()
+        await compiler.close()
 
 
 async def _announce(host: EngineHost, core: Core) -> None:

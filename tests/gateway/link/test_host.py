@@ -11,10 +11,12 @@ from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.door import Door
 from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens
-from expertmesh.engine.request import Constraint, Limits, Request
+from expertmesh.engine.request import Limits, Request
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
 from expertmesh.engine.stats import INTERNAL, EngineStats
 from expertmesh.errors import InvalidRequestError
+from expertmesh.gateway.grammars.cache import Grammars
+from expertmesh.gateway.grammars.compiler import Compiled
 from expertmesh.gateway.link.connection import Connection, connect
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.link.messages import AskSnapshot, FromEngine, Loaded, SnapshotTaken
@@ -28,7 +30,7 @@ MODEL = ModelInfo("small", "mixtral", "f00d", "none", 2, 8, 8, 2, 32, 64, "0", "
 TOKEN = TokenDelta(Choice(7), finish_reason=None)
 
 
-def refuse_grammar(kind: str, source: str) -> Constraint:
+async def refuse_grammar(kind: str, source: str) -> Compiled:
     if kind == "broken":
         raise ZeroDivisionError
     raise InvalidRequestError("no grammar", "grammar")
@@ -46,7 +48,7 @@ class House:
 
     def open(self) -> None:
         state = GatewayState(self.stats, ExpertLoadCounter(2, 8), self.scheduler, self.blocks, pool=None)
-        self.host.open(MODEL, self.door, self.inbox, refuse_grammar, lambda: take_snapshot(state))
+        self.host.open(MODEL, self.door, self.inbox, Grammars(refuse_grammar), lambda: take_snapshot(state))
 
     async def connect(self) -> "Connection[FromEngine]":
         return await connect(self._socket, msgspec.msgpack.Decoder(FromEngine))

@@ -21,6 +21,7 @@ from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Token
 from expertmesh.engine.observer import OUTCOMES
 from expertmesh.engine.request import Constraint
 from expertmesh.errors import ExpertmeshError
+from expertmesh.gateway.grammars.cache import Grammars
 from expertmesh.gateway.link.connection import Connection, encode_frame
 from expertmesh.gateway.link.messages import AskSnapshot, Broken, Loaded, Loading, Serving, SnapshotTaken, ToEngine
 from expertmesh.gateway.snapshot import Snapshot
@@ -28,29 +29,8 @@ from expertmesh.wire.model_info import ModelInfo
 
 _log = logging.getLogger(__name__)
 
-# Makes the constraint of an answer that has not begun from kind and source of a grammar; may take a second.
-Compile = Callable[[str, str], Constraint]
-NUM_KEPT_GRAMMARS = 64
 # A step may wait for an expert without replicas; what is asked of that expert must be known meanwhile.
 SNAPSHOT_SECONDS = 0.1
-
-
-class Grammars:
-    """Constraints of the grammars asked for last. Each is compiled once, in a thread: a large one takes its time."""
-
-    def __init__(self, compile_grammar: Compile) -> None:
-        self._compile = compile_grammar
-        self._compiled: dict[tuple[str, str], asyncio.Task[Constraint]] = {}
-
-    async def make_constraint(self, kind: str, source: str) -> Constraint:
-        """Return a constraint for one more answer; raises what compiling raises."""
-        task = self._compiled.pop((kind, source), None)
-        if task is None:
-            task = asyncio.create_task(asyncio.to_thread(self._compile, kind, source))
-        self._compiled[kind, source] = task  # the youngest comes last
-        if len(self._compiled) > NUM_KEPT_GRAMMARS:
-            del self._compiled[next(iter(self._compiled))]
-        return (await asyncio.shield(task)).copy()
 
 
 class ApiProcess:
@@ -59,8 +39,7 @@ class ApiProcess:
     def __init__(self, connection: "Connection[ToEngine]") -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        # Numbers of requests whose grammar is being compiled.
-        self.compiling: set[int] = set()
+        self._compiling: dict[int, asyncio.Task[None]] = {}
 
     def tell(self, message: msgspec.Struct) -> None:
         """Send a message."""
@@ -69,6 +48,21 @@ class ApiProcess:
     def hang_up(self) -> None:
         """End the line: nothing comes in any more."""
         self._connection.hang_up()
+
+    def compile(self, request_id: int, work: "asyncio.Task[None]") -> None:
+        """Note that the grammar of a request is being compiled, which goes no further once nobody wants it."""
+        self._compiling[request_id] = work
+        work.add_done_callback(lambda _: self._compiling.pop(request_id, None))
+
+    def leave(self, request_id: int) -> None:
+        """Compile no more for a request."""
+        if work := self._compiling.get(request_id):
+            work.cancel()
+
+    def leave_all(self) -> None:
+        """Compile no more for any request."""
+        for work in self._compiling.values():
+            work.cancel()
 
     async def flush(self) -> None:
         """Wait until all that was told is on its way."""
@@ -151,11 +145,11 @@ class EngineHost:
         model: ModelInfo,
         door: Door,
         inbox: Inbox,
-        compile_grammar: Compile,
+        grammars: Grammars,
         take_snapshot: Callable[[], Snapshot],
     ) -> None:
         """Take requests from now on."""
-        self._engine = OpenEngine(door, inbox, Grammars(compile_grammar), take_snapshot)
+        self._engine = OpenEngine(door, inbox, grammars, take_snapshot)
         self._say(Loaded(model))
 
     def serving(self) -> None:
@@ -192,7 +186,7 @@ class EngineHost:
                 self._take(process, message)
         finally:
             self._processes.discard(process)
-            process.compiling.clear()
+            process.leave_all()
             if self._engine is not None:
                 self._engine.leave_all(process)
             await connection.close()
@@ -205,18 +199,19 @@ class EngineHost:
         elif isinstance(message, AskSnapshot):
             self._start(_tell_snapshot(self._engine, process))
         elif isinstance(message, Cancel):
-            process.compiling.discard(message.id)
+            process.leave(message.id)
             self._engine.leave(process, message)
         elif message.request.grammar is None:
             self._engine.enter(process, message, None)
         else:
-            process.compiling.add(message.id)
-            self._start(_compile_and_enter(self._engine, process, message, *message.request.grammar))
+            work = self._start(_compile_and_enter(self._engine, process, message, *message.request.grammar))
+            process.compile(message.id, work)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _tell_snapshot(engine: OpenEngine, process: ApiProcess) -> None:
@@ -229,10 +224,8 @@ async def _tell_snapshot(engine: OpenEngine, process: ApiProcess) -> None:
 
 async def _compile_and_enter(engine: OpenEngine, process: ApiProcess, message: Submit, kind: str, source: str) -> None:
     try:
-        constraint = await engine.grammars.make_constraint(kind, source)
+        constraint = await engine.grammars.make_constraint(kind, source, has_begun=bool(message.past_ids))
     except Exception as error:  # otherwise its client would wait for ever
         engine.refuse(process, message.id, as_told(error, "making a constraint"))
         return
-    if message.id in process.compiling:
-        process.compiling.discard(message.id)
-        engine.enter(process, message, constraint)
+    engine.enter(process, message, constraint)
