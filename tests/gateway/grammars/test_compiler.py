@@ -40,7 +40,7 @@ def run(directory: Path, use: Callable[[BoundedCompiler, Construct], Awaitable[N
         finally:
             await compiler.close()
         assert [worker.pid for worker in compiler.workers] == [None, None]
-        assert children() == others
+        assert children() <= others
 
     asyncio.run(main())
 
