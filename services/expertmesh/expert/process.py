@@ -28,7 +28,7 @@ from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore, OnLayer
 from expertmesh.kernels import cuda_devices
 from expertmesh.model.backends import log_backend, open_backend
-from expertmesh.model.cuda_graphs import CudaGraphs, needing_memory
+from expertmesh.model.cuda_graphs import CudaGraphs, log_recording, needing_memory
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
@@ -128,7 +128,7 @@ def _record_calls(
             dtype,
             max_rows,
             CudaGraphs(store.device),
-            lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+            log_recording,
         )
 
 

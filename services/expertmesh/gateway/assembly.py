@@ -24,7 +24,7 @@ from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.cuda_graphs import CudaGraphs, needing_memory
+from expertmesh.model.cuda_graphs import CudaGraphs, log_recording, needing_memory
 from expertmesh.model.experts import Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.static_steps import StaticSteps
@@ -134,7 +134,7 @@ def _record_steps(
             config.num_micro_batches,
             experts if isinstance(experts, CountedDeviceExperts) else None,
             CudaGraphs(device),
-            lambda done, total: _log.info("recording CUDA graphs: %d of %d sizes", done, total),
+            log_recording,
         )
     taken = (num_free - cuda_devices.free_bytes(device)) / 2**20
     _log.info("recorded CUDA graphs in %.1f s; they take %.0f MiB", time.monotonic() - started, taken)

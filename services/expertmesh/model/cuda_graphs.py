@@ -1,5 +1,6 @@
 """Recording work as CUDA graphs. Knows torch's way of it, not what the work is."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,6 +8,13 @@ import torch
 
 from expertmesh.errors import ConfigError
 from expertmesh.model.recording import Work
+
+_log = logging.getLogger(__name__)
+
+
+def log_recording(done: int, total: int) -> None:
+    """Say how far a recording is; see ``Report``."""
+    _log.info("recording CUDA graphs: %d of %d sizes", done, total)
 
 
 @contextmanager

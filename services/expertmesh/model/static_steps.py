@@ -4,7 +4,7 @@ Alphabet: T rows there is room for, S sequences of a step, V vocabulary.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -16,7 +16,7 @@ from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder, check_logits, pause
 from expertmesh.model.experts import DeviceExperts, Experts, LayerCall, check_layers
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.recording import Record, Work, buckets, run_directly
+from expertmesh.model.recording import BySize, Record, Report, Work, run_directly
 from expertmesh.model.stages import Stages
 from expertmesh.model.turns import Part
 
@@ -37,25 +37,24 @@ class StaticSteps:
         num_parts: int = 1,
         device_experts: DeviceExperts | None = None,
         record: Record = run_directly,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        report: Report = lambda done, total: None,
     ) -> None:
         self._max_blocks = max_blocks
         self._device_experts = device_experts
-        self._free: dict[int, deque[StaticStep]] = {}
-        sizes = buckets(max_rows)
-        # The largest first: what it leaves of its memory is enough for the others.
-        for index, size in enumerate(reversed(sizes)):
+
+        def make(size: int) -> deque[StaticStep]:
             stages = [Stages(decoder, cache, size, max_blocks) for _ in range(num_parts)]
-            self._free[size] = deque(
+            return deque(
                 DeviceStep(one, device_experts, record) if device_experts else HostStep(one, record) for one in stages
             )
-            report(index + 1, len(sizes))
+
+        self._free = BySize(max_rows, make, report)
 
     def fits(self, batch: StepBatch, experts: Experts) -> bool:
         """Whether a step with ``experts`` is one of those that were recorded."""
         num_rows = len(batch.query_lens)
         is_decode = len(batch.token_ids) == len(batch.sample_rows) == num_rows
-        has_room = num_rows <= max(self._free, default=0) and batch.block_tables.shape[1] <= self._max_blocks
+        has_room = self._free.has_room(num_rows) and batch.block_tables.shape[1] <= self._max_blocks
         return is_decode and has_room and self._device_experts in (None, experts)
 
     def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
@@ -65,7 +64,7 @@ class StaticSteps:
 
     @contextmanager
     def _lend(self, num_rows: int) -> Iterator["StaticStep"]:
-        steps = self._free[min(size for size in self._free if size >= num_rows)]
+        steps = self._free.smallest(num_rows)
         # The one that has rested longest: the logits of the others may still be wanted.
         step = steps.popleft()
         try:

@@ -5,6 +5,7 @@ D hidden width, d head width, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,24 +16,39 @@ from expertmesh.model.attention import AttentionPlan
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import RoutedRows
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.mirror import Mirror
 
-NUM_COLUMNS = 4  # of the inputs: token, position, slot, length
+NUM_COLUMNS = 4
+
+
+class _Inputs(NamedTuple):
+    """The batch of a step: ``columns`` [4] of [T] int32 (token, position, slot, length), ``block_tables`` [T, B]."""
+
+    columns: Sequence[torch.Tensor]
+    block_tables: torch.Tensor
+
+    @classmethod
+    def of(cls, piece: torch.Tensor, num_rows: int) -> "_Inputs":
+        """View one piece of memory as these."""
+        columns, tables = piece[: num_rows * NUM_COLUMNS], piece[num_rows * NUM_COLUMNS :]
+        return cls(columns.view(NUM_COLUMNS, -1).unbind(), tables.view(num_rows, -1))
 
 
 class StepBuffers:
-    """What a step reads and writes on the device, and the same on the host where that is another place.
-
-    On a CPU both are the same memory, so nothing is copied between them.
-    """
+    """What a step reads and writes on the device, and the same on the host where that is another place."""
 
     def __init__(self, num_rows: int, max_blocks: int, config: ModelConfig, cache: KVCache, dtype: torch.dtype) -> None:
         device = cache.keys.device
         self.num_rows = num_rows
         self._padding_slot = cache.padding_slot
-        self._host = _Exchange(num_rows, max_blocks, config, dtype, torch.device("cpu"), device.type != "cpu")
-        self._device = self._host
-        if device.type != "cpu":
-            self._device = _Exchange(num_rows, max_blocks, config, dtype, device)
+        num_chosen, width = config.num_experts_per_token, config.hidden_size
+        # One piece, so that one copy takes it all.
+        self._inputs = Mirror(num_rows * (NUM_COLUMNS + max_blocks), dtype=torch.int32, device=device)
+        self._host, self._device = (_Inputs.of(piece, num_rows) for piece in (self._inputs.host, self._inputs.device))
+        self._rows = Mirror(num_rows, width, dtype=dtype, device=device)
+        self._ids = Mirror(num_rows, num_chosen, dtype=torch.int32, device=device)
+        self._weights = Mirror(num_rows, num_chosen, dtype=torch.float32, device=device)
+        self._delta = Mirror(num_rows, width, dtype=torch.float32, device=device)
         self.hidden = torch.zeros(num_rows, config.hidden_size, dtype=dtype, device=device)
         self.angles = (
             torch.zeros(num_rows, 1, config.head_dim, dtype=dtype, device=device),
@@ -57,7 +73,7 @@ class StepBuffers:
     @property
     def delta(self) -> torch.Tensor:
         """What the experts said, [T, D] float32, on the device."""
-        return self._device.delta
+        return self._delta.device
 
     def plan(self) -> AttentionPlan:
         """Say where keys and values go and what each row sees."""
@@ -69,7 +85,8 @@ class StepBuffers:
 
     def routed(self) -> RoutedRows:
         """Return the rows for the experts and their choices, on the device."""
-        return RoutedRows(self._device.rows, self._device.choices, self._device.columns[3])
+        choices = Choices(self._ids.device, self._weights.device)
+        return RoutedRows(self._rows.device, choices, self._device.columns[3])
 
     def load(self, batch: StepBatch) -> None:
         """Take a batch of S sequences, T at most, with one new token each; it lies on the host."""
@@ -84,57 +101,22 @@ class StepBuffers:
 
     def fetch_inputs(self) -> None:
         """Copy the batch to the device."""
-        if self._device is not self._host:
-            self._device.inputs.copy_(self._host.inputs, non_blocking=True)
+        self._inputs.to_device()
         self.slots.copy_(self._device.columns[2])
 
     def fetch_answer(self) -> None:
         """Copy what the experts said to the device."""
-        if self._device is not self._host:
-            self._device.delta.copy_(self._host.delta, non_blocking=True)
+        self._delta.to_device()
 
     def publish_rows(self) -> None:
         """Copy rows and choices to the host."""
-        if self._device is not self._host:
-            for there, here in zip(self._host.results, self._device.results, strict=True):
-                there.copy_(here, non_blocking=True)
+        for result in (self._rows, self._ids, self._weights):
+            result.to_host()
 
     def rows_of(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return rows [S, D], ids and weights [S, A] on the host."""
-        rows, ids, weights = self._host.results
-        return rows[:num_rows], ids[:num_rows], weights[:num_rows]
+        return self._rows.host[:num_rows], self._ids.host[:num_rows], self._weights.host[:num_rows]
 
     def answer(self, delta: torch.Tensor) -> None:
         """Take what the experts said, [S, D] float32, on the host."""
-        self._host.delta[: len(delta)] = delta
-
-
-class _Exchange:
-    """What goes from the host to the device and back, on one of them."""
-
-    def __init__(
-        self,
-        num_rows: int,
-        max_blocks: int,
-        config: ModelConfig,
-        dtype: torch.dtype,
-        device: torch.device,
-        is_pinned: bool = False,
-    ) -> None:
-        def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=device, pin_memory=is_pinned)
-
-        num_chosen, width = config.num_experts_per_token, config.hidden_size
-        # One piece, so that one copy takes it all.
-        self.inputs = zeros(num_rows * (NUM_COLUMNS + max_blocks), dtype=torch.int32)
-        self.columns: Sequence[torch.Tensor] = self.inputs[: num_rows * NUM_COLUMNS].view(NUM_COLUMNS, -1).unbind()
-        self.block_tables = self.inputs[num_rows * NUM_COLUMNS :].view(num_rows, max_blocks)
-        self.rows = zeros(num_rows, width, dtype=dtype)
-        ids = zeros(num_rows, num_chosen, dtype=torch.int32)
-        self.choices = Choices(ids, zeros(num_rows, num_chosen, dtype=torch.float32))
-        self.delta = zeros(num_rows, width, dtype=torch.float32)
-
-    @property
-    def results(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What goes back to the host."""
-        return self.rows, self.choices.ids, self.choices.weights
+        self._delta.host[: len(delta)] = delta
