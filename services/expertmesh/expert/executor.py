@@ -21,7 +21,7 @@ from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
-from expertmesh.wire.calls import ExpertCall, ExpertResult
+from expertmesh.wire.calls import ExpertCall, ExpertResult, find_nonfinite
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 _log = logging.getLogger(__name__)
@@ -176,13 +176,11 @@ def _expired(job: CallJob) -> CallFailure:
 
 
 def _check_finite(call: ExpertCall, result: ExpertResult) -> Outcome:
-    is_bad = ~result.partial.isfinite().all(dim=1).numpy()  # [U]
-    if not is_bad.any():
+    found = find_nonfinite(call, result.partial)
+    if not found.rows:
         return result
-    rows = np.flatnonzero(is_bad).tolist()
-    if not call.finite_rows()[is_bad].all():
-        return CallFailure(FailureCode.INVALID_REQUEST, f"hidden or topk_weights of rows {rows} are not finite")
-    return _failed(call, f"values that are not finite in rows {rows}", call.topk_ids[is_bad])
+    what = f"values that are not finite in rows {found.rows}"
+    return found.fault or _failed(call, what, call.topk_ids[found.is_bad])
 
 
 def _failed(call: ExpertCall, what: str, ids: npt.NDArray[np.int32] | None = None) -> CallFailure:

@@ -3,13 +3,11 @@
 Alphabet: U rows of a call, D hidden width.
 """
 
-import numpy as np
 import torch
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.kernels.finite import is_finite
-from expertmesh.wire.calls import ExpertCall, ExpertResult
-from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.calls import ExpertCall, ExpertResult, find_nonfinite
 
 
 class ReplicaFaultError(ExpertmeshError):
@@ -28,12 +26,5 @@ def check_answer(call: ExpertCall, result: ExpertResult) -> None:
             f"it answered with {partial.dtype} {list(partial.shape)}; torch.float32 {list(shape)} would be right"
         )
     if not is_finite(partial):
-        _accuse(call, partial)
-
-
-def _accuse(call: ExpertCall, partial: torch.Tensor) -> None:
-    is_bad = ~partial.isfinite().all(dim=1).numpy()  # [U]
-    rows = np.flatnonzero(is_bad).tolist()
-    if not call.finite_rows()[is_bad].all():
-        raise CallFailure(FailureCode.INVALID_REQUEST, f"hidden or topk_weights of rows {rows} are not finite")
-    raise ReplicaFaultError(f"it answered with values that are not finite in rows {rows}")
+        found = find_nonfinite(call, partial)
+        raise found.fault or ReplicaFaultError(f"it answered with values that are not finite in rows {found.rows}")

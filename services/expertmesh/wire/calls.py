@@ -35,12 +35,6 @@ class ExpertCall:
     timeout_seconds: float | None = None
     traceparent: str = ""
 
-    def finite_rows(self) -> npt.NDArray[np.bool_]:
-        """Tell for each row [U] whether it and the weights of its choices are numbers."""
-        has_finite_weights = (np.isfinite(self.topk_weights) | (self.topk_ids < 0)).all(axis=1)  # [U]
-        is_finite: npt.NDArray[np.bool_] = self.hidden.isfinite().all(dim=1).cpu().numpy()  # [U]
-        return is_finite & has_finite_weights
-
     @property
     def num_bytes(self) -> int:
         """Bytes of its tensors on the wire."""
@@ -54,6 +48,27 @@ class ExpertResult:
     partial: torch.Tensor
     queue_seconds: float
     compute_seconds: float
+
+
+@dataclass(frozen=True)
+class NonFiniteRows:
+    """Rows that hold NaN or Inf: ``is_bad`` [U], ``rows`` their numbers, ``fault`` that of the caller, if it is one."""
+
+    is_bad: npt.NDArray[np.bool_]
+    rows: list[int]
+    fault: CallFailure | None
+
+
+def find_nonfinite(call: ExpertCall, partial: torch.Tensor) -> NonFiniteRows:
+    """Look for rows of an answer [U, D] that are not numbers: the caller's fault where those that it sent were none."""
+    is_bad = ~partial.isfinite().all(dim=1).numpy()  # [U]
+    rows = np.flatnonzero(is_bad).tolist()
+    has_finite_weights = (np.isfinite(call.topk_weights) | (call.topk_ids < 0)).all(axis=1)  # [U]
+    is_given = call.hidden.isfinite().all(dim=1).cpu().numpy() & has_finite_weights  # [U]
+    if is_given[is_bad].all():
+        return NonFiniteRows(is_bad, rows, None)
+    what = f"hidden or topk_weights of rows {rows} are not finite"
+    return NonFiniteRows(is_bad, rows, CallFailure(FailureCode.INVALID_REQUEST, what))
 
 
 def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
