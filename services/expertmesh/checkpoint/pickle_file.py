@@ -6,16 +6,10 @@ from pathlib import Path
 import torch
 
 from expertmesh.architectures.dialects import Part
+from expertmesh.checkpoint.dtype_names import DTYPE_NAMES
 from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
 
-DTYPE_NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-}
 # How files of torch.save begin: as a zip archive, before torch 1.6 with a pickled number.
 NEWER_START = b"PK\x03\x04"
 OLDER_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)

@@ -13,16 +13,10 @@ from typing import BinaryIO
 
 import torch
 
+from expertmesh.checkpoint.dtype_names import DTYPE_NAMES
 from expertmesh.checkpoint.safetensors_file import HEADER_LENGTH_BYTES, METADATA
 from expertmesh.errors import CheckpointError
 
-DTYPE_NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-}
 # The header lies before the data and is known after it: room for a name, a shape and two offsets.
 HEADER_BYTES_PER_TENSOR = 320
 HEADER_BYTES_MORE = 1024
