@@ -27,20 +27,19 @@ class CountedExperts:
 class CountedDeviceExperts:
     """Experts of this process that need not be asked by the host, see ``DeviceExperts``; nor are they to be counted.
 
-    To look at what was chosen is to wait for the device, so that is done after the last layer.
+    To look at what was chosen is to wait for the device, so that is done once, at the last layer.
     """
 
     def __init__(self, experts: LocalExperts, load: ExpertLoadCounter) -> None:
         self._local = experts
         self._load = load
-        self._chosen: list[tuple[int, torch.Tensor]] = []
+        self._chosen: list[torch.Tensor] = []  # layer x E + expert
 
     def begin(self, call: LayerCall) -> Pending:
         """Ask the experts."""
-        self._chosen.append((call.layer, call.topk_ids))
+        self._chosen.append((call.topk_ids + call.layer * self._load.num_experts).flatten())
         if call.layer == self._load.num_layers - 1:
-            for layer, topk_ids in self._chosen:
-                self._load.step(layer, topk_ids.cpu().numpy()).end()
+            self._load.count(torch.cat(self._chosen).cpu().numpy())
             self._chosen.clear()
         return self._local.begin(call)
 
@@ -49,8 +48,9 @@ class CountedDeviceExperts:
         self._local.run_into(call, out, nonfinite)
 
     def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
-        """Count the rows of all layers of a step."""
-        self._load.count(topk_ids)
+        """Count the rows of all layers of a step, ``topk_ids`` [L, T, A]."""
+        layers = np.arange(len(topk_ids))[:, None, None]
+        self._load.count(topk_ids + layers * self._load.num_experts)
 
 
 @dataclass(frozen=True)

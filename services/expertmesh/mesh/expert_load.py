@@ -48,10 +48,8 @@ class ExpertLoadCounter:
         self._tokens[layer] += rows
         return StepLoad(self, rows.tolist())
 
-    def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
-        """Count the choices ``topk_ids`` [L, T, A] of a step whose rows were never owed: all its layers ran at once."""
-        num_layers, num_experts = self._tokens.shape
-        cells = topk_ids.reshape(num_layers, -1) + num_experts * np.arange(num_layers)[:, None]
+    def count(self, cells: npt.NDArray[np.integer]) -> None:
+        """Count choices whose rows were never owed, each as layer x E + expert, in any order."""
         self._tokens += np.bincount(cells.ravel(), minlength=self._tokens.size).reshape(self._tokens.shape)
 
     def demand_rows(self, expert: int) -> float:
