@@ -1,7 +1,6 @@
 """The official client against a fake API server that misbehaves."""
 
 import asyncio
-import threading
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,6 +8,7 @@ from fake_api_server import SELECTOR, FakeApiServer, listen, make_slice, pod, ru
 from following import until
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
+from waiting import no_thread_left
 
 from expertmesh.discovery.endpoints import Endpoints
 from expertmesh.discovery.kubernetes import KubernetesDiscovery
@@ -129,13 +129,13 @@ def test_a_version_that_expired_while_the_server_was_away_is_listed_again(follow
 
 def test_a_watch_without_a_word_is_opened_again_and_one_with_bookmarks_is_not(follow):
     async def run() -> None:
-        async with run_api_server() as server, follow(server, quiet_watch=0.6) as follower:
+        async with run_api_server() as server, follow(server, quiet_watch=1.0) as follower:
             await follower.until_eligible()
             await until(lambda: server.num_watches == 1)
             for _ in range(8):
                 server.bookmark()
                 await asyncio.sleep(0.15)
-            assert (server.num_watches, follower.discovery.age_seconds < 0.6) == (1, True)
+            assert (server.num_watches, follower.discovery.age_seconds < 1.0) == (1, True)
             await until(lambda: server.num_watches == 2)
             # It goes on from the last bookmark.
             assert server.requests[-1]["resourceVersion"] == "108"
@@ -218,9 +218,8 @@ def test_ends_at_once_and_leaves_neither_task_nor_thread(follow):
                 await until(lambda: server.num_watches == 1)
             return {task for task in asyncio.all_tasks() if "expertmesh" in str(task.get_coro())}
 
-    threads = threading.active_count()
-    assert asyncio.run(run()) == set()
-    assert threading.active_count() == threads
+    with no_thread_left():
+        assert asyncio.run(run()) == set()
 
 
 def test_without_a_kubeconfig_there_is_nothing_to_follow(tmp_path):

@@ -1,5 +1,4 @@
 import threading
-import time
 from dataclasses import replace
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -7,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from waiting import no_thread_left, wait_until
 
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.executor import Executor
@@ -116,13 +116,6 @@ def ask_in_thread(executor, call):
     return thread, outcomes
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 class Threads:
     """Another layer that notes which threads run it."""
 
@@ -220,10 +213,8 @@ def test_expired_calls_are_answered_and_not_run(mesh):
 
 
 def test_closing_finishes_what_waits_and_ends_the_thread(mesh):
-    before = threading.active_count()
     done = SimpleQueue()
-    with Executor(mesh.make_store(), Batcher(64, 1000), 100) as executor:
+    with no_thread_left(), Executor(mesh.make_store(), Batcher(64, 1000), 100) as executor:
         for _ in range(20):
             executor.submit(CallJob(mesh.make_call(), done.put))
     assert [type(done.get(block=False)) for _ in range(20)] == [ExpertResult] * 20
-    assert threading.active_count() == before

@@ -1,5 +1,4 @@
 import asyncio
-import threading
 from dataclasses import replace
 
 import grpc
@@ -8,6 +7,7 @@ import pytest
 import torch
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from waiting import no_thread_left
 
 from expertmesh.expert.process import max_call_rows
 from expertmesh.expert.process import running as serve_until_asked
@@ -310,8 +310,6 @@ def test_a_call_fits_into_a_launch_the_queue_and_an_answer(mesh):
 
 
 def test_nothing_is_left_after_the_end(mesh):
-    threads = set(threading.enumerate())
-
     async def main():
         for _ in range(2):
             async with mesh.serving(mesh.make_store()) as client:
@@ -319,8 +317,8 @@ def test_nothing_is_left_after_the_end(mesh):
         await asyncio.sleep(0.05)
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert asyncio.run(main()) == set()
-    assert [thread.name for thread in set(threading.enumerate()) - threads if thread.name == "expert-executor"] == []
+    with no_thread_left("expert-"):
+        assert asyncio.run(main()) == set()
 
 
 def test_draining_answers_what_is_in_flight_refuses_the_new_and_ends_streams(mesh):

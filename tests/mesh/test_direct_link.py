@@ -12,6 +12,7 @@ import pytest
 import torch
 from link_server import FINGERPRINT, link_server, make_call
 from raw_frames import header_bytes
+from waiting import wait_until
 
 from expertmesh.mesh import open_link as opening
 from expertmesh.mesh.direct_link import DirectLink
@@ -31,13 +32,6 @@ def join(frame):
 
 def link_threads():
     return [thread for thread in threading.enumerate() if thread.name == "expert-link"]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @contextmanager
@@ -114,7 +108,7 @@ def test_an_offer_that_nobody_takes_is_void(monkeypatch):
     with link_server() as server, offered(server) as (offer, agreement):
         assert next(agreement, "the end") == "the end"
         assert offer.timeout_seconds == 0.05
-        assert link_threads() == []
+        wait_until(lambda: not link_threads())
         with pytest.raises(OSError):
             greet(offer)
 
@@ -129,7 +123,7 @@ def test_socket_and_rpc_end_together(is_call_over_first):
     with link_server() as server, offered(server) as (offer, agreement):
         connection, _ = greet(offer)
         with closing(connection):
-            assert len(link_threads()) == 1
+            wait_until(lambda: len(link_threads()) == 1)
             if is_call_over_first:
                 agreement.cancel()
                 assert connection.recv(1) == b""

@@ -1,8 +1,7 @@
-import threading
-
 import grpc
 import pytest
 from link_server import link_server, make_call
+from waiting import no_thread_left
 
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import LinkLostError
@@ -20,8 +19,8 @@ def test_a_server_of_another_model_ends_the_stream_and_says_why():
 
 
 def test_it_ends_with_its_threads_and_its_channel():
-    closed, threads = [], set(threading.enumerate())
-    with link_server() as server:
+    closed = []
+    with no_thread_left("grpc-link"), link_server() as server:
         link = server.open("grpc")
         assert isinstance(link, GrpcLink)
         link._on_close = lambda on_close=link._on_close: closed.append(on_close())
@@ -30,7 +29,6 @@ def test_it_ends_with_its_threads_and_its_channel():
         link.close()
         link.close()
     assert closed == [None]
-    assert not [thread for thread in set(threading.enumerate()) - threads if thread.name == "grpc-link"]
 
 
 def test_an_unknown_transport_is_refused():

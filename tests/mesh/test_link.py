@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, link_server, make_call
+from waiting import wait_until
 
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.expert import executor
@@ -29,13 +30,6 @@ TRANSPORTS = ["grpc", "direct"]
 @pytest.fixture(params=TRANSPORTS)
 def transport(request):
     return request.param
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def until_lost(link):
@@ -108,7 +102,7 @@ def test_a_call_that_takes_too_long_times_out_and_may_be_forgotten(transport):
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             link.receive(1, 0.3)
-        assert 0.29 < time.monotonic() - started < 2
+        assert 0.29 < time.monotonic() - started < 20
         with pytest.raises(TimeoutError):
             link.receive(1, 0)
         link.forget(1)

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 from hostile import HOSTILE_REGEX, LARGE_SCHEMA, hostile_schema
+from waiting import wait_until
 
 from expertmesh.engine.messages import EngineError
 from expertmesh.errors import InvalidRequestError
@@ -42,13 +42,6 @@ def is_running(pid: int) -> bool:
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def attempt_in_thread(worker: TrialWorker, source: str) -> tuple[threading.Thread, list[Exception]]:
