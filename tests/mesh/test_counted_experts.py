@@ -25,15 +25,12 @@ def rows_of(load: ExpertLoadCounter) -> list[list[int]]:
     return [load.by_layer(expert) for expert in range(NUM_EXPERTS)]
 
 
-def test_experts_on_a_device_are_counted_like_others_once_the_last_layer_is_asked():
+def test_experts_on_a_device_are_counted_like_others_once_a_part_of_a_step_is_done():
     loads = [ExpertLoadCounter(NUM_LAYERS, NUM_EXPERTS) for _ in range(2)]
     others, on_device = CountedExperts(Silent(), loads[0]), CountedDeviceExperts(Silent(), loads[1])
-    for layer in range(NUM_LAYERS):
-        assert not any(map(any, rows_of(loads[1])))
-        for num_rows in (4, 7) if layer < NUM_LAYERS - 1 else (4,):  # two parts of a step that take turns
-            call = draw(layer, num_rows)
+    for num_rows in (4, 7):
+        calls = [draw(layer, num_rows) for layer in range(NUM_LAYERS)]
+        for call in calls:
             others.begin(call).finish()
-            on_device.begin(call).finish()
-    for experts in (others, on_device):
-        experts.begin(draw(NUM_LAYERS - 1, 7)).finish()
+        on_device.count(torch.stack([call.topk_ids for call in calls]).numpy())
     assert rows_of(loads[1]) == rows_of(loads[0])

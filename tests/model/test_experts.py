@@ -1,12 +1,11 @@
 import pytest
 import torch
+from device_ffn import OnDevice
 
 from expertmesh.errors import ComputeError
-from expertmesh.kernels.backend import DeviceFFN
-from expertmesh.kernels.moe import run_chosen
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights
-from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
+from expertmesh.model.experts import DeviceExperts, LayerCall, LocalExperts, PartOnDevice, run_experts
 
 WIDTH = 8
 
@@ -15,22 +14,6 @@ def experts(num_experts: int) -> list[ExpertWeights]:
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(num_experts, 3, WIDTH, WIDTH, generator=generator)
     return [ExpertWeights(*(DenseWeight(matrix) for matrix in expert)) for expert in matrices]
-
-
-class OnDevice(DeviceFFN):
-    """Other experts behind the interface of those of a GPU."""
-
-    def __init__(self, ffn, num_experts):
-        self._ffn, self._num_experts, self.num_bytes = ffn, num_experts, ffn.num_bytes
-
-    def __call__(self, x, num_rows, row_weights):
-        return self._ffn(x, num_rows, row_weights)
-
-    def run_chosen(self, hidden, topk_slots, topk_weights, out=None, nonfinite=None):
-        total = run_chosen(self._ffn, self._num_experts, hidden, topk_slots.numpy(), topk_weights.numpy())
-        if not total.isfinite().all():
-            nonfinite.fill_(1)
-        return total
 
 
 def run(weights: list[ExpertWeights], topk_ids: torch.Tensor, value: float = 1.0) -> torch.Tensor:
@@ -53,17 +36,55 @@ def test_experts_are_not_blamed_for_what_they_are_given():
         run(experts(4), torch.tensor([[0, 3]]), torch.nan)
 
 
-def test_experts_on_a_device_are_looked_at_after_the_last_layer():
+class Noted(DeviceExperts):
+    """Experts of three layers that cannot be asked by the host, and what was counted of them."""
+
+    def __init__(self, *layers: OnDevice) -> None:
+        self.counted: list[list[int]] = []
+        self._local = LocalExperts(layers, 4)
+
+    def run(self, call, nonfinite, out=None):
+        return self._local.run_on_device(call, nonfinite, out)
+
+    def count(self, topk_ids):
+        self.counted.append(topk_ids.ravel().tolist())
+
+
+def calls(expert: int = 1) -> list[LayerCall]:
+    weights = torch.full((1, 2), 0.5)
+    return [LayerCall(layer, torch.ones(1, WIDTH), torch.tensor([[expert, 2]]), weights) for layer in range(3)]
+
+
+def whole_and_broken() -> tuple[OnDevice, OnDevice]:
     weights = experts(4)
     weights[2].w_down.data[0, 0] = torch.nan
     backend = ReferenceBackend(torch.device("cpu"))
-    whole, broken = OnDevice(backend.experts(experts(4)), 4), OnDevice(backend.experts(weights), 4)
-    local = LocalExperts([whole, broken, whole], 4)
-    calls = [
-        LayerCall(layer, torch.ones(1, WIDTH), torch.tensor([[1, 2]]), torch.full((1, 2), 0.5)) for layer in range(3)
-    ]
-    assert run_experts(local, calls[0]).isfinite().all()
-    assert not run_experts(local, calls[1]).isfinite().all()
+    return OnDevice(backend.experts(experts(4)), 4), OnDevice(backend.experts(weights), 4)
+
+
+def test_experts_on_a_device_are_looked_at_after_the_last_layer():
+    whole, broken = whole_and_broken()
+    noted = Noted(whole, broken, whole)
+    part = PartOnDevice(noted, 3)
+    first, second, third = calls()
+    assert run_experts(part, first).isfinite().all()
+    assert not run_experts(part, second).isfinite().all()
+    assert not noted.counted
     with pytest.raises(ComputeError, match="layer 1: values that are not finite, from its experts or before"):
-        run_experts(local, calls[2])
-    assert run_experts(local, calls[2]).isfinite().all()
+        run_experts(part, third)
+    assert noted.counted == [[1, 2, 1, 2, 1, 2]]
+
+
+def test_what_a_failed_part_left_is_not_seen_by_the_next(monkeypatch):
+    whole, broken = whole_and_broken()
+    layers = [broken, whole, whole]
+    noted = Noted(*layers)
+    failed = PartOnDevice(noted, 3)
+    run_experts(failed, calls(0)[0])  # marked, and chosen
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(OnDevice, "run_chosen", lambda *_: 1 / 0)
+        run_experts(failed, calls(0)[1])
+    layers[0].run_chosen = whole.run_chosen
+    part = PartOnDevice(noted, 3)
+    assert all(run_experts(part, call).isfinite().all() for call in calls())
+    assert noted.counted == [[1, 2, 1, 2, 1, 2]]

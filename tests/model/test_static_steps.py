@@ -6,18 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from checkpoints import DENSE_MODEL
+from device_ffn import OnDevice, on_device, rows_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from expertmesh.errors import ComputeError
-from expertmesh.kernels.backend import DeviceFFN
 from expertmesh.kernels.backends import create_backend
 from expertmesh.kernels.cpu import CpuBackend
-from expertmesh.kernels.moe import run_chosen
 from expertmesh.kernels.reference import ReferenceBackend
 from expertmesh.mesh.counted_experts import CountedDeviceExperts, CountedExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.model.cuda_graphs import CudaGraphs
-from expertmesh.model.experts import LayerCall, LocalExperts, run_experts
+from expertmesh.model.experts import LayerCall, run_experts
 from expertmesh.model.recording import buckets
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import in_turns
@@ -52,7 +51,7 @@ def test_static_steps_equal_eager_ones(make_mixtral, make_rig, case):
     for number, keys in enumerate([(0, 1, 2, 3), (4, 5, 6), (2,), (6, 0, 1, 2, 3), tuple(range(7))]):
         new = {key: tokens(1, 100 * number + key) for key in keys}
         batch = static.batch(new)
-        assert steps.fits(batch, static.experts)
+        assert steps.fits(batch)
         [logits] = in_turns([steps.part(batch, static.experts)])
         assert torch.equal(logits, eager.step(new))
 
@@ -70,12 +69,12 @@ def test_padding_writes_where_nobody_reads(make_mixtral, make_rig):
 def test_only_steps_of_one_token_each_that_have_room_fit(make_mixtral, make_rig):
     rig = make_rig(make_mixtral().directory)
     steps = make_steps(rig, max_rows=2)
-    assert steps.fits(rig.batch({0: [1], 1: [2]}), rig.experts)
-    assert not steps.fits(rig.batch({2: [1], 3: [2], 4: [3]}), rig.experts)
-    assert not steps.fits(rig.batch({5: [1, 2]}), rig.experts)
-    assert not steps.fits(rig.batch({6: [1], 7: [2, 3]}), rig.experts)
+    assert steps.fits(rig.batch({0: [1], 1: [2]}))
+    assert not steps.fits(rig.batch({2: [1], 3: [2], 4: [3]}))
+    assert not steps.fits(rig.batch({5: [1, 2]}))
+    assert not steps.fits(rig.batch({6: [1], 7: [2, 3]}))
     rig.batch({8: tokens(4 * MAX_BLOCKS, 0)})
-    assert not steps.fits(rig.batch({8: [1]}), rig.experts)
+    assert not steps.fits(rig.batch({8: [1]}))
 
 
 def test_every_step_up_to_the_greatest_has_room_and_no_more_is_recorded():
@@ -106,25 +105,6 @@ def test_a_step_that_fails_gives_its_memory_back(make_mixtral, make_rig):
     in_turns([steps.part(rig.batch({0: [1]}), rig.experts)])
 
 
-class OnDevice(DeviceFFN):
-    """Experts of a CPU, as if its host had not to be asked."""
-
-    def __init__(self, ffn, num_experts: int) -> None:
-        self._ffn, self._num_experts, self.num_bytes = ffn, num_experts, 0
-
-    def __call__(self, x, num_rows, row_weights):
-        return self._ffn(x, num_rows, row_weights)
-
-    def run_chosen(self, hidden, topk_slots, topk_weights, out=None, nonfinite=None):
-        total = run_chosen(self._ffn, self._num_experts, hidden, topk_slots.numpy(), topk_weights.numpy())
-        out.copy_(total)
-        nonfinite |= int(not total.isfinite().all())
-
-
-def rows_of(load: ExpertLoadCounter) -> torch.Tensor:
-    return torch.tensor([load.by_layer(expert) for expert in range(load.num_experts)])
-
-
 @pytest.mark.parametrize("case", ["float32", "dense with a window"])
 def test_whole_steps_on_a_device_equal_eager_ones_and_are_counted(make_mixtral, make_rig, case):
     make_backend, dtype, overrides = CASES[case]
@@ -132,31 +112,24 @@ def test_whole_steps_on_a_device_equal_eager_ones_and_are_counted(make_mixtral, 
     eager, static = (make_rig(directory, dtype, make_backend()) for _ in range(2))
     config = static.config
     loads = [ExpertLoadCounter(config.num_layers, config.num_experts) for _ in range(2)]
-    layers = [OnDevice(layer, config.num_experts) for layer in static.experts._layers]
-    on_device = CountedDeviceExperts(LocalExperts(layers, config.num_experts), loads[0])
+    experts = on_device(static.experts, loads[0])
     eager.experts = CountedExperts(eager.experts, loads[1])
-    steps = make_steps(static, device_experts=on_device)
+    steps = make_steps(static, device_experts=experts)
     for rig in (eager, static):
         rig.step({key: tokens(3 + key, key) for key in range(3)})
     before = rows_of(loads[1])
     for keys in ((0, 1, 2), (1,)):
         new = {key: tokens(1, key) for key in keys}
         batch = static.batch(new)
-        assert steps.fits(batch, on_device) and not steps.fits(batch, static.experts)
-        [logits] = in_turns([steps.part(batch, on_device)])
+        [logits] = in_turns([steps.part(batch, experts)])
         assert torch.equal(logits, eager.step(new))
-    after = [loads[1].by_layer(expert) for expert in range(config.num_experts)]
-    counted = [loads[0].by_layer(expert) for expert in range(config.num_experts)]
-    assert counted == [
-        [now - then for now, then in zip(*pair, strict=True)] for pair in zip(after, before, strict=True)
-    ]
+    assert torch.equal(rows_of(loads[0]), rows_of(loads[1]) - before)
 
 
 def test_parts_without_a_pause_keep_their_logits_until_all_are_done(make_mixtral, make_rig):
     directory = make_mixtral().directory
     eager, static = (make_rig(directory, torch.float32, CpuBackend()) for _ in range(2))
-    layers = [OnDevice(layer, 8) for layer in static.experts._layers]
-    experts = CountedDeviceExperts(LocalExperts(layers, 8), ExpertLoadCounter(2, 8))
+    experts = on_device(static.experts, ExpertLoadCounter(2, 8))
     steps = make_steps(static, num_parts=2, device_experts=experts)
     for first, second in (({0: [5]}, {1: [6]}), ({0: [7], 1: [8]}, {2: [9], 3: [10]})):
         logits = in_turns([steps.part(static.batch(new), experts) for new in (first, second)])
@@ -170,8 +143,8 @@ def test_experts_on_a_device_that_fail_are_named_by_their_layer(make_mixtral, ma
             nonfinite.fill_(1)
 
     rig = make_rig(make_mixtral().directory)
-    layers = [kind(layer, 8) for kind, layer in zip((OnDevice, Broken), rig.experts._layers, strict=True)]
-    experts = CountedDeviceExperts(LocalExperts(layers, 8), ExpertLoadCounter(2, 8))
+    kinds = iter((OnDevice, Broken))
+    experts = on_device(rig.experts, ExpertLoadCounter(2, 8), lambda layer, count: next(kinds)(layer, count))
     steps = make_steps(rig, device_experts=experts)
     with pytest.raises(ComputeError, match="layer 1: values that are not finite, from its experts or before"):
         in_turns([steps.part(rig.batch({0: [1]}), experts)])

@@ -12,12 +12,13 @@ import torch
 
 from expertmesh.engine.noise import noise
 from expertmesh.engine.request import Route
-from expertmesh.engine.routes import RecordedExperts
+from expertmesh.engine.routes import RecordedDeviceExperts, RecordedExperts, RouteNotes
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.engine.step_spans import TracedExperts
+from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import DeviceExperts, Experts, PartOnDevice
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.sampler import SamplingRow, sample, score
 from expertmesh.model.sampling import Choice
@@ -50,7 +51,7 @@ class ModelRunner:
         self,
         decoder: Decoder,
         cache: KVCache,
-        experts: Experts,
+        experts: Experts | DeviceExperts,
         device: torch.device,
         eos_ids: frozenset[int],
         num_micro_batches: int = 1,
@@ -68,26 +69,44 @@ class ModelRunner:
 
     def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
         """Compute ``chunks`` and return what came of each; ``traceparent`` names the span of the step, if any."""
-        experts = TracedExperts(self._experts, self._tracer, traceparent) if traceparent else self._experts
         wants_routes = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
-        computed = in_turns([self._part(part, experts, wants_routes) for part in parts])
+        computed = in_turns([self._part(part, traceparent, wants_routes) for part in parts])
         logits = torch.cat([logits for logits, _ in computed])  # [S', V]
         routes = list(chain.from_iterable(routes for _, routes in computed))
         return self._conclude(chunks, logits, routes)
 
     def _part(
-        self, chunks: Seq[Chunk], experts: Experts, wants_routes: bool
+        self, chunks: Seq[Chunk], traceparent: str, wants_routes: bool
     ) -> "Part[tuple[torch.Tensor, list[Route]]]":
         """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
         batch = build_batch(chunks, self._cache.block_size)
-        recorded = RecordedExperts(experts, batch.sample_rows) if wants_routes else None
-        asked = recorded or experts
-        if self._static_steps is not None and self._static_steps.fits(batch, asked):
-            logits = yield from self._static_steps.part(batch, asked)
-        else:
-            logits = yield from self._decoder.part(batch.to(self._device), self._cache, asked)
-        return logits, recorded.routes() if recorded else []
+        notes = RouteNotes(batch.sample_rows) if wants_routes else None
+        compute = self._compute_on_device if isinstance(self._experts, DeviceExperts) else self._compute
+        logits = yield from compute(batch, traceparent, notes)
+        return logits, notes.routes() if notes else []
+
+    def _compute(self, batch: StepBatch, traceparent: str, notes: RouteNotes | None) -> "Part[torch.Tensor]":
+        """Return the logits [S', V] of a batch whose experts are asked on the host."""
+        assert not isinstance(self._experts, DeviceExperts)
+        experts = self._traced(self._experts, traceparent)
+        experts = RecordedExperts(experts, notes) if notes else experts
+        if self._static_steps is not None and self._static_steps.fits(batch):
+            return (yield from self._static_steps.part(batch, experts))
+        return (yield from self._decoder.part(batch.to(self._device), self._cache, experts))
+
+    def _compute_on_device(self, batch: StepBatch, traceparent: str, notes: RouteNotes | None) -> "Part[torch.Tensor]":
+        """Return the logits [S', V] of a batch whose experts are on the device, too."""
+        assert isinstance(self._experts, DeviceExperts)
+        experts = RecordedDeviceExperts(self._experts, notes) if notes else self._experts
+        # A span for each layer cannot be told from what is one piece of work.
+        if self._static_steps is not None and self._static_steps.fits(batch) and not traceparent:
+            return (yield from self._static_steps.part(batch, experts))
+        asked = self._traced(PartOnDevice(experts, self._decoder.config.num_layers), traceparent)
+        return (yield from self._decoder.part(batch.to(self._device), self._cache, asked))
+
+    def _traced(self, experts: Experts, traceparent: str) -> Experts:
+        return TracedExperts(experts, self._tracer, traceparent) if traceparent else experts
 
     def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:
         """Score and sample; ``logits`` and ``routes`` hold the wanted rows of all chunks, one after the other."""

@@ -25,7 +25,7 @@ from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.cuda_graphs import CudaGraphs, log_recording, needing_memory
-from expertmesh.model.experts import Experts
+from expertmesh.model.experts import DeviceExperts, Experts
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.text.constraint import GrammarCompiler
@@ -103,12 +103,15 @@ def _make_state(
     return GatewayState(stats, expert_load, Scheduler(scheduling, blocks, stats), blocks, pool)
 
 
-def _make_experts(config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer) -> Experts:
+def _make_experts(
+    config: GatewayConfig, model: LoadedModel, state: GatewayState, tracer: Tracer
+) -> Experts | DeviceExperts:
     if state.pool is not None:
         return RemoteExperts(state.pool.roster, config.dispatch, state.expert_load, tracer=tracer)
     assert model.local_experts is not None
-    counted = CountedDeviceExperts if model.local_experts.is_on_device else CountedExperts
-    return counted(model.local_experts, state.expert_load)
+    if model.local_experts.is_on_device:
+        return CountedDeviceExperts(model.local_experts, state.expert_load)
+    return CountedExperts(model.local_experts, state.expert_load)
 
 
 def _record_steps(
@@ -117,7 +120,7 @@ def _record_steps(
     scheduling: SchedulerConfig,
     cache: KVCache,
     plan: CachePlan,
-    experts: Experts,
+    experts: Experts | DeviceExperts,
 ) -> StaticSteps | None:
     """Record decode steps as CUDA graphs, where there is a GPU with kernels for it and it is wanted."""
     device = model.backend.device
@@ -132,7 +135,7 @@ def _record_steps(
             max_blocks,
             min(config.cuda_graphs, scheduling.max_num_seqs),
             config.num_micro_batches,
-            experts if isinstance(experts, CountedDeviceExperts) else None,
+            experts if isinstance(experts, DeviceExperts) else None,
             CudaGraphs(device),
             log_recording,
         )

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from expertmesh.mesh.expert_load import ExpertLoadCounter, StepLoad
-from expertmesh.model.experts import Experts, LayerCall, LocalExperts, Pending
+from expertmesh.model.experts import DeviceExperts, Experts, LayerCall, LocalExperts, Pending
 
 
 class CountedExperts:
@@ -24,28 +24,16 @@ class CountedExperts:
         return CountedCall(self._experts.begin(call), load)
 
 
-class CountedDeviceExperts:
-    """Experts of this process that need not be asked by the host, see ``DeviceExperts``; nor are they to be counted.
-
-    To look at what was chosen is to wait for the device, so that is done once, at the last layer.
-    """
+class CountedDeviceExperts(DeviceExperts):
+    """Experts of this process that are run without asking the host, counted when a part of a step is done."""
 
     def __init__(self, experts: LocalExperts, load: ExpertLoadCounter) -> None:
         self._local = experts
         self._load = load
-        self._chosen: list[torch.Tensor] = []  # layer x E + expert
 
-    def begin(self, call: LayerCall) -> Pending:
-        """Ask the experts."""
-        self._chosen.append((call.topk_ids + call.layer * self._load.num_experts).flatten())
-        if call.layer == self._load.num_layers - 1:
-            self._load.count(torch.cat(self._chosen).cpu().numpy())
-            self._chosen.clear()
-        return self._local.begin(call)
-
-    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
+    def run(self, call: LayerCall, nonfinite: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Run the experts of a layer."""
-        self._local.run_into(call, out, nonfinite)
+        return self._local.run_on_device(call, nonfinite, out)
 
     def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
         """Count the rows of all layers of a step, ``topk_ids`` [L, T, A]."""

@@ -3,6 +3,7 @@
 Alphabet: T rows, A experts chosen per row, D hidden width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,18 +55,23 @@ class Experts(Protocol):
         ...
 
 
-class DeviceExperts(Experts, Protocol):
-    """Experts beside the decoder on its device, which can be run without asking the host anything."""
+class DeviceExperts(ABC):
+    """Experts beside the decoder on its device, which can be run without asking the host; inherit from it to be some.
 
-    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
-        """Run the chosen experts of rows of the device into ``out`` [T, D] float32.
+    They keep nothing of a step: what there is to look at is the business of who runs them.
+    """
+
+    @abstractmethod
+    def run(self, call: LayerCall, nonfinite: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Run the chosen experts of rows of the device; returns [T, D] float32, in ``out`` if given.
 
         ``nonfinite`` [1] int32 is set to 1 when a sum is NaN or infinite, and otherwise left alone.
         """
         ...
 
+    @abstractmethod
     def count(self, topk_ids: npt.NDArray[np.integer]) -> None:
-        """Take note of what the rows of a step chose, ``topk_ids`` [L, T, A]."""
+        """Take note of what the rows of a part of a step chose, ``topk_ids`` [L, T, A]."""
         ...
 
 
@@ -80,7 +86,6 @@ class LocalExperts:
     def __init__(self, layers: Sequence[GroupedFFN], num_experts: int) -> None:
         self._layers = layers
         self._num_experts = num_experts
-        self._nonfinite: torch.Tensor | None = None  # [L] int32, on the device of the layers that run on one
 
     @classmethod
     def load(
@@ -103,45 +108,58 @@ class LocalExperts:
 
     @torch.inference_mode()
     def run(self, call: LayerCall) -> torch.Tensor:
-        """Run the layer's experts [T, D]; ComputeError when what they produce is not finite.
-
-        On a device that is looked at once per step, after the last layer: to look is to wait.
-        """
-        ffn = self._layers[call.layer]
-        if isinstance(ffn, DeviceFFN):
-            return self._run_on_device(ffn, call)
+        """Run the layer's experts [T, D]; ComputeError when what they produce is not finite."""
         ids, weights = call.topk_ids.cpu().numpy(), call.topk_weights.cpu().numpy()
-        total = run_chosen(ffn, self._num_experts, call.hidden, ids, weights)
+        total = run_chosen(self._layers[call.layer], self._num_experts, call.hidden, ids, weights)
         if not is_finite(total):
             raise _blame(call, ~total.isfinite().all(dim=1))
         return total
 
-    def _run_on_device(self, ffn: DeviceFFN, call: LayerCall) -> torch.Tensor:
+    @property
+    def is_on_device(self) -> bool:
+        """Whether ``run_on_device`` can be called."""
+        return all(isinstance(layer, DeviceFFN) for layer in self._layers)
+
+    def run_on_device(self, call: LayerCall, nonfinite: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Do what ``DeviceExperts.run`` does."""
+        layer = self._layers[call.layer]
+        assert isinstance(layer, DeviceFFN), "its layers are on a device"
+        return layer.run_chosen(call.hidden, call.topk_ids, call.topk_weights, out, nonfinite)
+
+
+class PartOnDevice:
+    """Experts of a device as one part of a step asks them, layer by layer.
+
+    What they made and what was chosen is looked at once, after the last layer: to look is to wait.
+    """
+
+    def __init__(self, experts: DeviceExperts, num_layers: int) -> None:
+        self._experts = experts
+        self._num_layers = num_layers
+        self._chosen: list[torch.Tensor] = []  # each [T, A]
+        self._nonfinite: torch.Tensor | None = None  # [L] int32
+
+    def begin(self, call: LayerCall) -> "LocalCall":
+        """Note what to run; see ``LocalExperts.begin``."""
+        return LocalCall(self, call)
+
+    @torch.inference_mode()
+    def run(self, call: LayerCall) -> torch.Tensor:
+        """Run the layer's experts [T, D]; ComputeError after the last layer when any produced what is not finite."""
+        self._chosen.append(call.topk_ids)
         if self._nonfinite is None:
-            self._nonfinite = torch.zeros(len(self._layers), dtype=torch.int32, device=call.hidden.device)
-        flag = self._nonfinite[call.layer : call.layer + 1]
-        total = ffn.run_chosen(call.hidden, call.topk_ids, call.topk_weights, nonfinite=flag)
-        if call.layer == len(self._layers) - 1:
+            self._nonfinite = torch.zeros(self._num_layers, dtype=torch.int32, device=call.hidden.device)
+        total = self._experts.run(call, self._nonfinite[call.layer : call.layer + 1])
+        if call.layer == self._num_layers - 1:
+            self._experts.count(torch.stack(self._chosen).cpu().numpy())
             check_layers(self._nonfinite)
         return total
 
-    @property
-    def is_on_device(self) -> bool:
-        """Whether ``run_into`` can be called."""
-        return all(isinstance(layer, DeviceFFN) for layer in self._layers)
-
-    def run_into(self, call: LayerCall, out: torch.Tensor, nonfinite: torch.Tensor) -> None:
-        """See ``DeviceExperts``."""
-        layer = self._layers[call.layer]
-        assert isinstance(layer, DeviceFFN), "its layers are on a device"
-        layer.run_chosen(call.hidden, call.topk_ids, call.topk_weights, out, nonfinite)
-
 
 def check_layers(nonfinite: torch.Tensor) -> None:
-    """Wait for ``nonfinite`` [L]; ComputeError naming the first layer that is marked, and no layer is any more."""
+    """Wait for ``nonfinite`` [L]; ComputeError naming the first layer that is marked."""
     marks = nonfinite.tolist()
     if any(marks):
-        nonfinite.zero_()
         raise ComputeError(f"layer {marks.index(1)}: values that are not finite, from its experts or before")
 
 
@@ -160,11 +178,11 @@ def _blame(call: LayerCall, is_bad: torch.Tensor) -> ComputeError:
 class LocalCall:
     """Rows that will be computed when they are wanted."""
 
-    experts: LocalExperts
+    experts: LocalExperts | PartOnDevice
     call: LayerCall
 
     def finish(self) -> torch.Tensor:
-        """Compute; see ``LocalExperts.run``."""
+        """Compute; see ``run`` of the experts."""
         return self.experts.run(self.call)
 
     def abandon(self) -> None:

@@ -37,7 +37,7 @@ class Stages:
     @torch.inference_mode()
     def leave(self) -> None:
         """Go from what the last experts said to the logits."""
-        self.buffers.logits.copy_(self._decoder.logits(self.buffers.hidden, self.buffers.delta))
+        self.buffers.take_logits(self._decoder.logits(self.buffers.hidden, self.buffers.delta))
 
     def _attend_and_choose(self, index: int, delta: torch.Tensor | None) -> None:
         buffers = self.buffers

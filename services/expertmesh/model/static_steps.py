@@ -13,9 +13,10 @@ import torch
 
 from expertmesh.errors import ComputeError
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.decoder import Decoder, check_logits, pause
+from expertmesh.model.decoder import Decoder, pause
 from expertmesh.model.experts import DeviceExperts, Experts, LayerCall, check_layers
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.mirror import Mirror
 from expertmesh.model.recording import BySize, Record, Report, Work, run_directly
 from expertmesh.model.stages import Stages
 from expertmesh.model.turns import Part
@@ -24,8 +25,8 @@ from expertmesh.model.turns import Part
 class StaticSteps:
     """Steps of up to ``max_rows`` sequences with one new token each, recorded when this is made.
 
-    ``num_parts`` of them may be under way at a time. With ``device_experts`` a whole step is one piece of work, and
-    only they can be asked. ``report`` is told (sizes recorded, of).
+    ``num_parts`` of them may be under way at a time. With ``device_experts`` a whole step, these included, is one piece
+    of work. ``report`` is told (sizes recorded, of).
     """
 
     def __init__(
@@ -50,15 +51,17 @@ class StaticSteps:
 
         self._free = BySize(max_rows, make, report)
 
-    def fits(self, batch: StepBatch, experts: Experts) -> bool:
-        """Whether a step with ``experts`` is one of those that were recorded."""
+    def fits(self, batch: StepBatch) -> bool:
+        """Whether a step is one of those that were recorded."""
         num_rows = len(batch.query_lens)
         is_decode = len(batch.token_ids) == len(batch.sample_rows) == num_rows
-        has_room = self._free.has_room(num_rows) and batch.block_tables.shape[1] <= self._max_blocks
-        return is_decode and has_room and self._device_experts in (None, experts)
+        return is_decode and self._free.has_room(num_rows) and batch.block_tables.shape[1] <= self._max_blocks
 
-    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
-        """Do what ``Decoder.part`` does; the logits [S, V] are valid until ``num_parts`` more parts have begun."""
+    def part(self, batch: StepBatch, experts: Experts | DeviceExperts) -> "Part[torch.Tensor]":
+        """Do what ``Decoder.part`` does; the logits [S, V] are valid until ``num_parts`` more parts have begun.
+
+        ``experts`` are those of the device that were recorded, or tell these what was counted; or, without, any.
+        """
         with self._lend(len(batch.query_lens)) as step:
             return (yield from step.part(batch, experts))
 
@@ -76,7 +79,7 @@ class StaticSteps:
 class StaticStep(Protocol):
     """A step of up to so many rows."""
 
-    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
+    def part(self, batch: StepBatch, experts: Experts | DeviceExperts) -> "Part[torch.Tensor]":
         """Do what ``Decoder.part`` does."""
         ...
 
@@ -92,8 +95,9 @@ class HostStep:
         ]
         self._leave = record(partial(self._conclude, stages))
 
-    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
+    def part(self, batch: StepBatch, experts: Experts | DeviceExperts) -> "Part[torch.Tensor]":
         """Do what ``Decoder.part`` does."""
+        assert not isinstance(experts, DeviceExperts), "these are recorded with the step"
         buffers, num_rows = self._buffers, len(batch.query_lens)
         buffers.load(batch)
         self._enter()
@@ -102,9 +106,7 @@ class HostStep:
             yield from pause(pending)
             buffers.answer(pending.finish())
             go_on()
-        logits = buffers.logits[:num_rows]
-        check_logits(logits)
-        return logits
+        return buffers.logits_of(num_rows)
 
     def _publish(self, stage: Work) -> None:
         stage()
@@ -117,6 +119,7 @@ class HostStep:
     def _conclude(self, stages: Stages) -> None:
         self._buffers.fetch_answer()
         stages.leave()
+        self._buffers.publish_sums()
 
 
 class DeviceStep:
@@ -126,35 +129,37 @@ class DeviceStep:
         self._stages = stages
         self._experts = experts
         ids = stages.buffers.routed().choices.ids
-        self._routes = ids.new_zeros(stages.num_layers, *ids.shape)  # [L, T, A]
-        self._nonfinite = ids.new_zeros(stages.num_layers)
+        self._routes = Mirror(stages.num_layers, *ids.shape, dtype=ids.dtype, device=ids.device)  # [L, T, A]
+        self._nonfinite = Mirror(stages.num_layers, dtype=torch.int32, device=ids.device)
         self._run = record(self._run_all)
 
-    def part(self, batch: StepBatch, experts: Experts) -> "Part[torch.Tensor]":
+    def part(self, batch: StepBatch, experts: Experts | DeviceExperts) -> "Part[torch.Tensor]":
         """Do what ``Decoder.part`` does, without a pause."""
+        assert isinstance(experts, DeviceExperts), "others cannot be recorded"
         yield from ()
-        num_rows = len(batch.query_lens)
-        self._stages.buffers.load(batch)
+        buffers, num_rows = self._stages.buffers, len(batch.query_lens)
+        buffers.load(batch)
         self._run()
-        self._experts.count(self._routes[:, :num_rows].cpu().numpy())
-        logits = self._stages.buffers.logits[:num_rows]
+        experts.count(self._routes.host[:, :num_rows].numpy())
         try:
-            check_logits(logits)
+            return buffers.logits_of(num_rows)
         except ComputeError:
-            check_layers(self._nonfinite)
+            check_layers(self._nonfinite.host)
             raise
-        return logits
 
     @torch.inference_mode()
     def _run_all(self) -> None:
-        stages = self._stages
-        self._nonfinite.zero_()
+        stages, nonfinite = self._stages, self._nonfinite.device
+        nonfinite.zero_()
         stages.enter()
         for index in range(stages.num_layers):
             rows, choices = stages.buffers.routed().rows, stages.buffers.routed().choices
-            self._routes[index].copy_(choices.ids)
+            self._routes.device[index].copy_(choices.ids)
             call = LayerCall(index, rows, *choices)
-            self._experts.run_into(call, stages.buffers.delta, self._nonfinite[index : index + 1])
+            self._experts.run(call, nonfinite[index : index + 1], stages.buffers.delta)
             if index + 1 < stages.num_layers:
                 stages.go_on(index + 1)
         stages.leave()
+        stages.buffers.publish_sums()
+        self._routes.to_host()
+        self._nonfinite.to_host()

@@ -11,10 +11,11 @@ import torch
 
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.kernels.block_attention import BlockContexts
+from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.step_ops import Choices
 from expertmesh.model.attention import AttentionPlan
 from expertmesh.model.batch import StepBatch
-from expertmesh.model.decoder import RoutedRows
+from expertmesh.model.decoder import RoutedRows, check_logits
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.mirror import Mirror
 
@@ -55,7 +56,8 @@ class StepBuffers:
             torch.zeros(num_rows, 1, config.head_dim, dtype=dtype, device=device),
         )
         self.slots = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        self.logits = torch.zeros(num_rows, config.vocab_size, device=device)
+        self._logits = torch.zeros(num_rows, config.vocab_size, device=device)
+        self._sums = Mirror(num_rows, dtype=torch.float32, device=device)
         self._first_rows = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
         self._block_size = cache.block_size
         self._window = config.sliding_window
@@ -98,6 +100,22 @@ class StepBuffers:
             column[:num_rows] = value
             column[num_rows:] = pad
         self._host.block_tables[:num_rows, : batch.block_tables.shape[1]] = batch.block_tables
+
+    def take_logits(self, logits: torch.Tensor) -> None:
+        """Keep the logits [T, V] float32 of a step, and what tells whether they are numbers."""
+        self._logits.copy_(logits)
+        torch.sum(logits, dim=-1, out=self._sums.device)
+
+    def publish_sums(self) -> None:
+        """Copy to the host what tells whether logits are numbers."""
+        self._sums.to_host()
+
+    def logits_of(self, num_rows: int) -> torch.Tensor:
+        """Return the logits [S, V]; ComputeError when one is not finite. Where none is, nobody waits to know."""
+        logits = self._logits[:num_rows]
+        if not is_finite(self._sums.host[:num_rows]):
+            check_logits(logits)
+        return logits
 
     def fetch_inputs(self) -> None:
         """Copy the batch to the device."""
