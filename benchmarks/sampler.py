@@ -10,12 +10,14 @@ normal with a standard deviation of 4, where as in a trained model few tokens ha
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from report import Row, parse_arguments, show
 
 from expertmesh.engine.noise import noise
-from expertmesh.model.sampler import SamplingRow, sample
+from expertmesh.model.adjust import SamplingRow
+from expertmesh.model.sampler import Sampler
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.allocator import keep_freed_memory
 
@@ -44,15 +46,19 @@ class Sizes:
     seconds: float
 
 
-FULL = Sizes((1, 16, 64), 0.5)
+FULL = Sizes((1, 16, 32), 0.5)
 SMALL = Sizes((1, 4), 0.0)
 
 
-def make_call(params: SamplingParams, num_rows: int, spread: float, vocab_size: int) -> Callable[[], object]:
-    """Make a call that samples ``num_rows`` tokens."""
+def make_call(params: Sequence[SamplingParams], num_rows: int, spread: float, vocab_size: int) -> Callable[[], object]:
+    """Make a call that samples ``num_rows`` tokens, by all ``params`` in turns."""
     logits = spread * torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(0))
-    rows = [SamplingRow(params, PROMPT, range(100), noise(0, index)) for index in range(num_rows)]
-    return lambda: sample(logits, rows)
+    rows = [
+        SamplingRow(each, PROMPT, range(100), noise(0, index))
+        for index, each in zip(range(num_rows), cycle(params), strict=False)
+    ]
+    sampler = Sampler()
+    return lambda: sampler.sample(logits, rows)
 
 
 def best_seconds(call: Callable[[], object], seconds: float) -> float:
@@ -77,7 +83,7 @@ def measure(vocab_size: int, sizes: Sizes) -> list[Row]:
             "s",
         )
         for label, spread in SPREADS.items()
-        for name, params in CASES.items()
+        for name, params in {**{name: [one] for name, one in CASES.items()}, "mixed": list(CASES.values())}.items()
         for num_rows in sizes.num_rows
     ]
 

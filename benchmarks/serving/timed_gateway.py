@@ -13,12 +13,12 @@ from typing import Any
 
 from expertmesh.cli import gateway_processes
 from expertmesh.cli.main import main as run_command
-from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.layer_step import LayerStep
 from expertmesh.model.decoder import Decoder
+from expertmesh.model.sampler import Sampler
 from serving.trace import Trace
 
 Function = Callable[..., Any]
@@ -40,7 +40,7 @@ class Stopwatch:
         """Note every later step of this process."""
         for name in DECODER_PARTS:
             _wrap(Decoder, name, self._timed)
-        _wrap(runner, "sample", self._timed)
+        _wrap(Sampler, "sample", self._timed)
         _wrap(RemoteExperts, "begin", self._awaited)
         _wrap(LayerStep, "finish", self._awaited)
         _wrap(ModelRunner, "run", self._counted)

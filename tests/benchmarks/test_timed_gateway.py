@@ -6,14 +6,14 @@ from serving.timed_gateway import DECODER_PARTS, Stopwatch
 from serving.trace import Trace, length, shares
 
 from expertmesh.client import Sampling
-from expertmesh.engine import runner
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.mesh.dispatcher import RemoteExperts
 from expertmesh.mesh.layer_step import LayerStep
 from expertmesh.model.decoder import Decoder
+from expertmesh.model.sampler import Sampler
 
 WRAPPED = [(Decoder, name) for name in DECODER_PARTS] + [
-    (runner, "sample"),
+    (Sampler, "sample"),
     (RemoteExperts, "begin"),
     (LayerStep, "finish"),
     (ModelRunner, "run"),

@@ -7,8 +7,9 @@ import torch
 from rows import run_each_alone
 
 from expertmesh.kernels.step_ops import TORCH_STEP_OPS, rotate
+from expertmesh.model.adjust import SamplingRow
 from expertmesh.model.rows import nearest_to_zero, total
-from expertmesh.model.sampler import SamplingRow, sample, score
+from expertmesh.model.sampler import Sampler, score
 from expertmesh.model.sampling import SamplingParams
 
 WIDTHS = (8, 12, 301, 1024, 4096)
@@ -74,6 +75,7 @@ def test_a_token_is_drawn_and_scored_by_itself(num_threads, vocab):
         SamplingRow(random_params(rng), [rng.randrange(vocab)], [rng.randrange(vocab)], rng.random())
         for _ in range(len(logits))
     ]
+    sample = Sampler().sample
     together = sample(logits, rows)
     assert together == [sample(logits[i : i + 1], [row])[0] for i, row in enumerate(rows)]
     assert together[5:12] == sample(logits[5:12], rows[5:12])

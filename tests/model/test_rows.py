@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.model.rows import column, nearest_to_zero, total
+from expertmesh.model.rows import nearest_to_zero, select, to_device, total
 
 
 @given(
@@ -29,6 +29,7 @@ def test_total_of_a_row_is_the_same_alone():
     torch.testing.assert_close(total(matrix).squeeze(1), matrix.sum(dim=-1))
 
 
-def test_column_is_like_the_matrix():
-    made = column((1, 2.5), torch.zeros(2, 3, dtype=torch.float64))
-    assert (made.shape, made.dtype, made.tolist()) == ((2, 1), torch.float64, [[1.0], [2.5]])
+def test_no_rows_named_are_all():
+    matrix = torch.arange(6).view(3, 2)
+    assert select(matrix, None) is matrix
+    assert select(matrix, to_device([2, 0], torch.int64, matrix.device)).tolist() == [[4, 5], [0, 1]]

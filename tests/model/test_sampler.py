@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from expertmesh.engine.noise import noise
-from expertmesh.model.sampler import SamplingRow, sample, score
+from expertmesh.model.adjust import SamplingRow
+from expertmesh.model.sampler import Sampler, score
 from expertmesh.model.sampling import Choice, SamplingParams
 
 VOCAB = 12
@@ -20,6 +22,10 @@ JUST_BELOW_1 = math.nextafter(1, 0)
 
 def logits(seed: int, rows: int = 1, vocab: int = VOCAB) -> torch.Tensor:
     return 2 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Choice]:
+    return Sampler().sample(scores, rows)
 
 
 def row(params: SamplingParams, noise: float = 0.0, **fields: Any) -> SamplingRow:
@@ -305,6 +311,41 @@ def test_a_row_does_not_depend_on_its_neighbours(cases: list[tuple[SamplingRow, 
     rows = [one for one, *_ in cases]
     alone = [sample(scores[index : index + 1], [one])[0] for index, one in enumerate(rows)]
     assert sample(scores, rows) == alone
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(mixed_rows, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 6.0]), st.sampled_from([1, 20, 1024]))
+def test_neither_steps_before_nor_the_number_of_candidates_change_a_token(
+    rows: list[SamplingRow], spread: float, num_candidates: int
+):
+    sampler, whole = Sampler(num_candidates), Sampler(MIXED_VOCAB)
+    for seed in range(3):
+        for some in (rows, rows[1:] or rows):
+            scores = spread * logits(seed, rows=len(some), vocab=MIXED_VOCAB)
+            assert sampler.sample(scores, some) == whole.sample(scores, some)
+
+
+def test_tokens_of_a_seed_are_what_they_were():
+    """Those of the first implementation, which drew row by row of parameters and asked the device as it went."""
+    cases = [
+        {},
+        {"temperature": 0.8},
+        {"temperature": 0.8, "top_k": 50},
+        {"temperature": 1.1, "top_p": 0.95},
+        {"temperature": 0.9, "min_p": 0.02},
+        {"temperature": 1.0, "typical_p": 0.9},
+        {"temperature": 1.3, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2},
+        {"temperature": 1.0, "frequency_penalty": 0.7, "logit_bias": ((11, 4.0),), "logprobs": 2},
+    ]
+    rows = [
+        row(SamplingParams(**case), noise(number, 17), prompt_ids=[1, 2, 3], output_ids=[5, 5, 8])
+        for number, case in enumerate(cases * 4)
+    ]
+    chosen = sample(logits(12, rows=len(rows), vocab=MIXED_VOCAB), rows)
+    assert [choice.token_id for choice in chosen] == [
+        2268, 1468, 2284, 2254, 2894, 1007, 2554, 1952, 1102, 1024, 2306, 2711, 1068, 1027, 626, 2892,
+        1924, 1804, 732, 1586, 250, 1536, 2980, 878, 953, 591, 54, 292, 1261, 1891, 762, 2993,
+    ]  # fmt: skip
 
 
 @settings(deadline=None, max_examples=100)

@@ -16,11 +16,13 @@ from expertmesh.engine.routes import RecordedDeviceExperts, RecordedExperts, Rou
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, wanted_rows
 from expertmesh.engine.step_spans import TracedExperts
+from expertmesh.model.adjust import SamplingRow
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import DeviceExperts, Experts, PartOnDevice
 from expertmesh.model.kv_cache import KVCache
-from expertmesh.model.sampler import SamplingRow, sample, score
+from expertmesh.model.rows import select, to_device
+from expertmesh.model.sampler import Sampler, score
 from expertmesh.model.sampling import Choice
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import Part, in_turns
@@ -66,13 +68,15 @@ class ModelRunner:
         self._num_micro_batches = num_micro_batches
         self._static_steps = static_steps
         self._tracer = tracer
+        self._sampler = Sampler()
 
     def run(self, chunks: Seq[Chunk], traceparent: str = "") -> list[ChunkOutput]:
         """Compute ``chunks`` and return what came of each; ``traceparent`` names the span of the step, if any."""
         wants_routes = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
         computed = in_turns([self._part(part, traceparent, wants_routes) for part in parts])
-        logits = torch.cat([logits for logits, _ in computed])  # [S', V]
+        found = [logits for logits, _ in computed]
+        logits = found[0] if len(found) == 1 else torch.cat(found)  # [S', V]
         routes = list(chain.from_iterable(routes for _, routes in computed))
         return self._conclude(chunks, logits, routes)
 
@@ -126,11 +130,10 @@ class ModelRunner:
         """Sample all rows of the step that are to be sampled, together."""
         rows = [row for chunk in chunks for row in self._sampling_rows(chunk)]
         if len(rows) < len(logits):
-            is_sampled = [
-                flag for rows in wanted for flag in (*[False] * len(rows.scored), *[True] * len(rows.sampled))
-            ]
-            logits = logits[torch.tensor(is_sampled, device=logits.device)]
-        return iter(sample(logits, rows) if rows else ())
+            flags = [flag for rows in wanted for flag in (*[False] * len(rows.scored), *[True] * len(rows.sampled))]
+            sampled = [index for index, flag in enumerate(flags) if flag]
+            logits = select(logits, to_device(sampled, torch.int64, logits.device))
+        return iter(self._sampler.sample(logits, rows) if rows else ())
 
     def _sampling_rows(self, chunk: Chunk) -> Iterator[SamplingRow]:
         """Yield a row for the next token of a chunk, and one for each token of its draft as if those before held."""

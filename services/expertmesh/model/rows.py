@@ -1,10 +1,11 @@
-"""Rows of a matrix, each by itself: ranks, sums and columns of parameters. Knows numbers, not what they mean.
+"""Rows of a matrix, each by itself: ranks, sums, and how they reach a device. Knows numbers, not what they mean.
 
 A row's result is the same whatever stands beside it: library functions that treat ties, or split sums, by the shape of
 the whole matrix are not used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,14 @@ import torch
 ID_BITS = 32
 
 
-def column(values: Iterable[float], like: torch.Tensor) -> torch.Tensor:
-    """Make a column [S, 1] of one number for each row."""
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device).unsqueeze(1)
+def to_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Make a tensor of numbers of the host, of which no device is waited for: what is not pinned is staged at once."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+
+def select(matrix: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    """Take ``rows`` of a matrix; None stands for all of them, in their order."""
+    return matrix if rows is None else matrix.index_select(0, rows)
 
 
 def total(matrix: torch.Tensor) -> torch.Tensor:
@@ -35,6 +41,8 @@ def nearest_to_zero(values: torch.Tensor, num: int) -> torch.Tensor:
 
 def _smallest(keys: torch.Tensor, num: int) -> torch.Tensor:
     if keys.device.type != "cpu":
+        if num == keys.shape[1]:
+            return keys.sort(dim=-1).values
         return keys.topk(num, dim=-1, largest=False).values
     # On a CPU numpy takes a fifth of the time of torch's topk and sort.
     head = np.partition(keys.numpy(), num - 1, axis=-1)[:, :num]

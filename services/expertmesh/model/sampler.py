@@ -1,148 +1,151 @@
 """From logits to tokens. Knows rows of logits and their parameters, not requests.
 
-Alphabet: S rows, V vocabulary.
+Alphabet: S rows, W of them described, V vocabulary, N alternatives.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from expertmesh.model.rows import column, nearest_to_zero
+from expertmesh.model.adjust import SamplingRow, adjust
+from expertmesh.model.draws import DrawPlan
+from expertmesh.model.rows import nearest_to_zero, select, to_device
 from expertmesh.model.sampling import Choice, SamplingParams
-from expertmesh.model.truncate import truncated_softmax
-
-# Beyond these bounds, which float32 can divide by, a draw is greedy or uniform all the same.
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30
+from expertmesh.model.truncate import NUM_CANDIDATES
 
 
-@dataclass(frozen=True)
-class SamplingRow:
-    """Where a row of logits stands in its sequence.
+class Sampler:
+    """Chooses tokens, step after step.
 
-    ``noise`` in [0, 1) decides the draw: same logits, parameters and noise, same token. ``banned_ids`` may not come
-    now; ``allowed`` [V] bool, where given, are the only ids that may. One id at least must be left: else any comes.
+    What depends on parameters alone is kept on the device as long as the rows of a step stay the same. Penalties, bias
+    and bans are copied to it in every step; a device is waited for once, to read what was chosen.
     """
 
-    params: SamplingParams
-    prompt_ids: Sequence[int]
-    output_ids: Sequence[int]
-    noise: float = 0.0
-    banned_ids: Sequence[int] = ()
-    allowed: NDArray[np.bool_] | None = None
+    def __init__(self, num_candidates: int = NUM_CANDIDATES) -> None:
+        self._num_candidates = num_candidates
+        self._plan: _StepPlan | None = None
 
+    @torch.inference_mode()
+    def sample(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Choice]:
+        """Choose a token for each row of ``logits`` [S, V] float32.
 
-@torch.inference_mode()
-def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Choice]:
-    """Choose a token for each row of ``logits`` [S, V] float32.
+        A row's token does not depend on its neighbours, and among equals the lowest id comes first. Penalties, bias
+        and bans change the logits; then come temperature and truncation; then the draw. Work that no row asks for is
+        skipped: greedy rows cost one argmax.
+        """
+        plan = self._plan_for(logits, tuple(row.params for row in rows))
+        scores = adjust(logits, rows)
+        choices, redone = plan.choose(logits, scores, [row.noise for row in rows])
+        if redone:
+            indices = to_device(redone, torch.int64, logits.device)
+            again = _StepPlan(logits, tuple(rows[index].params for index in redone), logits.shape[1])
+            noises = [rows[index].noise for index in redone]
+            others, _ = again.choose(logits[indices], scores[indices], noises)
+            for index, choice in zip(redone, others, strict=True):
+                choices[index] = choice
+        return choices
 
-    A row's token does not depend on its neighbours, and among equals the lowest id comes first. Penalties, bias and
-    bans change the logits; then come temperature and truncation; then the draw. Work that no row asks for is skipped:
-    greedy rows cost one argmax.
-    """
-    scores = _adjust(logits, rows)
-    tokens = scores.argmax(dim=-1)  # [S]
-    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0]
-    if drawn:
-        tokens[drawn] = _draw(scores[drawn], [rows[index] for index in drawn])
-    return _describe(logits, tokens.tolist(), [row.params.logprobs for row in rows])
+    def _plan_for(self, logits: torch.Tensor, params: tuple[SamplingParams, ...]) -> "_StepPlan":
+        if self._plan is None or not self._plan.fits(logits, params):
+            self._plan = _StepPlan(logits, params, min(self._num_candidates, logits.shape[1]))
+        return self._plan
 
 
 def score(logits: torch.Tensor, token_ids: Sequence[int], num_top: int) -> list[Choice]:
     """Say how probable ``token_ids`` [S] are under ``logits`` [S, V] float32, and which ``num_top`` are the most."""
-    return _describe(logits, token_ids, [num_top] * len(token_ids))
+    tokens = to_device(token_ids, torch.int64, logits.device)
+    return list(_tell(token_ids, [num_top] * len(token_ids), *_read(*_describe(logits, tokens, num_top))))
 
 
-def _draw(scores: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Draw a token [S] for each row of ``scores`` [S, V]."""
-    params = [row.params for row in rows]
-    probabilities = truncated_softmax(_scale(scores, params), params)
-    return _pick(probabilities, [row.noise for row in rows])
+class _StepPlan:
+    """What choosing tokens for rows with such parameters takes, whatever the logits are."""
+
+    def __init__(self, logits: torch.Tensor, params: tuple[SamplingParams, ...], num_candidates: int) -> None:
+        self._params = params
+        self._shape, self._device = logits.shape, logits.device
+        drawn = [index for index, row in enumerate(params) if row.temperature > 0]
+        self._draws = DrawPlan(params, drawn, logits.shape[1], num_candidates, logits.device) if drawn else None
+        self._are_all_drawn = len(drawn) == len(params)
+        counts = [row.logprobs for row in params]
+        self._described = [index for index, count in enumerate(counts) if count is not None]
+        self._num_top = [count for count in counts if count is not None]
+        is_part = 0 < len(self._described) < len(params)
+        self._described_rows = to_device(self._described, torch.int64, logits.device) if is_part else None
+
+    def fits(self, logits: torch.Tensor, params: tuple[SamplingParams, ...]) -> bool:
+        """Whether it is for such rows."""
+        return self._params == params and (self._shape, self._device) == (logits.shape, logits.device)
+
+    def choose(
+        self, logits: torch.Tensor, scores: torch.Tensor, noises: Sequence[float]
+    ) -> tuple[list[Choice], list[int]]:
+        """Choose a token for each row of ``scores`` [S, V], described under ``logits`` [S, V].
+
+        Returns them and the rows whose candidates were too few, which are to be chosen for among all V.
+        """
+        tokens, is_exact = self._tokens(scores, noises)
+        parts = [tokens]
+        if is_exact is not None:
+            parts.append(is_exact)
+        if self._described:
+            described = select(tokens, self._described_rows)
+            parts += _describe(select(logits, self._described_rows), described, max(self._num_top))
+        token_ids, *read = _read(*parts)
+        redone = []
+        if is_exact is not None:
+            flags, *read = read
+            redone = [row for row, is_done in zip(self._few_rows(), flags, strict=True) if not is_done]
+        choices = [Choice(int(token_id)) for token_id in token_ids]
+        if self._described:
+            own = [choices[index].token_id for index in self._described]
+            for index, choice in zip(self._described, _tell(own, self._num_top, *read), strict=True):
+                choices[index] = choice
+        return choices, redone
+
+    def _tokens(self, scores: torch.Tensor, noises: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return tokens [S], and which draws among few candidates are exact."""
+        tokens = scores.argmax(dim=-1) if not self._are_all_drawn else scores.new_empty(len(scores), dtype=torch.int64)
+        if self._draws is None:
+            return tokens, None
+        drawn = self._draws.draw(scores, noises)
+        return self._draws.put(drawn, tokens), drawn.is_exact
+
+    def _few_rows(self) -> list[int]:
+        assert self._draws is not None, "somebody was drawn"
+        return self._draws.order[self._draws.few]
 
 
-def _scale(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Divide by the temperature, with the best score moved to 0 first, so that no quotient overflows upwards."""
-    temperatures = (min(max(row.temperature, MIN_TEMPERATURE), MAX_TEMPERATURE) for row in params)
-    return (scores - scores.amax(dim=-1, keepdim=True)) / column(temperatures, scores)
+def _describe(
+    logits: torch.Tensor, tokens: torch.Tensor, num_top: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return logarithms of probabilities of ``tokens`` [W], and ids and logarithms of the most probable [W, N]."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+    top_ids = nearest_to_zero(logprobs, num_top)
+    return logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1), top_ids, logprobs.gather(1, top_ids)
 
 
-def _pick(probabilities: torch.Tensor, noises: Sequence[float]) -> torch.Tensor:
-    """Return for each row the first id [S] at which the probabilities so far exceed their sum times its noise."""
-    cumulative = probabilities.double().cumsum(dim=-1)  # [S, V]
-    whole = cumulative[:, -1:]
-    # Noise just below 1 may round up to the whole sum, which nothing exceeds.
-    targets = torch.minimum(column(noises, cumulative) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
-    picked = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    return picked.clamp(max=probabilities.shape[1] - 1)
+def _tell(
+    token_ids: Sequence[int],
+    num_top: Sequence[int],
+    own: Sequence[float],
+    top_ids: Sequence[float],
+    top_logprobs: Sequence[float],
+) -> Iterator[Choice]:
+    """Yield a described choice for each of ``token_ids`` [W]; what is said of the most probable lies row by row."""
+    width = len(top_ids) // max(len(token_ids), 1)
+    for row, (token_id, logprob, count) in enumerate(zip(token_ids, own, num_top, strict=True)):
+        span = slice(row * width, row * width + count)
+        best = zip(map(int, top_ids[span]), top_logprobs[span], strict=True)
+        yield Choice(token_id, logprob, tuple(best))
 
 
-def _adjust(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Apply what a request adds to and forbids in its logits; returns ``logits`` itself where nobody asks for it."""
-    scores = logits
-    for index, row in enumerate(rows):
-        for adjust in _adjustments(row):
-            scores = logits.clone() if scores is logits else scores
-            adjust(scores[index], row)
-    return scores
-
-
-def _adjustments(row: SamplingRow) -> list[Callable[[torch.Tensor, SamplingRow], None]]:
-    params = row.params
-    wanted = (
-        (_penalise_repetition, params.repetition_penalty != 1),
-        (_penalise_frequency, params.frequency_penalty != 0 or params.presence_penalty != 0),
-        (_add_bias, bool(params.logit_bias)),
-        (_ban, bool(row.banned_ids)),
-        (_allow, row.allowed is not None),
-    )
-    return [adjust for adjust, is_wanted in wanted if is_wanted]
-
-
-def _penalise_repetition(scores: torch.Tensor, row: SamplingRow) -> None:
-    """Divide positive and multiply negative logits of tokens seen in prompt or output (Keskar et al., 2019)."""
-    ids = _ids(scores, (*row.prompt_ids, *row.output_ids))
-    values, penalty = scores[ids].double(), row.params.repetition_penalty
-    bounds = torch.finfo(scores.dtype)
-    penalised = torch.where(values > 0, values / penalty, values * penalty).clamp(bounds.min, bounds.max)
-    scores[ids] = penalised.to(scores.dtype)
-
-
-def _penalise_frequency(scores: torch.Tensor, row: SamplingRow) -> None:
-    """Lower the logits of tokens of the output, for each time they came and once for having come (OpenAI's API)."""
-    ids, counts = torch.unique(_ids(scores, row.output_ids), return_counts=True)
-    scores[ids] -= row.params.frequency_penalty * counts + row.params.presence_penalty
-
-
-def _add_bias(scores: torch.Tensor, row: SamplingRow) -> None:
-    ids, biases = zip(*row.params.logit_bias, strict=True)
-    scores[_ids(scores, ids)] += torch.tensor(biases, device=scores.device)
-
-
-def _ban(scores: torch.Tensor, row: SamplingRow) -> None:
-    scores[_ids(scores, row.banned_ids)] = -torch.inf
-
-
-def _allow(scores: torch.Tensor, row: SamplingRow) -> None:
-    assert row.allowed is not None
-    scores.masked_fill_(torch.from_numpy(~row.allowed).to(scores.device), -torch.inf)
-
-
-def _ids(like: torch.Tensor, ids: Iterable[int]) -> torch.Tensor:
-    return torch.tensor(list(ids), dtype=torch.int64, device=like.device)
-
-
-def _describe(logits: torch.Tensor, token_ids: Sequence[int], num_top: Sequence[int | None]) -> list[Choice]:
-    """Attach logarithms of probabilities under ``logits`` [S, V] to the tokens of rows that want them."""
-    choices = [Choice(token_id) for token_id in token_ids]
-    wanted = [index for index, count in enumerate(num_top) if count is not None]
-    if not wanted:
-        return choices
-    logprobs = torch.log_softmax(logits[wanted], dim=-1)
-    top_ids = nearest_to_zero(logprobs, max(num_top[index] or 0 for index in wanted))
-    ids = torch.cat((_ids(logits, [token_ids[index] for index in wanted]).unsqueeze(1), top_ids), dim=1)
-    values = logprobs.gather(1, ids)
-    for index, (_, *best), (own, *top) in zip(wanted, ids.tolist(), values.tolist(), strict=True):
-        choices[index] = Choice(token_ids[index], own, tuple(zip(best, top, strict=True))[: num_top[index] or 0])
-    return choices
+def _read(*parts: torch.Tensor) -> Iterator[list[float]]:
+    """Read all ``parts``, flattened, in one copy from their device; float64 holds ids and float32 as they are."""
+    if len(parts) == 1:
+        yield parts[0].tolist()
+        return
+    values = torch.cat([part.flatten().double() for part in parts]).tolist()
+    start = 0
+    for part in parts:
+        yield values[start : start + part.numel()]
+        start += part.numel()

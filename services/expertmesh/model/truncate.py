@@ -3,76 +3,79 @@
 Alphabet: S rows, V vocabulary, C candidates: the most probable tokens, in descending order.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from expertmesh.model.rows import column, nearest_to_zero, total
+from expertmesh.model.rows import nearest_to_zero, to_device, total
 from expertmesh.model.sampling import SamplingParams
 
 # What these parameters keep of a trained model's distribution is rarely more.
 NUM_CANDIDATES = 1024
 
-Params = Sequence[SamplingParams]
 
-
-def truncated_softmax(scores: torch.Tensor, params: Params) -> torch.Tensor:
-    """Return probabilities [S, V] of ``scores`` [S, V] <= 0, with 0 for what a row's parameters cut off.
-
-    Cuts are made one after the other, each on shares of what the one before has left. Rows with a cut need not add up
-    to 1. Sorting a vocabulary is slow, so a row is first cut among a few candidates, and as a whole only where these
-    do not prove to be enough.
-    """
-    probabilities = torch.softmax(scores, dim=-1)
-    rows = torch.tensor([index for index, row in enumerate(params) if _is_truncated(row)], device=scores.device).long()
-    for num_candidates in (min(NUM_CANDIDATES, scores.shape[1]), scores.shape[1]):
-        if len(rows) == 0:
-            break
-        wanted = [params[index] for index in rows.tolist()]
-        ids = nearest_to_zero(scores[rows], num_candidates)
-        candidates = probabilities[rows.unsqueeze(1), ids].double()
-        is_exact = _is_exact(candidates, wanted, scores.shape[1])
-        exact = rows[is_exact]
-        probabilities.index_fill_(0, exact, 0)
-        probabilities[exact.unsqueeze(1), ids[is_exact]] = _cut(candidates, wanted)[is_exact].to(probabilities.dtype)
-        rows = rows[~is_exact]
-    return probabilities
-
-
-def _is_truncated(params: SamplingParams) -> bool:
+def is_truncated(params: SamplingParams) -> bool:
+    """Whether anything is cut off."""
     return params.top_k > 0 or params.top_p < 1 or params.typical_p < 1 or params.min_p > 0
 
 
-def _cut(candidates: torch.Tensor, params: Params) -> torch.Tensor:
-    """Make the cuts that any row asks for; those that do not ask keep what they have."""
-    for field, nothing, cut in (
-        ("top_k", 0, _cut_top_k),
-        ("top_p", 1, _cut_top_p),
-        ("typical_p", 1, _cut_typical_p),
-        ("min_p", 0, _cut_min_p),
-    ):
-        values = [getattr(row, field) for row in params]
-        if any(value != nothing for value in values):
-            candidates = cut(candidates, column(values, candidates))
-    return candidates
+def may_do_with(params: SamplingParams, num_candidates: int) -> bool:
+    """Whether so many candidates can prove to be enough; see ``Cuts.are_enough``."""
+    if params.top_k > 0:
+        return params.top_k <= num_candidates
+    return params.top_p < 1 or (params.typical_p == 1 and params.min_p > 0)
 
 
-def _is_exact(candidates: torch.Tensor, params: Params, vocab_size: int) -> torch.Tensor:
-    """Say for which rows [S] everything that is not among ``candidates`` [S, C] is cut off in any case.
+class Cuts:
+    """The cuts that some rows ask for, on a device, so that they can be made in step after step.
 
-    top_k: there are at least k candidates. top_p: they reach it, so none stays after them. min_p: the last candidate is
-    too improbable, and so is all that comes after it, unless typical_p has cut off the most probable token before.
+    They are made one after the other, each on shares of what the one before has left. Sorting a vocabulary is slow, so
+    they are made among ``num_candidates``, the most probable tokens.
     """
-    num_candidates = candidates.shape[1]
-    top_k, top_p, typical_p, min_p = (
-        column((getattr(row, field) for row in params), candidates)
-        for field in ("top_k", "top_p", "typical_p", "min_p")
-    )
-    by_top_k = (top_k > 0) & (top_k <= num_candidates)
-    by_top_p = (top_p < 1) & (total(candidates) >= top_p)
-    by_min_p = (typical_p == 1) & (candidates[:, -1:] < min_p * candidates[:, :1])
-    is_exact = by_top_k | ((top_k == 0) & (by_top_p | by_min_p))
-    return is_exact.squeeze(1) | (num_candidates == vocab_size)
+
+    def __init__(self, params: Sequence[SamplingParams], num_candidates: int, device: torch.device) -> None:
+        self._num_candidates = num_candidates
+        values = [[float(getattr(row, field)) for row in params] for field in FIELDS]
+        columns = to_device([*values, *_proofs(params, num_candidates)], torch.float64, device).unsqueeze(2)
+        self._proofs = columns[len(FIELDS) :].unbind()  # each [S, 1]
+        # Where nobody asks for a cut it is left out; where somebody does, those that do not keep what they have.
+        self._asked = [
+            (cut, column)
+            for row_values, nothing, cut, column in zip(values, NOTHING, CUTS, columns[: len(FIELDS)], strict=True)
+            if any(value != nothing for value in row_values)
+        ]
+
+    def apply(self, scores: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """Set to 0 what is cut off of ``probabilities`` [S, V], which belong to ``scores`` [S, V] <= 0.
+
+        Rows need not add up to 1 then. Returns the candidates [S, C] as they were, by falling probability.
+        """
+        ids = nearest_to_zero(scores, self._num_candidates)
+        candidates = probabilities.gather(1, ids).double()
+        kept = candidates
+        for cut, column in self._asked:
+            kept = cut(kept, column)
+        probabilities.zero_().scatter_(1, ids, kept.to(probabilities.dtype))
+        return candidates
+
+    def are_enough(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Say for which rows [S] everything that is not among ``candidates`` [S, C] is cut off in any case."""
+        is_known, enough, floor = self._proofs
+        is_reached = total(candidates) >= enough
+        return ((is_known > 0) | is_reached | (candidates[:, -1:] < floor * candidates[:, :1])).squeeze(1)
+
+
+def _proofs(params: Sequence[SamplingParams], num_candidates: int) -> list[list[float]]:
+    """What proves that candidates are enough: that it is known, the mass they reach, a ratio the last one is below.
+
+    top_k: there are at least k candidates. top_p: they reach it, so none stays after them. min_p: the last candidate
+    is too improbable, and so is all that comes after it, unless typical_p has cut off the most probable token before.
+    """
+    is_known = [float(0 < row.top_k <= num_candidates) for row in params]
+    enough = [row.top_p if row.top_k == 0 and row.top_p < 1 else math.inf for row in params]
+    floor = [row.min_p if row.top_k == 0 and row.typical_p == 1 else 0.0 for row in params]
+    return [is_known, enough, floor]
 
 
 def _cut_top_k(candidates: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
@@ -101,3 +104,9 @@ def _cut_typical_p(candidates: torch.Tensor, typical_p: torch.Tensor) -> torch.T
 def _cut_min_p(candidates: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
     """Keep those at least min_p times as probable as the most probable one left (Nguyen et al., 2024)."""
     return candidates.masked_fill(candidates < min_p * candidates.amax(dim=-1, keepdim=True), 0)
+
+
+# In the order in which cuts are made: what asks for one, what asks for none.
+FIELDS = ("top_k", "top_p", "typical_p", "min_p")
+NOTHING = (0, 1, 1, 0)
+CUTS = (_cut_top_k, _cut_top_p, _cut_typical_p, _cut_min_p)
