@@ -46,6 +46,8 @@ def test_a_cache_takes_nine_tenths_of_a_gpu_and_half_of_a_machine(monkeypatch):
     monkeypatch.setattr(cuda_devices, "free_bytes", lambda device: 1000 * device.index)
     monkeypatch.setattr(sizing, "free_memory_bytes", lambda: 500)
     assert cache_budget(torch.device("cuda", 2)) == 1800
+    assert cache_budget(torch.device("cuda", 2), reserved_bytes=500) == 1350
+    assert cache_budget(torch.device("cuda", 2), reserved_bytes=2500) == 0
     assert cache_budget(torch.device("cpu")) == 250
 
 

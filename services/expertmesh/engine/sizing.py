@@ -32,13 +32,14 @@ def choose_dtype(name: str, default: torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
-def cache_budget(device: torch.device) -> int:
+def cache_budget(device: torch.device, reserved_bytes: int = 0) -> int:
     """Bytes that a KV cache may take of what is free on ``device`` now.
 
-    Nine tenths of a GPU, which serves nobody else; half of the memory of a machine, which does.
+    Nine tenths of what a GPU, which serves nobody else, has beside what is reserved; half of the memory of a machine,
+    which does.
     """
     if device.type == "cuda":
-        return cuda_devices.free_bytes(device) * 9 // 10
+        return max(0, cuda_devices.free_bytes(device) - reserved_bytes) * 9 // 10
     return free_memory_bytes() // 2
 
 

@@ -12,7 +12,7 @@ from expertmesh.engine.loop import Engine
 from expertmesh.engine.request import Constraint, Limits
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
-from expertmesh.engine.sizing import CachePlan, cache_budget, plan_cache
+from expertmesh.engine.sizing import BLOCK_SIZE, CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.grammars.compiler import BoundedCompiler
@@ -27,7 +27,9 @@ from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.model.cuda_graphs import CudaGraphs, log_recording, needing_memory
 from expertmesh.model.experts import DeviceExperts, Experts
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.recording import buckets
 from expertmesh.model.static_steps import StaticSteps
+from expertmesh.model.step_memory import plan_steps
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.tracing.tracer import Tracer
@@ -87,8 +89,28 @@ def _make_compiler(config: GatewayConfig, model: LoadedModel) -> BoundedCompiler
 def _plan_cache(config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig) -> CachePlan:
     budget = config.kv_cache_bytes
     if budget is None:
-        budget = cache_budget(model.backend.device)
+        budget = cache_budget(model.backend.device, _reserve_for_steps(config, model, scheduling))
     return plan_cache(model.config, model.dtype, budget, config.max_model_len, scheduling.max_num_seqs)
+
+
+def _reserve_for_steps(config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig) -> int:
+    """Return how many bytes are to be left for recorded steps, and log what they are for."""
+    max_blocks = -(-(config.max_model_len or model.config.max_position_embeddings) // BLOCK_SIZE)
+    has_experts = model.local_experts is not None and model.local_experts.is_on_device
+    sizes = buckets(_max_recorded_rows(config, model, scheduling))
+    memory = plan_steps(model.config, model.dtype, sizes, max_blocks, config.num_micro_batches, has_experts)
+    if memory.total:
+        _log.info(
+            "keeping %.0f MiB for decode steps: buffers %.0f, scratch %.0f, CUDA graphs %.0f",
+            *(num_bytes / 2**20 for num_bytes in (memory.total, memory.buffers, memory.scratch, memory.recordings)),
+        )
+    return memory.total
+
+
+def _max_recorded_rows(config: GatewayConfig, model: LoadedModel, scheduling: SchedulerConfig) -> int:
+    """Return the rows of the greatest decode step to record; 0 where there is no GPU with kernels for it."""
+    can_record = model.backend.device.type == "cuda" and model.backend.can_be_recorded
+    return min(config.cuda_graphs, scheduling.max_num_seqs) if can_record else 0
 
 
 def _make_state(
@@ -123,8 +145,8 @@ def _record_steps(
     experts: Experts | DeviceExperts,
 ) -> StaticSteps | None:
     """Record decode steps as CUDA graphs, where there is a GPU with kernels for it and it is wanted."""
-    device = model.backend.device
-    if device.type != "cuda" or not (config.cuda_graphs and model.backend.can_be_recorded):
+    device, max_rows = model.backend.device, _max_recorded_rows(config, model, scheduling)
+    if not max_rows:
         return None
     started, num_free = time.monotonic(), cuda_devices.free_bytes(device)
     max_blocks = -(-plan.max_model_len // plan.block_size)
@@ -133,7 +155,7 @@ def _record_steps(
             model.decoder,
             cache,
             max_blocks,
-            min(config.cuda_graphs, scheduling.max_num_seqs),
+            max_rows,
             config.num_micro_batches,
             experts if isinstance(experts, DeviceExperts) else None,
             CudaGraphs(device),
