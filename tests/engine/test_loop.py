@@ -178,6 +178,16 @@ def test_after_a_failed_step_the_next_request_is_answered(directory):
     assert not workshop.scheduler.has_work
 
 
+@pytest.mark.parametrize("lost", [torch.AcceleratorError, RuntimeError], ids=["torch", "triton"])
+def test_a_lost_gpu_ends_the_requests_of_the_step_and_the_engine(directory, lost):
+    error = lost("Triton Error [CUDA]: an illegal memory access was encountered")
+    workshop, caller = Workshop(directory, fails=broken_at(3, error)), Listener()
+    workshop.put(caller, 0)
+    with pytest.raises(lost, match="illegal memory access"):
+        workshop.engine.run()
+    assert [type(error) for error in caller.errors.values()] == [EngineError]
+
+
 class Broken:
     """A constraint that fails at once, for a reason that nobody foresaw."""
 

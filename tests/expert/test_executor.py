@@ -100,6 +100,20 @@ def test_a_launch_that_breaks_is_repeated_call_by_call(mesh, caplog):
     assert [record.message for record in caplog.records] == ["the kernels failed"]
 
 
+def test_a_lost_gpu_fails_all_calls_of_a_launch_and_is_told_of(mesh, monkeypatch):
+    lost, error = [], torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def fail(*_):
+        raise error
+
+    store, call = mesh.make_store(), mesh.make_call(2)
+    executor = Executor(store, Batcher(64, 64), 64, on_lost=lost.append)
+    monkeypatch.setattr(executor, "_run_rows", fail)
+    outcomes = executor._run([Seat().job(call), Seat().job(call)])
+    assert [outcome.code for outcome in outcomes] == [FailureCode.COMPUTE_FAILED] * 2
+    assert lost == [error]
+
+
 def ask(executor, call):
     """Run a call in this thread; returns its outcome and the thread that replied."""
     seat, replies = Seat(), []

@@ -10,8 +10,9 @@ from waiting import no_thread_left
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.errors import CheckpointError, ConfigError
+from expertmesh.errors import CheckpointError, ComputeError, ConfigError
 from expertmesh.expert.config import ExpertServerConfig
+from expertmesh.expert.executor import Executor
 from expertmesh.expert.process import load_store, serve
 from expertmesh.kernels.native.library import load_default
 from expertmesh.rpc.channels import open_channel
@@ -130,3 +131,30 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 def test_limits_that_cannot_be_right_are_named(tmp_path, options, words):
     with pytest.raises(ConfigError, match=words):
         ExpertServerConfig(model=tmp_path, **options)
+
+
+def test_a_server_that_loses_its_gpu_ends_with_an_error(make_mixtral, monkeypatch):
+    def fail(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Executor, "_run_rows", fail)
+    model = make_mixtral().directory
+    config = ExpertServerConfig(model=model, listen="127.0.0.1:0", backend="reference", device="cpu", drain_seconds=5)
+
+    async def ask(address):
+        async with open_channel(address) as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            info = decode_info(await stub.GetInfo(expert_pb2.GetInfoRequest()))
+            stream = stub.Dispatch(metadata=((FINGERPRINT_KEY, info.fingerprint),))
+            await stream.write(encode_request(1, make_call(info.hidden_size)))
+            return await stream.read()
+
+    async def run():
+        address = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(config, on_ready=address.set_result))
+        answer = await ask(await address)
+        with pytest.raises(ComputeError, match="cannot be used any more by this process: .*illegal memory access"):
+            await serving
+        return answer
+
+    assert asyncio.run(run()).failure.message.endswith("illegal memory access was encountered")

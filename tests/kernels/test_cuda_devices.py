@@ -5,7 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expertmesh.kernels.cuda_devices import CudaDevice, find_device, find_devices, free_bytes, give_back_spare
+from expertmesh.kernels.cuda_devices import (
+    CudaDevice,
+    find_device,
+    find_devices,
+    free_bytes,
+    give_back_spare,
+    is_lost,
+    lacks_memory,
+)
 
 CARD = SimpleNamespace(name="NVIDIA L4", total_memory=24_152_899_584, major=8, minor=9)
 SLICE = SimpleNamespace(name="NVIDIA A100 MIG 1g.5gb", total_memory=4_976_214_016, major=8, minor=0)
@@ -44,3 +52,20 @@ def test_a_real_gpu_has_a_name_and_room():
     device = find_devices()[0]
     assert device.name
     assert 0 < free_bytes(torch.device("cuda", 0)) <= device.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks", "loses"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, False),
+        (torch.AcceleratorError("CUDA error: out of memory"), True, False),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True, False),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False, True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), False, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
+        (ZeroDivisionError(), False, False),
+    ],
+    ids=repr,
+)
+def test_errors_say_whether_memory_is_lacking_or_a_gpu_is_lost(error, lacks, loses):
+    assert (lacks_memory(error), is_lost(error)) == (lacks, loses)

@@ -1,5 +1,7 @@
 """What can be said of CUDA graphs without a GPU."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,10 +9,19 @@ from expertmesh.errors import ConfigError
 from expertmesh.model.cuda_graphs import needing_memory
 
 
-def test_too_little_memory_has_a_remedy():
-    message = "no memory is left to record CUDA graphs: tried 2 GiB; a smaller cache would be right"
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried 2 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory"),  # the driver's, of graphs
+        RuntimeError("Triton Error [CUDA]: out of memory"),  # of kernels that are loaded
+    ],
+    ids=repr,
+)
+def test_too_little_memory_has_a_remedy(error):
+    message = f"no memory is left to record CUDA graphs: {re.escape(str(error))}; a smaller cache would be right"
     with pytest.raises(ConfigError, match=message), needing_memory("a smaller cache"):
-        raise torch.OutOfMemoryError("tried 2 GiB")
+        raise error
 
 
 def test_other_errors_stay_what_they_are():

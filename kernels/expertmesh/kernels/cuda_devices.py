@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+# How errors of the driver begin that Triton raises, as RuntimeError.
+TRITON_ERROR = "Triton Error [CUDA]"
+
 
 @dataclass(frozen=True)
 class CudaDevice:
@@ -44,6 +47,22 @@ def free_bytes(device: torch.device) -> int:
 def give_back_spare() -> None:
     """Give back what torch keeps for tensors to come, such as those of loading: others count it as taken."""
     torch.cuda.empty_cache()
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a GPU has too little memory: torch's, the driver's or Triton's."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error)
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether an error ends all use of a GPU by this process, as an illegal address in a kernel does.
+
+    Every later operation fails then, whatever it is asked; only another process can go on.
+    """
+    is_of_driver = isinstance(error, torch.AcceleratorError) or str(error).startswith(TRITON_ERROR)
+    return is_of_driver and not lacks_memory(error)
 
 
 def _describe(index: int) -> CudaDevice:

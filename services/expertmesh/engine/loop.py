@@ -17,6 +17,7 @@ from expertmesh.engine.runner import ChunkOutput, ModelRunner
 from expertmesh.engine.scheduler import Chunk, Scheduler
 from expertmesh.engine.step_spans import trace_step
 from expertmesh.errors import ExpertmeshError
+from expertmesh.kernels import cuda_devices
 from expertmesh.model.sampling import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
@@ -51,7 +52,7 @@ class Engine:
                 self._step()
 
     def _step(self) -> None:
-        """Run a step. One that fails ends the requests in it; the others go on."""
+        """Run a step. One that fails ends the requests in it; the others go on, in another process if a GPU is lost."""
         started = time.perf_counter()
         chunks = self._scheduler.schedule()
         try:
@@ -63,6 +64,8 @@ class Engine:
             self._door.flush()
         except Exception as error:
             self._fail(chunks, as_told(error, "a step"))
+            if cuda_devices.is_lost(error):
+                raise
 
     def _postprocess(self, chunks: list[Chunk], outputs: list[ChunkOutput]) -> None:
         for chunk, output in zip(chunks, outputs, strict=True):

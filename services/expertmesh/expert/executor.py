@@ -19,6 +19,7 @@ from expertmesh.expert.job import CallJob, Outcome, Seat
 from expertmesh.expert.observer import CallObserver, NullCallObserver
 from expertmesh.expert.static_calls import StaticCalls
 from expertmesh.expert.store import ExpertStore
+from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.wire.calls import ExpertCall, ExpertResult, find_nonfinite
@@ -35,7 +36,7 @@ class Executor:
     A thread that finds the experts free runs its call at once. One that does not waits, until another thread has run
     its call beside its own, or its turn comes to run it with all that fit beside it. For calls that no thread waits
     for, the executor has one of its own. ``max_rows`` is the greatest call that is accepted. Batches that are among the
-    ``static_calls`` use these.
+    ``static_calls`` use these. ``on_lost`` is told, in the thread that finds out, when no call can be run any more.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Executor:
         max_rows: int,
         observer: CallObserver = NullCallObserver(),
         static_calls: StaticCalls | None = None,
+        on_lost: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self._store = store
+        self._on_lost = on_lost
         self._static_calls = static_calls
         self._batcher = batcher
         self._max_rows = max_rows
@@ -131,9 +134,12 @@ class Executor:
         try:
             return self._run_together(jobs)
         except Exception as error:
-            if len(jobs) == 1:
+            is_lost = cuda_devices.is_lost(error)
+            if is_lost:
+                self._on_lost(error)
+            if is_lost or len(jobs) == 1:
                 _log.exception("the kernels failed")
-                return [_failed(jobs[0].call, f"kernels raised {type(error).__name__}: {error}")]
+                return [_failed(job.call, f"kernels raised {type(error).__name__}: {error}") for job in jobs]
         # Someone's call broke the launch; alone, only the guilty one fails.
         return [outcome for job in jobs for outcome in self._run([job])]
 

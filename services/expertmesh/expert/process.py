@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.errors import ConfigError
+from expertmesh.errors import ComputeError, ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.call_spans import TracedCalls
 from expertmesh.expert.chaos import DelayedExecutor
@@ -51,11 +51,15 @@ class LoadedStore(NamedTuple):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """What can be asked of a server that runs: its address and that of its metrics (host:port), and how much waits."""
+    """What can be asked of a server that runs: its address and that of its metrics (host:port), and how much waits.
+
+    ``lost`` gets an error when its GPU can be used no more.
+    """
 
     address: str
     batcher: Batcher[CallJob]
     metrics_address: str | None
+    lost: "asyncio.Future[Exception]"
 
 
 async def serve(
@@ -63,7 +67,7 @@ async def serve(
     on_layer: OnLayer = lambda done, total: None,
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Load, serve until SIGTERM or SIGINT, drain.
+    """Load, serve until SIGTERM or SIGINT, drain; ComputeError when a GPU was lost, which only a new process can use.
 
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
@@ -81,8 +85,20 @@ async def _serve_store(
     async with running(config, loaded.store, info, tracer, loaded.static_calls) as server:
         _log.info("READY: experts %s of model %s on %s", list(info.experts), info.fingerprint, server.address)
         on_ready(server.address)
-        received = await wait_for_shutdown()
-        _log.info("%s: draining for at most %g s", received.name, config.drain_seconds)
+        reason = await _end_of(server)
+        _log.info("%s: draining for at most %g s", reason, config.drain_seconds)
+    if server.lost.done():
+        raise ComputeError(f"the GPU cannot be used any more by this process: {server.lost.result()}")
+
+
+async def _end_of(server: RunningServer) -> str:
+    """Wait for what ends a server, and say what it is."""
+    signalled = asyncio.create_task(wait_for_shutdown())
+    try:
+        await asyncio.wait((signalled, server.lost), return_when=asyncio.FIRST_COMPLETED)
+        return signalled.result().name if signalled.done() else "GPU lost"
+    finally:
+        signalled.cancel()
 
 
 def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> LoadedStore:
@@ -145,7 +161,13 @@ async def running(
     registry = CollectorRegistry()
     metrics = ExpertMetrics(registry, info, lambda: batcher.num_waiting_rows)
     max_rows = max_call_rows(config, store.hidden_size)
-    executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer), static_calls)
+    loop = asyncio.get_running_loop()
+    lost: asyncio.Future[Exception] = loop.create_future()
+
+    def lose(error: Exception) -> None:
+        loop.call_soon_threadsafe(_resolve, lost, error)
+
+    executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer), static_calls, lose)
     runner = DelayedExecutor(executor, config.chaos_delay_seconds) if config.chaos_delay_seconds else executor
     links = LinkHost(runner, config.listen)
     servicer = ExpertService(runner, links, info)
@@ -155,9 +177,14 @@ async def running(
     with scraped as metrics_address, executor, links:
         try:
             await server.start()
-            yield RunningServer(server.address, batcher, metrics_address)
+            yield RunningServer(server.address, batcher, metrics_address, lost)
         finally:
             await _drain(server, servicer, config.drain_seconds)
+
+
+def _resolve(lost: "asyncio.Future[Exception]", error: Exception) -> None:
+    if not lost.done():
+        lost.set_result(error)
 
 
 async def _drain(server: RpcServer, servicer: ExpertService, grace_seconds: float) -> None:

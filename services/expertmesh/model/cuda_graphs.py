@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from expertmesh.errors import ConfigError
+from expertmesh.kernels import cuda_devices
 from expertmesh.model.recording import Work
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,9 @@ def needing_memory(remedy: str) -> Iterator[None]:
     """Raise ConfigError with a ``remedy`` where a GPU has too little memory for what is recorded in the body."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not cuda_devices.lacks_memory(error):
+            raise
         raise ConfigError(f"no memory is left to record CUDA graphs: {error}; {remedy} would be right") from error
 
 
