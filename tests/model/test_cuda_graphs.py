@@ -24,6 +24,14 @@ def test_too_little_memory_has_a_remedy(error):
         raise error
 
 
+def test_too_little_memory_has_a_remedy_also_where_the_end_of_the_capture_hides_it():
+    with pytest.raises(ConfigError, match="graphs: tried 2 GiB; a smaller cache"), needing_memory("a smaller cache"):
+        try:
+            raise torch.OutOfMemoryError("tried 2 GiB")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match="capture") as raised, needing_memory("a smaller cache"):
         raise RuntimeError("capture")

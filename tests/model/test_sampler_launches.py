@@ -118,3 +118,26 @@ def test_one_answer_is_read_in_a_step(params, monkeypatch):
     logits = 4 * torch.randn(len(params), VOCAB, generator=torch.Generator().manual_seed(0))
     Sampler().sample(logits, [SamplingRow(each, (), (), 0.5) for each in params])
     assert len(answers) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("params", [GREEDY, MIXED, WHOLE])
+def test_tokens_of_a_gpu_are_those_of_a_cpu_and_it_is_waited_for_once(params, monkeypatch):
+    read = sampler._read
+
+    def allowed(*parts: torch.Tensor):
+        torch.cuda.set_sync_debug_mode("default")
+        yield from read(*parts)
+
+    monkeypatch.setattr(sampler, "_read", allowed)
+    logits = 4 * torch.randn(4 * len(params), VOCAB, generator=torch.Generator().manual_seed(1))
+    some = [SamplingRow(each, (), (), (index + 0.5) / 41) for index, each in enumerate(4 * params)]
+    expected = Sampler().sample(logits, some)
+    on_gpu, chooser = logits.cuda(), Sampler()
+    for _ in range(2):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            chosen = chooser.sample(on_gpu, some)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [choice.token_id for choice in chosen] == [choice.token_id for choice in expected]

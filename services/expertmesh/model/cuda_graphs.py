@@ -24,9 +24,11 @@ def needing_memory(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not cuda_devices.lacks_memory(error):
+        # What ends a broken capture fails as well, and hides what broke it.
+        reasons = [reason for reason in (error, error.__context__) if reason and cuda_devices.lacks_memory(reason)]
+        if not reasons:
             raise
-        raise ConfigError(f"no memory is left to record CUDA graphs: {error}; {remedy} would be right") from error
+        raise ConfigError(f"no memory is left to record CUDA graphs: {reasons[0]}; {remedy} would be right") from error
 
 
 class CudaGraphs:
