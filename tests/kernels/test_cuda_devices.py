@@ -62,6 +62,7 @@ def test_a_real_gpu_has_a_name_and_room():
         (RuntimeError("Triton Error [CUDA]: out of memory"), True, False),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), False, True),
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), False, True),
+        (RuntimeError("Triton Error [HIP]: Code: 719, unspecified launch failure"), False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
         (ZeroDivisionError(), False, False),
     ],

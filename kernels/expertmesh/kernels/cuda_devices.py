@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 # How errors of the driver begin that Triton raises, as RuntimeError.
-TRITON_ERROR = "Triton Error [CUDA]"
+TRITON_ERROR = "Triton Error ["
 
 
 @dataclass(frozen=True)
