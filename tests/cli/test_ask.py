@@ -12,5 +12,7 @@ def test_flags_become_what_is_asked_for(tmp_path):
 
 def test_pieces_are_printed_as_one_text(capsys):
     pieces = [Piece(text, (1,), None, 0, 0) for text in ("one ", "two")]
-    assert print_stream(pieces) == "one two"
+    said: list[str] = []
+    print_stream(pieces, said)
+    assert said == ["one ", "two"]
     assert capsys.readouterr().out == "one two\n"

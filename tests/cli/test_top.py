@@ -41,6 +41,22 @@ def test_one_picture_goes_into_a_pipe(make_mixtral):
     assert sum("127.0.0.1" in line for line in lines[12:]) == 2
 
 
+def test_pictures_follow_each_other_through_a_pipe_until_its_reader_has_seen_enough(make_mixtral):
+    def watch(address: str) -> str:
+        with subprocess.Popen([*COMMAND, "--endpoint", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as top:
+            assert top.stdout is not None and top.stderr is not None
+            seen = b""
+            while seen.count(b"expert ") < 3:
+                seen += top.stdout.readline()
+            top.stdout.close()
+            assert (top.wait(30), top.stderr.read()) == (1, b"")
+        return seen.decode()
+
+    seen = beside_a_mesh(make_mixtral, watch)
+    assert "\x1b" not in seen
+    assert seen.count(" at 127.0.0.1:") == 3
+
+
 def test_q_ends_a_live_picture(make_mixtral):
     pytest.importorskip("termios")
 

@@ -33,6 +33,9 @@ class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
                     await self._stay()
                 yield pb.ChatResponse(delta=pb.Delta(text=step))
 
+    async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
+        return pb.GetModelInfoResponse(name="scripted")
+
     async def _stay(self) -> None:
         try:
             await asyncio.Event().wait()

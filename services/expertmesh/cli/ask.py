@@ -13,12 +13,14 @@ def read_output(stop: list[str] | None, json_schema: Path | None) -> Output:
     return Output(stop=stop or (), response_format=schema)
 
 
-def print_stream(answer: Iterable[Piece]) -> str:
-    """Write the pieces of an answer to standard output as they come, then a newline; return the text."""
-    parts: list[str] = []
+def print_stream(answer: Iterable[Piece], said: list[str] | None = None) -> None:
+    """Write the texts of an answer to standard output as they come, then a newline.
+
+    ``said`` gets them too: it has what there was of an answer that failed or was stopped.
+    """
     for piece in answer:
+        if said is not None:
+            said.append(piece.text)
         sys.stdout.write(piece.text)
         sys.stdout.flush()
-        parts.append(piece.text)
     sys.stdout.write("\n")
-    return "".join(parts)

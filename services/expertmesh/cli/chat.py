@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Annotated
 
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
+from expertmesh.cli.message_reader import message_reader
 from expertmesh.client import Client, Piece, Sampling
 from expertmesh.errors import GatewayBusyError, InvalidRequestError
 from expertmesh.settings.flags import MODEL
 
-HELP = "Type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
+HELP = (
+    "Type or paste a message; Ctrl-C stops an answer or forgets a line, /reset forgets the conversation, "
+    "/exit or Ctrl-D ends it."
+)
 
 History = list[tuple[str, str]]
 
@@ -36,7 +39,6 @@ def chat(
     """Talk to a gateway; the conversation is kept and sent with every message."""
     sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
     output = read_output(stop, json_schema)
-    _enable_line_editing()
     with Client(endpoint, api_key=api_key) as client:
         print(f"{client.model_info().name} at {endpoint}. {HELP}", file=sys.stderr)
         _converse([("system", system)] if system else [], lambda asked: client.chat(asked, sampling, output))
@@ -44,8 +46,8 @@ def chat(
 
 def _converse(opening: History, ask: Callable[[History], Iterable[Piece]]) -> None:
     """Read messages and print answers until the person leaves."""
-    history = list(opening)
-    while (text := _read_line()) not in (None, "/exit"):
+    history, read_message = list(opening), message_reader()
+    while (text := read_message()) not in (None, "/exit"):
         if text == "/reset":
             history = list(opening)
         elif text:
@@ -53,26 +55,13 @@ def _converse(opening: History, ask: Callable[[History], Iterable[Piece]]) -> No
 
 
 def _take_turn(asked: History, ask: Callable[[History], Iterable[Piece]]) -> History | None:
-    """Ask and print; return the longer history, or None if there was no whole answer."""
+    """Ask and print; return the longer history, or None if nothing was answered."""
+    said: list[str] = []
     try:
-        answer = print_stream(ask(asked))
+        print_stream(ask(asked), said)
     except (InvalidRequestError, GatewayBusyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return None
     except KeyboardInterrupt:
         print(" (stopped)", file=sys.stderr)
-        return None
-    return [*asked, ("assistant", answer)]
-
-
-def _enable_line_editing() -> None:
-    """Give ``input`` arrow keys and a history, where Python was built with readline."""
-    with suppress(ImportError):
-        import readline  # noqa: F401
-
-
-def _read_line() -> str | None:
-    try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return None
+    return [*asked, ("assistant", "".join(said))] if said else None

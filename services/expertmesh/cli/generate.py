@@ -1,12 +1,12 @@
 """``expertmesh generate``: one prompt, one answer."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
+from expertmesh.cli.standard_streams import read_input
 from expertmesh.client import Client, Sampling
 from expertmesh.settings.flags import MODEL
 
@@ -30,7 +30,7 @@ def generate(
     json_schema: options.JsonSchema = None,
 ) -> None:
     """Ask a gateway one thing and stream the answer to standard output."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_input() if prompt == "-" else prompt
     sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
     output = read_output(stop, json_schema)
     with Client(endpoint, api_key=api_key) as client:

@@ -3,6 +3,7 @@
 Commands import what they run when they run it: ``--help`` must not wait for torch.
 """
 
+import errno
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -10,30 +11,14 @@ from typing import Annotated
 
 import typer
 
-from expertmesh.cli import chat, expert, gateway, generate, inspect, plan, quantize, split, top, up
-from expertmesh.errors import (
-    CheckpointError,
-    ConfigError,
-    ExpertmeshError,
-    GatewayError,
-    InvalidRequestError,
-)
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_MODEL = 3
-EXIT_GATEWAY = 4
-EXIT_INTERRUPTED = 130
-
-EXIT_CODES = (
-    "Exit codes: 0 success, 1 failed while running, 2 wrong flag or value, 3 the model cannot be served, "
-    "4 the gateway cannot be reached or failed, 130 interrupted."
-)
+from expertmesh.cli import chat, exit_codes, expert, gateway, generate, inspect, plan, quantize, split, top, up
+from expertmesh.cli.standard_streams import CANNOT_WRITE, abandon_output, open_streams
+from expertmesh.errors import ExpertmeshError
 
 app = typer.Typer(
     name="expertmesh",
     help="Serve Mixtral as microservices: one gateway, and expert servers that scale on their own.",
-    epilog=EXIT_CODES,
+    epilog=exit_codes.TEXT,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -47,7 +32,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel, epilog=EXIT_CODES)(command)
+        app.command(rich_help_panel=panel, epilog=exit_codes.TEXT)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,24 +50,33 @@ def _root(
     pass
 
 
-def exit_code(error: ExpertmeshError) -> int:
-    """Choose the exit code for an error."""
-    if isinstance(error, ConfigError | InvalidRequestError):
-        return EXIT_USAGE
-    if isinstance(error, CheckpointError):
-        return EXIT_MODEL
-    return EXIT_GATEWAY if isinstance(error, GatewayError) else EXIT_FAILED
-
-
 def main() -> None:
     """Run the command line."""
+    open_streams()
+    sys.exit(_run())
+
+
+def _run() -> int | str | None:
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code
     except ExpertmeshError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
-        sys.exit(exit_code(error))
+        return exit_codes.exit_code(error)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        return exit_codes.INTERRUPTED
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        abandon_output()
+        if error.errno != errno.EPIPE:  # whoever reads a pipe may have seen enough
+            typer.secho(f"error: cannot write: {error.strerror}", err=True, fg="red")
+        return exit_codes.FAILED
+    return 0
 
 
 if __name__ == "__main__":

@@ -61,9 +61,16 @@ def sampling(name: str, text: str = "", unset: str = "") -> Any:
 Device = Annotated[str, option(flags_of(GatewayConfig)["device"])]
 Endpoint = Annotated[str, flag(NETWORK, "ENDPOINT", "Gateway to ask, host:port.", "--endpoint")]
 
+
+def _first_key(context: typer.Context, parameter: typer.CallbackParam, key: str | None) -> str | None:
+    """Take the first key of the variable, which a gateway reads all the keys from that it admits."""
+    is_variable = context.get_parameter_source(str(parameter.name)).name == "ENVIRONMENT"  # type: ignore[union-attr]
+    return next(iter(key.split()), None) if key and is_variable else key
+
+
 ClientKey = Annotated[
     str | None,
-    flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False),
+    flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False, callback=_first_key),
 ]
 
 MaxTokens = Annotated[int | None, sampling("max_tokens", unset="what is left of the context")]

@@ -31,7 +31,11 @@ class Program:
 
 
 class ChildFailedError(Exception):
-    """A program ended before it was ready, so that starting it again would not help."""
+    """A program ended before it was ready, with this exit ``code``, so that starting it again would not help."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} ended with exit code {code} before it was ready")
+        self.code = code
 
 
 class Supervisor:
@@ -90,7 +94,7 @@ class Supervisor:
             if self._is_stopping:
                 return
             if not self._ready[program].is_set():
-                raise ChildFailedError(f"{program.name} ended with exit code {code} before it was ready")
+                raise ChildFailedError(program.name, code)
             if time.monotonic() - started > HEALTHY_SECONDS:
                 pause = MIN_RESTART_SECONDS
             self._show(program.name, f"ended with exit code {code}; starting it again in {pause:g} s")

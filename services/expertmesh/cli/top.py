@@ -32,20 +32,33 @@ def top(
         bool, options.flag(DISPLAY, "ONCE", "Print one picture, of one interval, and end.", "--once")
     ] = False,
 ) -> None:
-    """Watch which experts are hot: rows per second, share, layers, queue, latency, replicas. q ends."""
-    asyncio.run(_print_once(endpoint, api_key, interval) if once else _show(endpoint, api_key, interval))
+    """Watch which experts are hot: rows per second, share, layers, queue, latency, replicas. q ends.
+
+    Into a pipe or a file it writes one picture after the other, as plain text.
+    """
+    console = Console()
+    if once or not console.is_terminal:
+        asyncio.run(_print(endpoint, api_key, interval, console, once))
+    else:
+        asyncio.run(_show(endpoint, api_key, interval))
 
 
-async def _print_once(endpoint: str, api_key: str | None, interval: float) -> None:
+async def _print(endpoint: str, api_key: str | None, interval: float, console: Console, once: bool) -> None:
+    """Write pictures as lines, as wide as they need to be."""
     from expertmesh.client import AsyncClient
 
-    async with AsyncClient(endpoint, api_key=api_key) as client, aclosing(client.watch_load(interval)) as updates:
-        await anext(updates)  # the first one has no rates
-        update = await anext(updates)
-        name = (await client.model_info()).name
-    console = Console()
     # What reads a pipe has no width; 80 columns would hide some.
-    console.print(Frame(f"{name} at {endpoint}", update), width=console.width if console.is_terminal else PIPE_WIDTH)
+    width = console.width if console.is_terminal else PIPE_WIDTH
+    async with AsyncClient(endpoint, api_key=api_key) as client:
+        title = f"{(await client.model_info()).name} at {endpoint}"
+        async with aclosing(client.watch_load(interval)) as updates:
+            await anext(updates)  # the first one has no rates
+            async for update in updates:
+                console.print(Frame(title, update), width=width)
+                sys.stdout.flush()
+                if once:
+                    return
+                console.print()
 
 
 async def _show(endpoint: str, api_key: str | None, interval: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.cli import options
+from expertmesh.cli.exit_codes import child_error
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.cli.logs import configure_logging
@@ -17,7 +18,6 @@ from expertmesh.cli.output import MeshOutput
 from expertmesh.cli.places import Place, choose_places, count_kinds
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
-from expertmesh.errors import ExpertmeshError
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.servable import check_servable
@@ -171,6 +171,6 @@ async def _supervise(experts: list[Program], gateway: Program, where: str, drain
                 await supervisor.stop(drain_seconds + 5)
             await running
         except ChildFailedError as error:
-            raise ExpertmeshError(str(error)) from None
+            raise child_error(str(error), error.code) from None
         finally:
             shutdown.cancel()
