@@ -64,8 +64,9 @@ def test_a_program_that_dies_is_started_again():
 
 
 def test_a_program_that_never_gets_ready_is_not_started_again():
-    with pytest.raises(ChildFailedError, match="broken ended with exit code 3 before it was ready"):
+    with pytest.raises(ChildFailedError, match="broken ended with exit code 3 before it was ready") as raised:
         asyncio.run(silently([[program("broken", "raise SystemExit(3)")], [program("fine", SERVE)]]).run())
+    assert raised.value.code == 3
 
 
 def test_a_program_that_only_prints_that_it_is_ready_is_not():
