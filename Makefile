@@ -11,7 +11,7 @@ PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu e2e golden check format protos bench bench-gpu model clean
+.PHONY: help install demo test test-gpu e2e golden check format protos reference bench bench-gpu model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
 
 protos: $(VENV)/.installed-dev ## Generate the gRPC stubs from protos/
 	@$(BIN)/python protos/generate.py
+
+reference: $(VENV)/.installed-dev ## Write the Python API's reference to build/reference
+	@$(BIN)/pdoc --output-directory build/reference expertmesh.client expertmesh.errors
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks
 	@$(BIN)/python benchmarks/rpc_hop.py

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOOLS = PYPROJECT["tool"]
 GENERATED_ROOT, *WRITTEN_ROOTS = SOURCE_ROOTS = TOOLS["hatch"]["build"]["dev-mode-dirs"]
 
 
@@ -43,6 +44,11 @@ def test_the_wheel_and_the_type_checker_take_every_source_root():
 
 def test_the_type_checker_takes_every_package():
     assert set(TOOLS["mypy"]["packages"]) == find_packages(*WRITTEN_ROOTS)
+
+
+def test_the_changelog_begins_with_this_version():
+    heading = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert heading.startswith(f"## [{PYPROJECT['project']['version']}] - ")
 
 
 def test_every_package_has_a_layer():
