@@ -20,6 +20,8 @@ from expertmesh.errors import CheckpointError
 # The header lies before the data and is known after it: room for a name, a shape and two offsets.
 HEADER_BYTES_PER_TENSOR = 320
 HEADER_BYTES_MORE = 1024
+# What the size of every dtype divides: so far apart, tensors of any lie where they can be read.
+ALIGNMENT = 8
 
 
 class TensorWriter:
@@ -30,18 +32,23 @@ class TensorWriter:
         self._header: dict[str, object] = {METADATA: dict(metadata)}
         self._header_bytes = (max_tensors * HEADER_BYTES_PER_TENSOR + HEADER_BYTES_MORE) // 8 * 8
         self._num_data_bytes = 0
+        self._odd: list[tuple[str, torch.Tensor]] = []
         file.seek(HEADER_LENGTH_BYTES + self._header_bytes)
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the tensors written so far."""
-        return [name for name in self._header if name != METADATA]
-
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Write one tensor; CheckpointError when the format cannot hold its dtype at this place."""
+        """Write one tensor, or keep it for the end where others could not lie behind it; these are small as a rule.
+
+        CheckpointError when the format cannot hold its dtype.
+        """
+        if tensor.dtype not in DTYPE_NAMES:
+            raise CheckpointError(f"cannot write {name}: {tensor.dtype} {list(tensor.shape)}")
+        if tensor.nbytes % ALIGNMENT:
+            self._odd.append((name, tensor))
+        else:
+            self._write(name, tensor)
+
+    def _write(self, name: str, tensor: torch.Tensor) -> None:
         start, stop = self._num_data_bytes, self._num_data_bytes + tensor.nbytes
-        if tensor.dtype not in DTYPE_NAMES or start % tensor.dtype.itemsize:
-            raise CheckpointError(f"cannot write {name}: {tensor.dtype} {list(tensor.shape)} at byte {start}")
         self._header[name] = {
             "dtype": DTYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -51,7 +58,9 @@ class TensorWriter:
         self._num_data_bytes = stop
 
     def finish(self) -> None:
-        """Write the header, padded with spaces as the format allows."""
+        """Write what was kept, widest dtype first, and the header, padded with spaces as the format allows."""
+        for name, tensor in sorted(self._odd, key=lambda odd: -odd[1].dtype.itemsize):
+            self._write(name, tensor)
         header = json.dumps(self._header).encode()
         if len(header) > self._header_bytes:
             raise CheckpointError(f"the header takes {len(header)} bytes; {self._header_bytes} were set aside")
