@@ -10,6 +10,7 @@ import torch
 from checkpoints import awq_quantization, gptq_quantization, packed_quantization, write_mixtral
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from number_formats import compressed_integers, four_bit, fp8
 from safetensors.torch import load_file, save_file
 
 from expertmesh.checkpoint.reader import Checkpoint
@@ -24,6 +25,9 @@ FORMATS = {
     "gptq": gptq_quantization(4, 32, desc_act=True, sym=False),
     "gptq 3-bit": gptq_quantization(3, 32, sym=True),
     "compressed-tensors": packed_quantization(4, 32, symmetric=False, is_ordered=True),
+    "fp8": fp8((32, 32), "weight_scale_inv"),
+    "int8": compressed_integers((1, 32), symmetric=False),
+    "nf4": four_bit(is_nested=True),
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5),
@@ -81,7 +85,7 @@ def test_a_configuration_with_a_changed_value(made, copy, data):
     original = json.loads((made.directory / file.name).read_text())
     key = data.draw(st.sampled_from(sorted(original)))
     # What these numbers mean cannot be told from the weights: another one is another model.
-    meaning = {"sym", "checkpoint_format"}
+    meaning = {"sym", "checkpoint_format", "torch_dtype"}
     file.write_text(json.dumps({**original, key: data.draw(JSON)}))
     try:
         assert_refused_or_right(copy, made)

@@ -2,16 +2,28 @@ import json
 
 import pytest
 from checkpoints import packed_quantization, several_groups
+from number_formats import compressed_floats, compressed_integers, four_bit, fp8, llm_int8
 from transformers import AutoRoundConfig as theirs_of_auto_round
 from transformers import AwqConfig as theirs_of_awq
+from transformers import BitsAndBytesConfig, FineGrainedFP8Config
 from transformers import GPTQConfig as theirs_of_gptq
 from transformers.utils.quantization_config import QuantizationMethod
 
-from expertmesh.checkpoint import auto_round
-from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, MixedConfig, PackQuantizedConfig
-from expertmesh.checkpoint.quantization import AWQ_KEYS, GPTQ_KEYS, read_quantization
+from expertmesh.checkpoint import auto_round, layouts
+from expertmesh.checkpoint import bitsandbytes as bnb
+from expertmesh.checkpoint import fp8 as fp8_parser
+from expertmesh.checkpoint.codes import (
+    SUPPORTED,
+    AwqConfig,
+    FourBitConfig,
+    GptqConfig,
+    MixedConfig,
+    PackQuantizedConfig,
+    ScaledConfig,
+)
+from expertmesh.checkpoint.quantization import AWQ_KEYS, GPTQ_KEYS, OTHER_METHODS, read_quantization
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels.formats import GptqFormat
+from expertmesh.kernels.formats import Block, GptqFormat
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
@@ -144,6 +156,8 @@ def test_what_is_not_read_of_auto_round_is_refused_by_its_name(tmp_path, changes
 
 
 PACKED = packed_quantization(4, 32).config
+FLOATS, INTEGERS = compressed_floats().config, compressed_integers().config
+NOT_READ = ("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "marlin-24", "sparse-24-bitmask")
 
 
 def changed(value: object, path: str, change: object) -> dict:
@@ -179,13 +193,136 @@ def test_compressed_tensors_in_config_json(tmp_path, section, expected):
     assert read_quantization(tmp_path, {"quantization_config": section}) == expected
 
 
+def floats_of(*block: int) -> ScaledConfig:
+    return ScaledConfig("compressed-tensors fp8", layouts.SCALED_LAYOUT, "F8_E4M3", Block(*block))
+
+
+def integers_of(*block: int, bits: int = 8, has_zero_points: bool = False) -> ScaledConfig:
+    name = f"compressed-tensors int{bits}"
+    return ScaledConfig(name, layouts.SCALED_LAYOUT, "I8", Block(*block), has_zero_points)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (FLOATS, floats_of(1, -1)),
+        (compressed_floats((-1, -1), input_scale=True).config, floats_of(-1, -1)),
+        (compressed_floats((128, 128)).config, floats_of(128, 128)),
+        (changed(FLOATS, f"{WEIGHTS}.strategy", None), floats_of(-1, -1)),
+        (changed(changed(FLOATS, "format", "mixed-precision"), "ignore", []), floats_of(1, -1)),
+        (compressed_integers(name="naive-quantized").config, integers_of(1, -1)),
+        (compressed_integers((1, 32), symmetric=False).config, integers_of(1, 32, has_zero_points=True)),
+        (changed(INTEGERS, f"{WEIGHTS}.num_bits", 4), integers_of(1, -1, bits=4)),
+        (
+            changed(FLOATS, "config_groups.group_1", PACKED["config_groups"]["group_0"] | {"format": "pack-quantized"}),
+            MixedConfig((floats_of(1, -1), PackQuantizedConfig(4, 32, False, False))),
+        ),
+    ],
+)
+def test_compressed_tensors_that_are_not_packed(tmp_path, section, expected):
+    assert read_quantization(tmp_path, {"quantization_config": section}) == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "value", "message"),
+    [
+        (
+            FLOATS,
+            f"{WEIGHTS}.type",
+            "int",
+            f"{WEIGHTS}.type 'int' is not supported .float-quantized.; supported: float",
+        ),
+        (FLOATS, f"{WEIGHTS}.num_bits", 4, f"{WEIGHTS}.num_bits 4 is not supported; supported: 8"),
+        (FLOATS, f"{WEIGHTS}.symmetric", False, f"{WEIGHTS}.symmetric False is not supported .floating-point numbers"),
+        (FLOATS, f"{WEIGHTS}.strategy", "token", f"{WEIGHTS}.strategy 'token' is not supported; supported: group or"),
+        (FLOATS, f"{WEIGHTS}.strategy", "block", f"{WEIGHTS}.block_structure is None; two positive integers, outputs"),
+        (INTEGERS, f"{WEIGHTS}.num_bits", 16, f"{WEIGHTS}.num_bits 16 is not supported; supported: 8"),
+    ],
+)
+def test_what_is_not_read_of_numbers_is_refused_by_its_name(tmp_path, section, path, value, message):
+    with pytest.raises(CheckpointError, match=f"config.json: quantization_config.{message}"):
+        read_quantization(tmp_path, {"quantization_config": changed(section, path, value)})
+
+
+FP8 = fp8().config
+FP8_LAYOUTS = (layouts.SCALED_INVERSELY_LAYOUT, layouts.SCALED_LAYOUT)
+BLOCKS = {**FP8, "weight_block_size": [128, 64]}
+
+
+@pytest.mark.parametrize(("section", "block"), [(FP8, Block(-1, -1)), (BLOCKS, Block(128, 64))])
+def test_fp8_has_scales_of_either_name(tmp_path, section, block):
+    kinds = [ScaledConfig("fp8", each, "F8_E4M3", block) for each in FP8_LAYOUTS]
+    assert read_quantization(tmp_path, {"quantization_config": section}) == MixedConfig(tuple(kinds))
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (four_bit("nf4", is_nested=True).config, FourBitConfig("nf4")),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, FourBitConfig("fp4")),
+        ({"load_in_8bit": True}, ScaledConfig("bitsandbytes int8", layouts.LLM_INT8_LAYOUT, "I8", Block(1, -1))),
+        ({"_load_in_4bit": True, "load_in_4bit": True, "bnb_4bit_quant_type": "NF4"}, FourBitConfig("nf4")),
+        (llm_int8().config, ScaledConfig("bitsandbytes int8", layouts.LLM_INT8_LAYOUT, "I8", Block(1, -1))),
+    ],
+)
+def test_bitsandbytes_in_config_json(tmp_path, section, expected):
+    assert read_quantization(tmp_path, {"quantization_config": section}) == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {**FP8, "weight_block_size": [128]},
+            r"weight_block_size is \[128\]; two positive integers, outputs and inputs",
+        ),
+        ({**FP8, "weight_block_size": [0, 128]}, r"weight_block_size is \[0, 128\]; two positive"),
+        ({**FP8, "scale_fmt": "ue8m0"}, "scale_fmt 'ue8m0' is not supported; supported: float"),
+        ({**FP8, "fmt": "e5m2"}, "fmt 'e5m2' is not supported; supported: e4m3"),
+        ({**FP8, "expert_dtype": "fp4"}, "expert_dtype 'fp4' is not supported; supported: fp8"),
+        ({**llm_int8().config, "load_in_4bit": True}, "load_in_4bit is True; true where .*load_in_8bit is not"),
+        ({**four_bit().config, "load_in_4bit": False}, "load_in_4bit is False; true where .*load_in_8bit is not"),
+        (
+            {**four_bit().config, "bnb_4bit_quant_type": "af4"},
+            "bnb_4bit_quant_type 'af4' is not supported; supported: n",
+        ),
+    ],
+)
+def test_what_is_not_read_of_fp8_and_bitsandbytes_is_refused_by_its_name(tmp_path, section, message):
+    with pytest.raises(CheckpointError, match=f"config.json: quantization_config.{message}"):
+        read_quantization(tmp_path, {"quantization_config": section})
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (FP8, "activation_scheme"),
+        ({**FP8, "kv_cache_scheme": "static"}, "kv_cache_scheme"),
+        (INTEGERS, "config_groups.group_0.input_activations"),
+        ({**FLOATS, "kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme"),
+    ],
+)
+def test_what_is_not_done_is_logged(tmp_path, caplog, section, key):
+    read_quantization(tmp_path, {"quantization_config": section})
+    assert f"config.json: quantization_config.{key}: not done: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "rules"), [(FineGrainedFP8Config(), fp8_parser.KEYS), (BitsAndBytesConfig(load_in_8bit=True), bnb.KEYS)]
+)
+def test_transformers_writes_no_key_of_these_without_a_rule(theirs, rules):
+    assert set(theirs.to_dict()) - {key for rule in rules for key in rule.keys} == set()
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", "float-quantized", "format 'float-quantized' is not supported; supported: pack-quantized"),
-        ("format", "nvfp4-pack-quantized", "format 'nvfp4-pack-quantized' is not supported; supported: pack-quantized"),
-        ("format", "int-quantized", "format 'int-quantized' is not supported"),
-        ("kv_cache_scheme", {"num_bits": 8}, "kv_cache_scheme {.*} is not supported .keys and values are kept as"),
+        *((("format", name, f"format '{name}' is not supported; supported: pack-quantized or")) for name in NOT_READ),
+        (
+            "format",
+            "mixed-precision",
+            "config_groups.group_0.format is None; pack-quantized or float-quantized or .* wo",
+        ),
         ("sparsity_config", {"format": "sparse-24"}, "sparsity_config.format 'sparse-24' is not supported"),
         ("transform_config", {"config_groups": {}}, "transform_config {.*} is not supported .weights are not rotated"),
         ("config_groups", {}, "config_groups is {}; an object that says how weights are quantized would"),
@@ -196,13 +333,8 @@ def test_compressed_tensors_in_config_json(tmp_path, section, expected):
             "nvfp4-pack-quantized",
             "config_groups.group_0.format 'nvfp4-pack-quantized' is",
         ),
-        (
-            "config_groups.group_0.input_activations",
-            {"num_bits": 8},
-            "config_groups.group_0.input_activations {.*} is not",
-        ),
         (f"{WEIGHTS}.num_bits", 3, "quantization compressed-tensors 3-bit is not supported; supported: awq"),
-        (f"{WEIGHTS}.type", "float", f"{WEIGHTS}.type 'float' is not supported; supported: int"),
+        (f"{WEIGHTS}.type", "float", f"{WEIGHTS}.type 'float' is not supported .pack-quantized.; supported: int"),
         (f"{WEIGHTS}.strategy", "tensor", f"{WEIGHTS}.strategy 'tensor' is not supported; supported: group or channel"),
         (f"{WEIGHTS}.group_size", None, f"{WEIGHTS}.group_size is None; a positive integer would be right"),
         (
@@ -225,6 +357,11 @@ def test_what_is_not_read_of_compressed_tensors_is_refused_by_its_name(tmp_path,
         (GptqConfig(GptqFormat(3, True), -1, False), "gptq 3-bit no groups"),
         (GptqConfig(GptqFormat(8, False), 32, True), "gptq 8-bit g32 act-order"),
         (PackQuantizedConfig(4, 32, True, True), "compressed-tensors 4-bit g32 act-order"),
+        (floats_of(1, -1), "compressed-tensors fp8 per channel"),
+        (integers_of(1, 32), "compressed-tensors int8 g32"),
+        (MixedConfig((floats_of(-1, -1),) * 2), "compressed-tensors fp8 per tensor"),
+        (floats_of(128, 64), "compressed-tensors fp8 blocks of 128x64"),
+        (FourBitConfig("nf4"), "bitsandbytes nf4"),
         (
             MixedConfig((PackQuantizedConfig(8, -1, True, False), PackQuantizedConfig(4, 32, True, False))),
             "compressed-tensors 8-bit no groups and compressed-tensors 4-bit g32",
@@ -240,7 +377,7 @@ def test_they_describe_themselves(config, words):
     [
         (
             {**AWQ, "quant_method": None},
-            "quantization_config.quant_method is None; awq, gptq, auto-round or compressed-tensors would be right",
+            "quantization_config.quant_method is None; awq, gptq, auto-round, bitsandbytes, compressed-tensors, fp8 ",
         ),
         ({**AWQ, "quant_method": 4}, "quantization_config.quant_method is 4; a word would be right"),
         ({**GPTQ, "bits": 5}, "quantization gptq 5-bit gptq is not supported"),
@@ -287,7 +424,7 @@ def test_anything_else_is_refused_with_file_found_and_supported(tmp_path, sectio
 METHODS = {method.value for method in QuantizationMethod} | {"exl2", "modelopt", "auto_round"}
 
 
-@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq", "auto-round", "compressed-tensors"}))
+@pytest.mark.parametrize("method", sorted(METHODS - {"awq", "gptq", *OTHER_METHODS}))
 def test_other_methods_are_refused_by_their_names(tmp_path, method):
     with pytest.raises(CheckpointError) as raised:
         read_quantization(tmp_path, {"quantization_config": {"quant_method": method}})
@@ -297,8 +434,7 @@ def test_other_methods_are_refused_by_their_names(tmp_path, method):
 
 
 def test_a_method_that_names_itself_by_its_keys_or_its_file_is_known(tmp_path):
-    with pytest.raises(CheckpointError, match=r"config.json: quantization bitsandbytes is not supported"):
-        read_quantization(tmp_path, {"quantization_config": {"load_in_4bit": True}})
+    assert read_quantization(tmp_path, {"quantization_config": {"load_in_4bit": True}}) == FourBitConfig("fp4")
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
     with pytest.raises(CheckpointError, match=r"hf_quant_config.json: quantization modelopt is not supported"):
         read_quantization(tmp_path, {})

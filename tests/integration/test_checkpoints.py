@@ -19,6 +19,7 @@ from checkpoints import (
     write_mixtral,
 )
 from integration_mesh import start_expert
+from number_formats import WHOLE, also, compressed_floats, compressed_integers, four_bit, fp8, llm_int8
 from oracle import oracle
 from torch.nn.functional import silu
 
@@ -134,11 +135,76 @@ MIXED = several_groups(
 )
 
 
+PACKED_8 = packed_quantization(8, -1)
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_compressed_tensors_of_several_groups(tmp_path, backend):
     made = write_mixtral(tmp_path, quantization=MIXED, **SMALL)
     run = partial(logits, backend=CPU) if backend == "cpu" else logits
     assert_equals_transformers(made, run, max_error=1e-3 if backend == "cpu" else 1e-5, backend=backend)
+
+
+NUMBERS = [
+    *(compressed_floats(block) for block in (WHOLE, (1, -1), (1, 32), (128, 128), (48, 80))),
+    compressed_floats(WHOLE, torch.float32, input_scale=True),
+    *(compressed_integers(block) for block in (WHOLE, (1, -1), (1, 32))),
+    compressed_integers(symmetric=False),
+    *(fp8(block, scale) for block in (WHOLE, (128, 128), (48, 80)) for scale in ("weight_scale", "weight_scale_inv")),
+    fp8(static=True),
+    llm_int8(),
+    *(four_bit(quant_type, is_nested) for quant_type in ("nf4", "fp4") for is_nested in (False, True)),
+    four_bit(block_size=128, storage=torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("quantization", NUMBERS)
+def test_numbers_with_scales(tmp_path, quantization):
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **SMALL))
+
+
+@pytest.mark.parametrize("quantization", [compressed_floats(), fp8((128, 128), "weight_scale_inv"), four_bit()])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_values_are_unpacked_to_the_dtype_that_the_model_had(tmp_path, quantization, dtype):
+    made = write_mixtral(tmp_path, quantization=quantization, dtype=dtype, **SMALL)
+    assert Checkpoint.open(tmp_path).expert(0, 0).w_down.data.dtype == dtype
+    assert_equals_transformers(made)
+
+
+ALL = ("gate.weight", "lm_head.", "embed_tokens.")
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        gptq_quantization(4, 32, desc_act=True, sym=False),
+        awq_quantization(32),
+        packed_quantization(4, 32, symmetric=False, is_ordered=True),
+        compressed_floats(),
+        compressed_integers(),
+        fp8((128, 128), "weight_scale_inv"),
+        llm_int8(),
+        four_bit(is_nested=True),
+    ],
+)
+def test_gates_heads_and_embeddings_may_be_quantized_too(tmp_path, quantization):
+    settings = {**SMALL, "num_local_experts": 8}
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=also(quantization, *ALL), **settings))
+
+
+def test_an_embedding_that_is_quantized_may_be_the_head_too(tmp_path):
+    settings = {**SMALL, "tie_word_embeddings": True}
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=also(compressed_floats(), *ALL), **settings))
+
+
+def test_floats_and_packed_codes_in_one_checkpoint(tmp_path):
+    whole = several_groups(compressed_floats(), {"experts.2": packed_quantization(4, 32), "v_proj": PACKED_8})
+    groups = whole.config["config_groups"]
+    groups |= {name: {**groups[name], "format": "pack-quantized"} for name in ("group_1", "group_2")}
+    made = write_mixtral(
+        tmp_path, quantization=replace(whole, config={**whole.config, "format": "mixed-precision"}), **SMALL
+    )
+    assert_equals_transformers(made)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +242,9 @@ def test_gptq_with_other_bits_in_some_modules(tmp_path, desc_act):
     assert_equals_transformers(write_mixtral(tmp_path, quantization=whole, **SMALL))
 
 
-@pytest.mark.parametrize("quantization", [packed_quantization(4, 32, is_ordered=True), MIXED])
+@pytest.mark.parametrize(
+    "quantization", [packed_quantization(4, 32, is_ordered=True), MIXED, compressed_floats(), llm_int8(), four_bit()]
+)
 def test_local_and_remote_experts_give_the_same_bits(tmp_path, quantization):
     write_mixtral(tmp_path, quantization=quantization, **SMALL)
     checkpoint = Checkpoint.open(tmp_path)
@@ -210,7 +278,10 @@ def test_layouts_of_other_tools(tmp_path, layout):
     assert_equals_transformers(made)
 
 
-@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(4, 32, desc_act=True)])
+@pytest.mark.parametrize(
+    "quantization",
+    [None, awq_quantization(32), gptq_quantization(4, 32, desc_act=True), compressed_floats(), llm_int8(), four_bit()],
+)
 @pytest.mark.parametrize("sliding_window", [None, 8, 21, 64])
 def test_dense_mistral(tmp_path, quantization, sliding_window):
     overrides = {**SMALL, **DENSE_MODEL, "sliding_window": sliding_window}
@@ -232,7 +303,21 @@ def test_quantized_while_loading(tmp_path, bits, model):
     assert_equals_transformers(made, round_to_bits=bits)
 
 
-@pytest.mark.parametrize("quantization", [None, awq_quantization(32), gptq_quantization(3, 32, desc_act=True), MIXED])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        None,
+        awq_quantization(32),
+        gptq_quantization(3, 32, desc_act=True),
+        MIXED,
+        compressed_floats(WHOLE, input_scale=True),
+        compressed_integers(symmetric=False),
+        fp8((48, 80), "weight_scale_inv"),
+        llm_int8(),
+        four_bit(is_nested=True),
+        four_bit(storage=torch.bfloat16),
+    ],
+)
 def test_split(tmp_path, quantization):
     (tmp_path / "model").mkdir()
     made = write_mixtral(tmp_path / "model", quantization=quantization, dtype=torch.bfloat16, **SMALL)
@@ -251,6 +336,10 @@ def test_split(tmp_path, quantization):
         gptq_quantization(8, -1),
         packed_quantization(4, 32, symmetric=False, is_ordered=True),
         packed_quantization(8, -1),
+        compressed_floats(),
+        compressed_integers(symmetric=False),
+        llm_int8(),
+        four_bit(),
     ],
 )
 @pytest.mark.parametrize("model", [{}, DENSE_MODEL], ids=["mixtral", "mistral"])

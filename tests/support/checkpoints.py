@@ -43,6 +43,8 @@ CONFIG: dict[str, Any] = {
 DENSE_MODEL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_local_experts": 1}
 
 Tensors = dict[str, torch.Tensor]
+# What the names of matrices hold that quantizers take.
+TAKEN = ("_proj.", ".experts.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class RandomCheckpoint:
 class Quantization:
     """How matrices are stored as codes: what the configuration says in ``file``, and how codes are made and packed.
 
-    Matrices whose names hold a key of ``others`` are stored otherwise.
+    Matrices whose names hold a key of ``others`` are stored otherwise; names of all hold one of ``taken``.
     """
 
     config: dict[str, Any]
@@ -66,6 +68,12 @@ class Quantization:
     pack: Callable[[QuantizedWeight], Tensors]
     file: str = "config.json"
     others: Mapping[str, "Quantization"] = field(default_factory=dict)
+    taken: tuple[str, ...] = TAKEN
+
+    def encode(self, matrix: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        """Return the tensors of a matrix by their names behind its own, and the values that they stand for."""
+        weight = self.quantize(matrix)
+        return self.pack(weight), dequantize(weight)
 
     def of(self, name: str) -> "Quantization":
         """Return how the matrix ``name`` is stored."""
@@ -274,12 +282,10 @@ def dense_name(name: str) -> str:
 
 def _quantize(stored: Tensors, dense: Tensors, quantization: Quantization) -> None:
     """Replace the matrices that quantizers take by packed ones, and their plain values by what the packed ones mean."""
-    for name in [name for name in stored if "_proj." in name or ".experts." in name]:
-        how = quantization.of(name)
-        weight = how.quantize(stored.pop(name))
+    for name in [name for name in stored if any(part in name for part in quantization.taken)]:
+        tensors, dense[name] = quantization.of(name).encode(stored.pop(name))
         prefix = name.removesuffix(".weight")
-        stored.update({f"{prefix}.{part}": tensor for part, tensor in how.pack(weight).items()})
-        dense[name] = dequantize(weight)
+        stored.update({f"{prefix}.{part}": tensor for part, tensor in tensors.items()})
 
 
 def _groups_of(matrix: torch.Tensor, group_size: int) -> int:

@@ -1,5 +1,6 @@
 """What codes of other tools can be, in numbers. Knows no tensors and needs no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WORD_BITS = 32
@@ -15,3 +16,28 @@ class GptqFormat:
     bits: int
     is_symmetric: bool
     is_v2: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """So many outputs and inputs share a scale, -1 = all of them; blocks at the edges may be smaller."""
+
+    num_out: int
+    num_in: int
+
+    def outputs_of(self, num_out: int) -> int:
+        """Return how many outputs a block has in a matrix of so many."""
+        return self.num_out if self.num_out > 0 else num_out
+
+    def inputs_of(self, num_in: int) -> int:
+        """Return how many inputs a block has in a matrix of so many."""
+        return self.num_in if self.num_in > 0 else num_in
+
+    def grid(self, num_out: int, num_in: int) -> tuple[int, int]:
+        """Return how many blocks cover a matrix, along its outputs and along its inputs."""
+        return -(-num_out // self.outputs_of(num_out)), -(-num_in // self.inputs_of(num_in))
+
+
+def is_alike(shape: Sequence[int], grid: Sequence[int]) -> bool:
+    """Tell whether two shapes differ in dimensions of 1 only."""
+    return [size for size in shape if size != 1] == [size for size in grid if size != 1]

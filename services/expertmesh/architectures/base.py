@@ -62,8 +62,11 @@ KEYS: KeyRules = (
         "sep_token_id",
         "tokenizer_class",
     ),
-    nothing(
-        "weights are read as their files have them, and `--dtype` says what is computed in", "dtype", "torch_dtype"
+    honoured(
+        "dtype",
+        "torch_dtype",
+        but=": what fp8, nf4 and fp4 are unpacked to; else weights are read as their files have them, and `--dtype` "
+        "says what is computed in",
     ),
     nothing(
         "they are about the program that wrote the file, or how another one runs",

@@ -7,45 +7,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from expertmesh.kernels.formats import AWQ_BITS, WORD_BITS, GptqFormat
+from expertmesh.checkpoint.layouts import (
+    AWQ_LAYOUT,
+    FLOATS,
+    FOUR_BIT_LAYOUTS,
+    GPTQ_LAYOUT,
+    PACK_QUANTIZED_LAYOUT,
+    QUANT_MAP,
+    WORDS,
+    Layout,
+    state_of,
+)
+from expertmesh.kernels.formats import AWQ_BITS, WORD_BITS, Block, GptqFormat
 
 SUPPORTED = (
     "awq 4-bit gemm, gptq with 2, 3, 4 or 8 bits, auto-round packed like either, "
-    "compressed-tensors pack-quantized with 4 or 8 bits, or no quantization"
+    "compressed-tensors pack-quantized with 4 or 8 bits, float-quantized and int-quantized, "
+    "fp8, bitsandbytes with 4 or 8 bits, or no quantization"
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the tensors of a packed matrix are called behind its name; ``has_inputs_first`` of scales [groups, N]."""
-
-    codes: str
-    zeros: str
-    scales: str
-    others: tuple[str, ...]
-    has_inputs_first: bool
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """All of them."""
-        return self.codes, self.zeros, self.scales, *self.others
-
-
-AWQ_LAYOUT = Layout("qweight", "qzeros", "scales", ("bias",), has_inputs_first=True)
-GPTQ_LAYOUT = Layout("qweight", "qzeros", "scales", ("g_idx", "bias"), has_inputs_first=True)
-PACK_QUANTIZED_LAYOUT = Layout(
-    "weight_packed",
-    "weight_zero_point",
-    "weight_scale",
-    ("weight_g_idx", "weight_shape", "bias"),
-    has_inputs_first=False,
-)
-LAYOUTS = (AWQ_LAYOUT, GPTQ_LAYOUT, PACK_QUANTIZED_LAYOUT)
-MAX_PARTS = max(len(layout.parts) for layout in LAYOUTS)
 
 
 class _Packed:
     layout: ClassVar[Layout]
+    codes_dtype: ClassVar[str] = WORDS
+    # Whether values are what stays in memory, and not codes.
+    is_unpacked: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -65,8 +51,7 @@ class AwqConfig(_Packed):
     @property
     def needed(self) -> tuple[str, ...]:
         """The tensors that must be there."""
-        zeros = [self.layout.zeros] if self.has_zero_points else []
-        return self.layout.codes, self.layout.scales, *zeros
+        return self.layout.needed(self.has_zero_points)
 
     def codes_shape(self, num_out: int, num_in: int) -> tuple[int, int]:
         """Return the shape of the codes of a matrix: [K, N b / 32]."""
@@ -122,9 +107,8 @@ class PackQuantizedConfig(_Packed):
     @property
     def needed(self) -> tuple[str, ...]:
         """The tensors that must be there."""
-        zeros = [self.layout.zeros] if self.has_zero_points else []
         order = ["weight_g_idx"] if self.is_ordered else []
-        return self.layout.codes, self.layout.scales, *zeros, *order
+        return *self.layout.needed(self.has_zero_points), *order
 
     def codes_shape(self, num_out: int, num_in: int) -> tuple[int, int]:
         """Return the shape of the codes of a matrix: [N, K b / 32]."""
@@ -135,8 +119,74 @@ class PackQuantizedConfig(_Packed):
         return f"compressed-tensors {self.bits}-bit {_describe_groups(self.group_size)}{order}"
 
 
+@dataclass(frozen=True)
+class ScaledConfig:
+    """8-bit numbers of ``codes_dtype``, each ``block`` of which shares a scale; ``name`` is what people call them."""
+
+    name: str
+    layout: Layout
+    codes_dtype: str
+    block: Block
+    has_zero_points: bool = False
+    is_ordered: ClassVar[bool] = False
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether values are what stays in memory: no kernel takes 8-bit floats, while integers are codes."""
+        return self.codes_dtype == FLOATS
+
+    @property
+    def group_size(self) -> int:
+        """How many inputs share a scale, -1 = all of them."""
+        return self.block.num_in
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The tensors that are read where they are there: symmetric numbers have no use for zero points."""
+        return tuple(part for part in self.layout.parts if self.has_zero_points or part != self.layout.zeros)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The tensors that must be there."""
+        return self.layout.needed(self.has_zero_points)
+
+    def codes_shape(self, num_out: int, num_in: int) -> tuple[int, int]:
+        """Return the shape of the numbers of a matrix: [N, K]."""
+        return num_out, num_in
+
+    def __str__(self) -> str:
+        return f"{self.name} {_describe_block(self.block)}"
+
+
+@dataclass(frozen=True)
+class FourBitConfig:
+    """bitsandbytes' 4-bit codes of the values of ``quant_type``, nf4 or fp4."""
+
+    quant_type: str
+    is_unpacked: ClassVar[bool] = True
+
+    @property
+    def layout(self) -> Layout:
+        """What its tensors are called."""
+        return FOUR_BIT_LAYOUTS[self.quant_type]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The tensors that are read where they are there."""
+        return self.layout.parts
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The tensors that must be there."""
+        return *self.layout.needed(False), QUANT_MAP, state_of(self.quant_type)
+
+    def __str__(self) -> str:
+        return f"bitsandbytes {self.quant_type}"
+
+
+PackedKind = AwqConfig | GptqConfig | PackQuantizedConfig
 # How a single matrix can be stored.
-Kind = AwqConfig | GptqConfig | PackQuantizedConfig
+Kind = PackedKind | ScaledConfig | FourBitConfig
 
 
 @dataclass(frozen=True)
@@ -165,3 +215,11 @@ def mix(kinds: Iterable[Kind]) -> QuantizationConfig:
 
 def _describe_groups(group_size: int) -> str:
     return f"g{group_size}" if group_size > 0 else "no groups"
+
+
+def _describe_block(block: Block) -> str:
+    if block.num_out > 1:
+        return f"blocks of {block.num_out}x{block.num_in}"
+    if block.num_in > 0:
+        return f"g{block.num_in}"
+    return "per channel" if block.num_out == 1 else "per tensor"

@@ -1,15 +1,26 @@
 """What the configuration of compressed-tensors says, as llm-compressor writes it. Knows keys, not tensors."""
 
-from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
+from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, not_done, nothing, refused
 from expertmesh.architectures.keys import Keys, is_int
-from expertmesh.checkpoint.codes import SUPPORTED, PackQuantizedConfig, QuantizationConfig, mix
-from expertmesh.kernels.formats import PACK_QUANTIZED_BITS
+from expertmesh.checkpoint.codes import (
+    SUPPORTED,
+    PackQuantizedConfig,
+    QuantizationConfig,
+    ScaledConfig,
+    mix,
+)
+from expertmesh.checkpoint.layouts import FLOATS, INTEGERS, SCALED_LAYOUT
+from expertmesh.checkpoint.overrides import read_block
+from expertmesh.kernels.formats import PACK_QUANTIZED_BITS, Block
 
-FORMAT = "pack-quantized"
+PACKED, MIXED = "pack-quantized", "mixed-precision"
+# Which types of numbers the formats have that do not pack them.
+SCALED = {"float-quantized": ("float",), "int-quantized": ("int",), "naive-quantized": ("float", "int")}
+FORMATS = (PACKED, *SCALED)
 KEYS: KeyRules = (
     honoured("quant_method", "config_groups"),
-    refused("", "format", unless=(FORMAT,)),
-    refused("keys and values are kept as they are computed", "kv_cache_scheme"),
+    refused("", "format", unless=(*FORMATS, MIXED)),
+    not_done("keys and values are kept as they are computed", "kv_cache_scheme"),
     refused("weights are not rotated", "transform_config", unless=({},)),
     honoured("sparsity_config", but=", of which only a `format` that is dense is known"),
     refused("all experts are there", "moe_sparsity_config"),
@@ -29,21 +40,25 @@ SPARSITY_KEYS: KeyRules = (
 )
 GROUP_KEYS: KeyRules = (
     honoured("weights"),
-    refused("", "format", unless=(FORMAT,)),
-    refused("what goes into matrices is not quantized as files say", "input_activations", "output_activations"),
+    refused("", "format", unless=FORMATS),
+    not_done("what goes into and out of matrices is not quantized", "input_activations", "output_activations"),
     nothing("the files say which matrices are quantized", "targets"),
 )
 WEIGHTS_KEYS: KeyRules = (
-    honoured("num_bits", "symmetric"),
-    honoured("strategy", "group_size", but=": group with a size, or channel"),
+    honoured("num_bits", "type", "symmetric"),
+    honoured(
+        "strategy",
+        "group_size",
+        "block_structure",
+        but=": group with a size, or channel; unpacked, also block or tensor",
+    ),
     honoured("actorder", but=": group is an order of the inputs, weight none"),
-    refused("", "type", unless=("int",)),
     refused("", "dynamic", unless=(False,)),
-    refused("blocks of several outputs share no scales", "block_structure"),
     nothing("the files say it", "scale_dtype", "zp_dtype"),
     nothing("they are about how it was quantized", "observer", "observer_kwargs"),
 )
-STRATEGIES = ("group", "channel")
+PACKED_STRATEGIES = ("group", "channel")
+STRATEGIES = (*PACKED_STRATEGIES, "block", "tensor")
 # What each word for an order means: whether groups are of inputs that lie apart.
 ORDERS = {"weight": False, "static": False, "group": True, "dynamic": True}
 
@@ -52,8 +67,8 @@ def parse(keys: Keys) -> QuantizationConfig:
     """Read the section; CheckpointError names the key and what is supported."""
     check_keys(keys, KEYS)
     check_keys(keys.section("sparsity_config"), SPARSITY_KEYS)
-    groups = keys.section("config_groups")
-    kinds = [_parse_group(groups.section(name)) for name in groups]
+    groups, layout = keys.section("config_groups"), keys.word("format", PACKED)
+    kinds = [_parse_group(groups.section(name), layout) for name in groups]
     if not kinds:
         raise keys.wrong("config_groups", "an object that says how weights are quantized")
     # Where some matrices have zero points and others none, they are told apart by having them.
@@ -61,29 +76,53 @@ def parse(keys: Keys) -> QuantizationConfig:
     return mix(kinds)
 
 
-def _parse_group(keys: Keys) -> PackQuantizedConfig:
+def _parse_group(keys: Keys, layout: str) -> PackQuantizedConfig | ScaledConfig:
+    """Read how some matrices are stored: in ``layout``, unless they have one of their own."""
     check_keys(keys, GROUP_KEYS)
+    layout = keys.word("format", layout)
+    if layout == MIXED:
+        raise keys.wrong("format", " or ".join(FORMATS))
     weights = keys.section("weights")
     check_keys(weights, WEIGHTS_KEYS)
-    bits = weights.count("num_bits")
+    return _parse_packed(weights) if layout == PACKED else _parse_scaled(weights, layout)
+
+
+def _parse_packed(keys: Keys) -> PackQuantizedConfig:
+    bits = keys.count("num_bits")
+    if keys.word("type", "int") != "int":
+        raise keys.unsupported("type", PACKED, "int")
     if bits not in PACK_QUANTIZED_BITS:
-        raise weights.error(f"quantization compressed-tensors {bits}-bit is not supported; supported: {SUPPORTED}")
-    return PackQuantizedConfig(
-        bits, _read_group_size(weights), not weights.flag("symmetric", True), is_ordered=_read_order(weights)
-    )
+        raise keys.error(f"quantization compressed-tensors {bits}-bit is not supported; supported: {SUPPORTED}")
+    size = _read_block(keys, PACKED_STRATEGIES, default="group").num_in
+    return PackQuantizedConfig(bits, size, not keys.flag("symmetric", True), is_ordered=_read_order(keys))
 
 
-def _read_group_size(keys: Keys) -> int:
-    """Return how many inputs share a scale, -1 = all; without a ``strategy``, the size says which it is."""
+def _parse_scaled(keys: Keys, layout: str) -> ScaledConfig:
+    number, bits, is_symmetric = keys.word("type", "int"), keys.count("num_bits"), keys.flag("symmetric", True)
+    if number not in SCALED[layout]:
+        raise keys.unsupported("type", layout, " or ".join(SCALED[layout]))
+    if bits > 8 or (number == "float" and bits != 8):
+        raise keys.unsupported("num_bits", "", "8")
+    if number == "float" and not is_symmetric:
+        raise keys.unsupported("symmetric", "floating-point numbers have no zero points", "true")
+    name, dtype = (f"fp{bits}", FLOATS) if number == "float" else (f"int{bits}", INTEGERS)
+    block = _read_block(keys, STRATEGIES, default="tensor")
+    return ScaledConfig(f"compressed-tensors {name}", SCALED_LAYOUT, dtype, block, not is_symmetric)
+
+
+def _read_block(keys: Keys, strategies: tuple[str, ...], default: str) -> Block:
+    """Return what shares a scale; without a ``strategy``, the size of groups says which it is."""
     size = keys.get("group_size")
-    strategy = keys.word("strategy", "channel" if size == -1 else "group")
-    if strategy not in STRATEGIES:
-        raise keys.unsupported("strategy", "", " or ".join(STRATEGIES))
-    if strategy == "channel":
-        return -1
-    if not is_int(size) or size < 1:
+    strategy = keys.word("strategy", default if size is None else "channel" if size == -1 else "group")
+    if strategy not in strategies:
+        raise keys.unsupported("strategy", "", " or ".join(strategies))
+    if strategy != "block" and "block_structure" in keys:
+        raise keys.unsupported("block_structure", f"strategy {strategy}", "leaving it out")
+    if strategy == "block":
+        return read_block(keys, "block_structure")
+    if strategy == "group" and (not is_int(size) or size < 1):
         raise keys.wrong("group_size", "a positive integer")
-    return size
+    return Block(-1 if strategy == "tensor" else 1, size if strategy == "group" else -1)
 
 
 def _read_order(keys: Keys) -> bool:

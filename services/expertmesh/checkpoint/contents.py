@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from expertmesh.architectures.dialects import CODES, Location
+from expertmesh.architectures.dialects import Location
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import architecture_of, tensors_of
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.codes import LAYOUTS, Kind, QuantizationConfig, kinds_of
+from expertmesh.checkpoint.codes import Kind, QuantizationConfig, kinds_of
 from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.checkpoint.headers import check_plain, find_problem
+from expertmesh.checkpoint.layouts import LAYOUTS, MARKS
 from expertmesh.checkpoint.quantization import read_quantization
 from expertmesh.checkpoint.tensors import TensorFiles
 from expertmesh.errors import CheckpointError
+
+# What values that are unpacked can be rounded to, and how many bytes one takes then.
+VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Contents:
@@ -63,8 +67,20 @@ class Contents:
     @property
     def weight_format(self) -> str:
         """Storage of the expert weights, for people: "awq 4-bit g128", "bfloat16"."""
-        plain = self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
-        return str(self.quantization or (f"int{self.round_to_bits} of {plain}" if self.round_to_bits else plain))
+        if self.quantization:
+            is_unpacked = any(kind.is_unpacked for kind in kinds_of(self.quantization))
+            return f"{self.quantization}" + (f", unpacked to {self.unpacked_dtype}" if is_unpacked else "")
+        plain = self._dtype or "float32"
+        return f"int{self.round_to_bits} of {plain}" if self.round_to_bits else plain
+
+    @property
+    def unpacked_dtype(self) -> str:
+        """Dtype of values whose codes no kernel takes: the one that the model had before it was quantized."""
+        return self._dtype if self._dtype in VALUE_BYTES else "bfloat16"
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.config.get("dtype") or self.config.get("torch_dtype") or "")
 
     def locate(self, spec: TensorSpec) -> Location:
         """Tell where the files keep a tensor."""
@@ -72,14 +88,14 @@ class Contents:
 
     def is_packed(self, location: Location) -> bool:
         """Tell whether codes lie there, and not plain values."""
-        return any(name in self.files for name in _codes_of(location))
+        return bool(self._marks_of(location))
 
     def kind_of(self, location: Location, spec: TensorSpec) -> Kind:
         """Tell how the codes of a packed matrix lie; CheckpointError when they fit nothing that is configured."""
         if self.quantization is None:
-            codes = next(name for name in _codes_of(location) if name in self.files)
-            file = self.files.entry(codes).file
-            raise CheckpointError(f"{file}: {codes} is there but no configuration names a quantization")
+            mark = self._marks_of(location)[0]
+            file = self.files.entry(mark).file
+            raise CheckpointError(f"{file}: {mark} is there but no configuration names a quantization")
         problems = []
         for kind in self._candidates(location, kinds_of(self.quantization)):
             entries = {part: self.files.entry(name) for part, name in self.packed_names(location, kind).items()}
@@ -93,6 +109,17 @@ class Contents:
         """Return the names of the tensors of a packed matrix by their parts: those that are needed or are there."""
         names = {part: f"{location.prefix}.{part}" for part in kind.parts}
         return {part: name for part, name in names.items() if part in kind.needed or name in self.files}
+
+    def growth(self, spec: TensorSpec) -> int:
+        """Tell how many bytes more than its file a tensor takes once it is read; none where it is not here."""
+        location = self.locate(spec)
+        if not self.is_packed(location) or self._is_incomplete(location):
+            return 0
+        kind = self.kind_of(location, spec)
+        if not kind.is_unpacked:
+            return 0
+        stored = sum(self.files.entry(name).num_bytes for name in self.packed_names(location, kind).values())
+        return spec.num_values * VALUE_BYTES[self.unpacked_dtype] - stored
 
     def _candidates(self, location: Location, kinds: Sequence[Kind]) -> Sequence[Kind]:
         """List the kinds whose tensors are all there, or the first kind, whose missing ones can be named."""
@@ -111,7 +138,6 @@ class Contents:
         """Tell whether tensors of a packed matrix are in a shard that is not here."""
         return any(f"{location.prefix}.{part}" in self.files.missing for layout in LAYOUTS for part in layout.parts)
 
-
-def _codes_of(location: Location) -> list[str]:
-    """List the names that codes of a matrix can have."""
-    return [f"{location.prefix}.{codes}" for codes in CODES]
+    def _marks_of(self, location: Location) -> list[str]:
+        """List the tensors that only packed matrices have."""
+        return [name for mark in MARKS if (name := f"{location.prefix}.{mark}") in self.files]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from expertmesh.architectures.dialects import Location
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.codes import Kind
+from expertmesh.checkpoint.codes import FourBitConfig, Kind, PackedKind, ScaledConfig
 from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
+from expertmesh.kernels.formats import is_alike
 
 PLAIN_DTYPES = ("F32", "F16", "BF16")
 
@@ -30,29 +31,51 @@ def find_problem(prefix: str, entries: Mapping[str, TensorEntry], spec: TensorSp
 
     Only codes and scales are looked at: with these the rest is checked when it is read.
     """
-    codes, scales = kind.layout.codes, kind.layout.scales
-    return _find_wrong_codes(f"{prefix}.{codes}", entries[codes], spec, kind) or _find_wrong_groups(
-        prefix, entries[scales], spec, kind
-    )
+    codes, scales = entries[kind.layout.codes], entries[kind.layout.scales]
+    if isinstance(kind, FourBitConfig):
+        return _find_wrong_bytes(f"{prefix}.{kind.layout.codes}", codes, spec, kind)
+    if problem := _find_wrong_codes(f"{prefix}.{kind.layout.codes}", codes, spec, kind):
+        return problem
+    if isinstance(kind, ScaledConfig):
+        return _find_wrong_blocks(f"{prefix}.{kind.layout.scales}", scales, spec, kind)
+    return _find_wrong_groups(prefix, scales, spec, kind)
 
 
-def _find_wrong_codes(name: str, entry: TensorEntry, spec: TensorSpec, kind: Kind) -> str | None:
+def _find_wrong_codes(name: str, entry: TensorEntry, spec: TensorSpec, kind: PackedKind | ScaledConfig) -> str | None:
     num_out, num_in = spec.shape
     shape = kind.codes_shape(num_out, num_in)
-    if (entry.dtype, entry.shape) == ("I32", shape):
+    if (entry.dtype, entry.shape) == (kind.codes_dtype, shape):
         return None
-    right = f"I32 {list(shape)} would be right for {kind}"
+    return _differs(name, entry, f"{kind.codes_dtype} {list(shape)} would be right for {kind}")
+
+
+def _find_wrong_bytes(name: str, entry: TensorEntry, spec: TensorSpec, kind: FourBitConfig) -> str | None:
+    """Look at how many bytes there are: whatever their dtype, a byte holds two codes."""
+    num_bytes = -(-spec.num_values // 2)
+    if entry.num_bytes == num_bytes:
+        return None
+    return _differs(name, entry, f"{num_bytes} bytes would be right for {kind}")
+
+
+def _find_wrong_blocks(name: str, scales: TensorEntry, spec: TensorSpec, kind: ScaledConfig) -> str | None:
+    num_out, num_in = spec.shape
+    grid = kind.block.grid(num_out, num_in)
+    if is_alike(scales.shape, grid):
+        return None
+    return _differs(name, scales, f"floating point {list(grid)} would be right for {kind}")
+
+
+def _differs(name: str, entry: TensorEntry, right: str) -> str:
     return f"{entry.file}: {name} is {entry.dtype} {list(entry.shape)}; {right}"
 
 
-def _find_wrong_groups(prefix: str, scales: TensorEntry, spec: TensorSpec, kind: Kind) -> str | None:
+def _find_wrong_groups(prefix: str, scales: TensorEntry, spec: TensorSpec, kind: PackedKind) -> str | None:
     num_out, num_in = spec.shape
     size = kind.group_size if kind.group_size > 0 else num_in
     shape = scales.shape if kind.layout.has_inputs_first else scales.shape[::-1]  # [G, N]
     if shape[1:] != (num_out,) or not shape[0]:
         right = f"[groups, {num_out}]" if kind.layout.has_inputs_first else f"[{num_out}, groups]"
-        found = f"{prefix}.{kind.layout.scales} is {scales.dtype} {list(scales.shape)}"
-        return f"{scales.file}: {found}; floating point {right} would be right"
+        return _differs(f"{prefix}.{kind.layout.scales}", scales, f"floating point {right} would be right")
     if shape[0] == -(-num_in // size):
         return None
     found_size = -(-num_in // shape[0])

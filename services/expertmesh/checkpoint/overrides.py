@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from expertmesh.architectures.keys import Keys, is_int
 from expertmesh.checkpoint.codes import AwqConfig, GptqConfig
-from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS
+from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, Block
 
 
 def read_override(base: AwqConfig | GptqConfig, keys: Keys) -> AwqConfig | GptqConfig:
@@ -27,3 +27,11 @@ def read_group_size(keys: Keys, key: str, default: int | None = None) -> int:
     if not is_int(value) or value == 0 or value < -1:
         raise keys.wrong(key, "a positive integer or -1")
     return value
+
+
+def read_block(keys: Keys, key: str) -> Block:
+    """Read how many outputs and inputs share a scale."""
+    size = keys.get(key)
+    if not isinstance(size, list) or len(size) != 2 or not all(is_int(value) and value > 0 for value in size):
+        raise keys.wrong(key, "two positive integers, outputs and inputs,")
+    return Block(*size)

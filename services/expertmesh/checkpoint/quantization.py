@@ -7,7 +7,7 @@ from typing import Any
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.key_rules import KeyRules, check_keys, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys
-from expertmesh.checkpoint import auto_round, compressed_tensors
+from expertmesh.checkpoint import auto_round, bitsandbytes, compressed_tensors, fp8
 from expertmesh.checkpoint.codes import SUPPORTED, AwqConfig, GptqConfig, QuantizationConfig, mix
 from expertmesh.checkpoint.overrides import read_group_size, read_override
 from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, GptqFormat
@@ -16,6 +16,13 @@ from expertmesh.kernels.formats import AWQ_BITS, GPTQ_BITS, GptqFormat
 OWN_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
 # Before the pattern of modules that ``dynamic`` leaves plain.
 EXCLUDED = "-:"
+# Those that have a module of their own here.
+OTHER_METHODS = {
+    "auto-round": auto_round.parse,
+    "bitsandbytes": bitsandbytes.parse,
+    "compressed-tensors": compressed_tensors.parse,
+    "fp8": fp8.parse,
+}
 GPTQ_FORMATS = {"gptq": False, "gptq_v2": True}
 HOW = nothing(
     "they are about how it was quantized",
@@ -114,12 +121,10 @@ def _parse(keys: Keys) -> QuantizationConfig:
         return _parse_awq(keys)
     if method == "gptq":
         return _parse_gptq(keys)
-    if method == "auto-round":
-        return auto_round.parse(keys)
-    if method == "compressed-tensors":
-        return compressed_tensors.parse(keys)
+    if method in OTHER_METHODS:
+        return OTHER_METHODS[method](keys)
     if not method:
-        raise keys.wrong("quant_method", "awq, gptq, auto-round or compressed-tensors")
+        raise keys.wrong("quant_method", ", ".join(("awq", "gptq", *OTHER_METHODS)))
     raise keys.error(f"quantization {method} is not supported; supported: {SUPPORTED}")
 
 

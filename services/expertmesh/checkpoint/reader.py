@@ -11,14 +11,14 @@ import torch
 
 from expertmesh.architectures.dialects import Location, Part
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.codes import AwqConfig, Kind, PackQuantizedConfig
+from expertmesh.checkpoint.codes import FourBitConfig, Kind
 from expertmesh.checkpoint.contents import Contents
 from expertmesh.checkpoint.headers import check_plain
 from expertmesh.checkpoint.rotary import halves_from_pairs
+from expertmesh.checkpoint.unpacking import unpack
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels import awq, gptq, pack_quantized
 from expertmesh.kernels.finite import is_finite
-from expertmesh.kernels.quantize import round_to_nearest
+from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
 DENSE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,19 +39,16 @@ class Checkpoint(Contents):
         return moved
 
     def tensor(self, spec: TensorSpec) -> torch.Tensor:
-        """Read plain values.
+        """Read plain values, or what codes mean: few quantizers take gates and embeddings, of which these are wanted.
 
         CheckpointError when they have another shape, their dtype is not supported, or those of an embedding, norm, gate
         or head are not finite. Large matrices are not tested: what they produce is, and tells which it was.
         """
         location = self.locate(spec)
-        entry = self.files.entry(location.name)
-        check_plain(location, entry, spec)
-        tensor = self._read(location.name, location.part)
-        if location.is_transposed:
-            tensor = tensor.T.contiguous()
+        tensor = self._values(location, spec) if self.is_packed(location) else self._plain(location, spec)
         if not spec.is_quantizable and not is_finite(tensor):
-            raise CheckpointError(f"{entry.file}: {location.name} holds NaN or Inf; {BROKEN}")
+            file = self.files.entry(location.name).file
+            raise CheckpointError(f"{file}: {location.name} holds NaN or Inf; {BROKEN}")
         return halves_from_pairs(tensor, self.model.head_dim) if location.has_rotary_pairs else tensor
 
     def weight(self, spec: TensorSpec) -> Weight:
@@ -61,8 +58,7 @@ class Checkpoint(Contents):
         """
         location = self.locate(spec)
         if self.is_packed(location):
-            kind = self.kind_of(location, spec)
-            return self._unpack(location, self._read_packed(location, kind), spec, kind)
+            return self._packed(location, spec)
         plain = DenseWeight(self.tensor(spec), self._bias(location, spec))
         return self._round(spec, plain) if self.round_to_bits and spec.is_quantizable else plain
 
@@ -92,6 +88,22 @@ class Checkpoint(Contents):
         if bias is not None:
             yield f"{spec.name}.bias", bias
 
+    def _plain(self, location: Location, spec: TensorSpec) -> torch.Tensor:
+        check_plain(location, self.files.entry(location.name), spec)
+        tensor = self._read(location.name, location.part)
+        return tensor.T.contiguous() if location.is_transposed else tensor
+
+    def _packed(self, location: Location, spec: TensorSpec) -> Weight:
+        kind = self.kind_of(location, spec)
+        return self._unpack(location, self._read_packed(location, kind), spec, kind)
+
+    def _values(self, location: Location, spec: TensorSpec) -> torch.Tensor:
+        """Return what the codes of a matrix mean; CheckpointError when it has a bias, which would be lost."""
+        weight = self._packed(location, spec)
+        if weight.bias is not None:
+            raise CheckpointError(f"{self.directory}: {location.prefix}.bias is not zero; no such matrix has one")
+        return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
+
     def _read(self, name: str, part: Part = ()) -> torch.Tensor:
         return self.files.read(name, part).to(self._device)
 
@@ -119,35 +131,25 @@ class Checkpoint(Contents):
         """Read the tensors of a packed matrix by their parts; CheckpointError when one is missing."""
         return {part: self._read(name) for part, name in self.packed_names(location, kind).items()}
 
-    def _unpack(
-        self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec, kind: Kind
-    ) -> QuantizedWeight:
+    def _unpack(self, location: Location, parts: dict[str, torch.Tensor], spec: TensorSpec, kind: Kind) -> Weight:
         where = f"{self.files.entry(f'{location.prefix}.{kind.layout.codes}').file}: {location.prefix}"
+        num_out, num_in = spec.shape
         try:
-            weight = _unpack(parts, kind)
+            weight = unpack(parts, kind, (num_out, num_in), getattr(torch, self.unpacked_dtype))
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
-        _check_quantized(where, weight, spec, kind)
+        _check_unpacked(where, weight, spec, kind)
+        scales = parts[kind.layout.scales]
+        if scales.is_floating_point() and not scales.isfinite().all():
+            raise CheckpointError(f"{where}.{kind.layout.scales} holds NaN or Inf; {BROKEN}")
         return weight
 
 
-def _unpack(parts: dict[str, torch.Tensor], kind: Kind) -> QuantizedWeight:
-    if isinstance(kind, PackQuantizedConfig):
-        return pack_quantized.unpack(pack_quantized.PackQuantizedTensors(**parts), kind.bits)
-    qweight, qzeros, scales, bias = parts["qweight"], parts.get("qzeros"), parts["scales"], parts.get("bias")
-    if isinstance(kind, AwqConfig):
-        return awq.unpack(awq.AwqTensors(qweight, qzeros, scales, bias))
-    g_idx = parts.get("g_idx")
-    if g_idx is None and kind.is_ordered and kind.group_size > 0:
-        raise ValueError("g_idx is missing, and the configuration says desc_act: true")
-    return gptq.unpack(gptq.GptqTensors(qweight, qzeros, scales, g_idx, bias), kind.format)
-
-
-def _check_quantized(where: str, weight: QuantizedWeight, spec: TensorSpec, kind: Kind) -> None:
+def _check_unpacked(where: str, weight: Weight, spec: TensorSpec, kind: Kind) -> None:
     if weight.shape != spec.shape:
         raise CheckpointError(f"{where} is {list(weight.shape)} (outputs, inputs); {list(spec.shape)} would be right")
+    if isinstance(weight, DenseWeight) or isinstance(kind, FourBitConfig):
+        return
     expected = kind.group_size if kind.group_size > 0 else spec.shape[1]
     if weight.group_size != expected:
         raise CheckpointError(f"{where} has groups of {weight.group_size}; the configuration says {expected}")
-    if not torch.isfinite(weight.scales).all():
-        raise CheckpointError(f"{where}.{kind.layout.scales} holds NaN or Inf; {BROKEN}")

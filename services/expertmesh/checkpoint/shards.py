@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.checkpoint.codes import MAX_PARTS
 from expertmesh.checkpoint.contents import Contents
 from expertmesh.checkpoint.fingerprint import fingerprint
+from expertmesh.checkpoint.layouts import MAX_PARTS
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.checkpoint.tensors import INDEX_FILES, SPLIT_KEY

@@ -96,8 +96,11 @@ def _for_people(title: str, found: Found) -> Table:
         "context": f"{config.max_position_embeddings} tokens",
         "tensors": summary.num_tensors,
         "all weights": _format_bytes(summary.total_bytes),
-        "gateway": _format_bytes(summary.gateway_bytes),
-        **{f"expert {expert}": _format_bytes(size) for expert, size in enumerate(summary.expert_bytes)},
+        "gateway": _format_sizes(summary.gateway_bytes, summary.gateway_memory_bytes),
+        **{
+            f"expert {expert}": _format_sizes(*sizes)
+            for expert, sizes in enumerate(zip(summary.expert_bytes, summary.expert_memory_bytes, strict=True))
+        },
         **{f"fit in {size} GB": f"{experts_that_fit(summary, size * 10**9)} experts" for size in MEMORY_SIZES_GB},
         "GPUs here": count_kinds(gpu.kind for gpu in gpus) or "none",
         **{f"fit on {gpu.kind}": f"{experts_that_fit(summary, gpu.memory_bytes)} experts" for gpu in gpus},
@@ -106,6 +109,11 @@ def _for_people(title: str, found: Found) -> Table:
     for name, value in facts.items():
         table.add_row(name, str(value))
     return table
+
+
+def _format_sizes(stored: int, in_memory: int) -> str:
+    shown = _format_bytes(stored)
+    return shown if in_memory == stored else f"{shown}, in memory {_format_bytes(in_memory)}"
 
 
 def _format_bytes(count: int) -> str:

@@ -145,10 +145,10 @@ def _read_workload(
     workload = Workload(
         num_layers=config.num_layers,
         num_experts_per_token=config.num_experts_per_token,
-        expert_bytes=max(summary.expert_bytes) / config.num_layers,
+        expert_bytes=max(summary.expert_memory_bytes) / config.num_layers,
         expert_params=sum(spec.num_values for spec in tensors.expert(0, 0).values()),
         # Of the embedding a step reads a row per token; the rest of the gateway's weights it reads whole.
-        gateway_bytes=summary.gateway_bytes - table_bytes,
+        gateway_bytes=summary.gateway_memory_bytes - table_bytes,
         kv_bytes=bytes_per_token(config, torch.bfloat16),
         shares=to_shares(loads, config.num_experts),
         num_sequences=sequences,
@@ -156,7 +156,7 @@ def _read_workload(
         hop_seconds=hop_seconds,
         efficiency=efficiency,
     )
-    return workload, Room(max(summary.expert_bytes), SERVER_BYTES)
+    return workload, Room(max(summary.expert_memory_bytes), SERVER_BYTES)
 
 
 def _show(plans: "Sequence[Plan]", chosen: "Plan") -> None:
