@@ -4,7 +4,7 @@ from pathlib import Path
 
 from expertmesh.architectures import base, mistral, mistral_params, mixtral
 from expertmesh.architectures.key_rules import KeyRule, KeyRules
-from expertmesh.checkpoint import auto_round, compressed_tensors
+from expertmesh.checkpoint import auto_round, bitsandbytes, compressed_tensors, fp8
 from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS, HOW, MODULE_KEYS
 from expertmesh.gateway import generation_config
 
@@ -26,6 +26,8 @@ TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "its `sparsity_config`": (compressed_tensors.SPARSITY_KEYS, ()),
     "each of its `config_groups`": (compressed_tensors.GROUP_KEYS, ()),
     "`weights` of these": (compressed_tensors.WEIGHTS_KEYS, ()),
+    "FP8's": (fp8.KEYS, ()),
+    "bitsandbytes'": (bitsandbytes.KEYS, ()),
     "generation_config.json": (generation_config.KEYS, ()),
 }
 

@@ -5,7 +5,7 @@ from published import FILE, MISTRAL, MIXTRAL
 from transformers import MistralConfig, MixtralConfig
 
 from expertmesh.architectures import base, mistral, mixtral
-from expertmesh.architectures.key_rules import check_keys, honoured, nothing, refused
+from expertmesh.architectures.key_rules import check_keys, honoured, not_done, nothing, refused
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.registry import ARCHITECTURES, read_model
 from expertmesh.errors import CheckpointError
@@ -38,6 +38,13 @@ def test_keys_that_nobody_knows_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
         check_keys(Keys({"a": 1, "e": 2, "f": 3}, FILE), RULES)
     assert f"{FILE}: e, f: not known, so what they ask for is not done" in caplog.text
+
+
+def test_keys_that_are_not_done_are_logged_where_they_are(caplog):
+    rules = (not_done("nobody needs it", "a", "b"),)
+    with caplog.at_level(logging.WARNING):
+        check_keys(Keys({"a": {"x": 1}, "b": None}, FILE), rules)
+    assert [record.getMessage() for record in caplog.records] == [f"{FILE}: a: not done: nobody needs it"]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -2,9 +2,10 @@ import layouts
 import pytest
 import torch
 from checkpoints import DENSE_MODEL, packed_quantization, save, write_mixtral
+from number_formats import compressed_integers, four_bit, fp8
 
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.checkpoint.summary import summarize
+from expertmesh.checkpoint.summary import SERVER_BYTES, experts_that_fit, summarize
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -34,6 +35,34 @@ def test_each_tensor_of_a_packed_expert_counts(make_mixtral):
     values, shapes = 2 * 3 * 128 * 256, 2 * 3 * 16
     assert summary.expert_bytes == (values + values // 32 * (2 + 1) + shapes,) * 8
     assert summary.weight_format == "compressed-tensors 8-bit g32"
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits", "overhead"),
+    [
+        (fp8(), 8, 4),
+        # A scale in 32 bits for 64 values, a table of 16 and a state, of which the length varies.
+        (four_bit(), 4, 2 * 3 * (64 + 80)),
+    ],
+)
+def test_codes_that_no_kernel_takes_need_more_memory_than_disk(make_mixtral, quantization, bits, overhead):
+    made = make_mixtral(quantization=quantization, dtype=torch.bfloat16)
+    summary, values = summarize(Checkpoint.open(made.directory)), 2 * 3 * 128 * 256
+    stored = values * bits // 8 + (values // 64 * 4 if bits == 4 else 0)
+    assert all(stored < size <= stored + 2 * 3 * 4 + overhead for size in summary.expert_bytes)
+    assert summary.expert_memory_bytes == (2 * values,) * 8
+    plain = sum(made.dense[name].nbytes for name in made.dense if ".experts." not in name)
+    assert summary.gateway_memory_bytes == plain > summary.gateway_bytes
+    memory = SERVER_BYTES + 3 * 2 * values
+    assert experts_that_fit(summary, memory) == 3
+    assert experts_that_fit(summary, memory - 1) == 2
+
+
+@pytest.mark.parametrize("quantization", [compressed_integers(), packed_quantization(4, 32), None])
+def test_codes_that_stay_codes_need_no_more_memory_than_disk(make_mixtral, quantization):
+    summary = summarize(Checkpoint.open(make_mixtral(quantization=quantization).directory))
+    assert summary.expert_memory_bytes == summary.expert_bytes
+    assert summary.gateway_memory_bytes == summary.gateway_bytes
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import typer
+from number_formats import fp8
 from typer.core import TyperOption
 
 from expertmesh.cli.main import app
@@ -104,6 +105,13 @@ def test_inspect_shows_the_numbers(make_mixtral):
     assert result.returncode == 0
     for text in ("MixtralForCausalLM", "awq 4-bit g64", "expert 7"):
         assert text in result.stdout
+
+
+def test_inspect_shows_what_unpacked_weights_take(make_mixtral):
+    result = run("inspect", str(make_mixtral(quantization=fp8()).directory))
+    for text in ("fp8 per tensor, unpacked to float32", "196.6 KB, in memory 786.4 KB"):
+        assert text in result.stdout
+    assert "activation_scheme: not done: what goes into matrices is not quantized" in result.stderr
 
 
 def test_inspect_tells_programs_the_same(make_mixtral):

@@ -50,7 +50,7 @@ WEIGHTS_KEYS: KeyRules = (
         "strategy",
         "group_size",
         "block_structure",
-        but=": group with a size, or channel; unpacked, also block or tensor",
+        but=": group with a size, or channel; where codes are not packed, also block or tensor",
     ),
     honoured("actorder", but=": group is an order of the inputs, weight none"),
     refused("", "dynamic", unless=(False,)),
