@@ -9,9 +9,13 @@ from safetensors.torch import load_file
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import QuantizedWeight, Weight
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.5"
+
+
+def values(weight: Weight) -> torch.Tensor:
+    return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,13 @@ def test_files_of_torch_save_may_hold_floats_and_integers(tmp_path, quantization
     made = write_mixtral(tmp_path, quantization=quantization)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    found = Checkpoint.open(tmp_path).expert(1, 5).w_up
-    values = dequantize(found) if isinstance(found, QuantizedWeight) else found.data
-    assert values.equal(made.dense[f"{EXPERT}.w3.weight"])
+    assert values(Checkpoint.open(tmp_path).expert(1, 5).w_up).equal(made.dense[f"{EXPERT}.w3.weight"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("quantization", [fp8((48, 80)), compressed_integers(), llm_int8(), four_bit(is_nested=True)])
+def test_matrices_unpacked_on_a_gpu_are_those_unpacked_on_the_cpu(make_mixtral, quantization):
+    checkpoint = Checkpoint.open(make_mixtral(quantization=quantization).directory)
+    expected, found = checkpoint.expert(1, 5), checkpoint.on(torch.device("cuda", 0)).expert(1, 5)
+    assert values(found.w_up).is_cuda
+    assert values(found.w_up).cpu().equal(values(expected.w_up))
