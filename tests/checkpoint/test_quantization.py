@@ -236,6 +236,12 @@ def test_compressed_tensors_that_are_not_packed(tmp_path, section, expected):
         (FLOATS, f"{WEIGHTS}.symmetric", False, f"{WEIGHTS}.symmetric False is not supported .floating-point numbers"),
         (FLOATS, f"{WEIGHTS}.strategy", "token", f"{WEIGHTS}.strategy 'token' is not supported; supported: group or"),
         (FLOATS, f"{WEIGHTS}.strategy", "block", f"{WEIGHTS}.block_structure is None; two positive integers, outputs"),
+        (
+            INTEGERS,
+            f"{WEIGHTS}.actorder",
+            "group",
+            f"{WEIGHTS}.actorder 'group' is not supported .int-quantized has no",
+        ),
         (INTEGERS, f"{WEIGHTS}.num_bits", 16, f"{WEIGHTS}.num_bits 16 is not supported; supported: 8"),
     ],
 )

@@ -102,9 +102,11 @@ def _parse_scaled(keys: Keys, layout: str) -> ScaledConfig:
     if number not in SCALED[layout]:
         raise keys.unsupported("type", layout, " or ".join(SCALED[layout]))
     if bits > 8 or (number == "float" and bits != 8):
-        raise keys.unsupported("num_bits", "", "8")
+        raise keys.unsupported("num_bits", "", "8, or fewer of integers")
     if number == "float" and not is_symmetric:
         raise keys.unsupported("symmetric", "floating-point numbers have no zero points", "true")
+    if _read_order(keys):
+        raise keys.unsupported("actorder", f"{layout} has no order of inputs", "weight")
     name, dtype = (f"fp{bits}", FLOATS) if number == "float" else (f"int{bits}", INTEGERS)
     block = _read_block(keys, STRATEGIES, default="tensor")
     return ScaledConfig(f"compressed-tensors {name}", SCALED_LAYOUT, dtype, block, not is_symmetric)
