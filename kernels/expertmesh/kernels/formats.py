@@ -41,3 +41,31 @@ class Block:
 def is_alike(shape: Sequence[int], grid: Sequence[int]) -> bool:
     """Tell whether two shapes differ in dimensions of 1 only."""
     return [size for size in shape if size != 1] == [size for size in grid if size != 1]
+
+
+@dataclass(frozen=True)
+class GgmlBlock:
+    """A block of a type that GGUF files hold: so many values in so many bytes, codes of ``bits`` bits in groups.
+
+    ``has_minima``: a group has a minimum instead of a zero point that is a code.
+    """
+
+    num_values: int
+    num_bytes: int
+    bits: int
+    group_size: int
+    has_minima: bool = False
+
+
+GGML_BLOCKS = {
+    "Q4_0": GgmlBlock(32, 18, 4, 32),
+    "Q4_1": GgmlBlock(32, 20, 4, 32, has_minima=True),
+    "Q5_0": GgmlBlock(32, 22, 5, 32),
+    "Q5_1": GgmlBlock(32, 24, 5, 32, has_minima=True),
+    "Q8_0": GgmlBlock(32, 34, 8, 32),
+    "Q2_K": GgmlBlock(256, 84, 2, 16, has_minima=True),
+    "Q3_K": GgmlBlock(256, 110, 3, 16),
+    "Q4_K": GgmlBlock(256, 144, 4, 32, has_minima=True),
+    "Q5_K": GgmlBlock(256, 176, 5, 32, has_minima=True),
+    "Q6_K": GgmlBlock(256, 210, 6, 16),
+}

@@ -30,7 +30,8 @@ class DenseWeight:
 class QuantizedWeight:
     """Integer codes with a scale and a zero point per group: ``w[n, j] = (codes[n, j] - zeros[n, g]) * scales[n, g]``.
 
-    ``codes`` [N, K] uint8 below 2**bits, ``scales`` [N, G] floating point, ``zeros`` [N, G] uint8; g = j // group_size.
+    ``codes`` [N, K] uint8 below 2**bits, ``scales`` [N, G] floating point; ``zeros`` [N, G] uint8, or float32 where
+    they lie between codes or beyond; g = j // group_size.
     Column j belongs to input feature ``perm[j]`` ([K] int64, GPTQ's act-order), or to feature j where ``perm`` is None.
     ``bias`` [N] is added to the outputs.
     """
@@ -94,7 +95,7 @@ def is_stored_alike(one: Weight, other: Weight) -> bool:
         return isinstance(other, DenseWeight) and one.data.dtype == other.data.dtype
     if isinstance(other, DenseWeight):
         return False
-    if (one.bits, one.group_size, one.scales.dtype) != (other.bits, other.group_size, other.scales.dtype):
+    if _form(one) != _form(other):
         return False
     if one.perm is None or other.perm is None:
         return one.perm is other.perm
@@ -114,6 +115,10 @@ def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
 def describe(tensor: torch.Tensor) -> str:
     """Name dtype and shape of a tensor, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _form(weight: QuantizedWeight) -> tuple[object, ...]:
+    return weight.bits, weight.group_size, weight.scales.dtype, weight.zeros.dtype
 
 
 def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:

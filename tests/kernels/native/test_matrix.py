@@ -98,6 +98,31 @@ def test_int8_products_are_those_of_rounded_rows(library, bits, num_out, num_in,
     assert relative_error(single, x.double() @ exact.T) < MAX_INT8_ERROR
 
 
+def between_codes(weight: QuantizedWeight) -> QuantizedWeight:
+    """Move each zero point by up to half a step, and some beyond all codes."""
+    moved = weight.zeros + torch.rand(weight.zeros.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    return replace(weight, zeros=torch.where(weight.zeros == 0, -3 * moved, moved))
+
+
+@pytest.mark.parametrize("bits", STORED_BITS)
+@pytest.mark.parametrize(("num_out", "num_in", "group_size"), [(37, 256, 32), (37, 256, 16), (33, 131, 131)])
+def test_zeros_may_lie_between_codes(library, bits, num_out, num_in, group_size):
+    weight = between_codes(random_weight(bits, num_out, num_in, group_size, torch.float32))
+    matrix, exact = pack(library, weight), dequantize(weight, torch.float64)
+    x = random_rows(max(ROWS), num_in)
+    single = run_each_alone(matrix.multiply, x, ROWS)
+    assert relative_error(single, x.double() @ exact.T) < MAX_ERROR
+
+
+@pytest.mark.parametrize("bits", STORED_BITS_BESIDE_INT8)
+def test_zeros_may_lie_between_codes_beside_int8_rows(library, bits):
+    weight = between_codes(random_weight(bits, 37, 256, 64))
+    matrix, exact = pack(library, weight, activation_bits=8), dequantize(weight, torch.float64)
+    x = random_rows(max(ROWS), 256)
+    single = run_each_alone(matrix.multiply, x, ROWS)
+    assert relative_error(single, rounded_to_int8(x) @ exact.T) < 2e-6
+
+
 @pytest.mark.parametrize(("bits", "group_size"), [(8, 128), (5, 32), (4, 16), (3, 48), (2, 1)])
 def test_codes_and_groups_that_int8_rows_do_not_suit_get_16_bits(library, bits, group_size):
     weight, x = random_weight(bits, 40, 8 * group_size, group_size), random_rows(9, 8 * group_size)

@@ -35,6 +35,7 @@ class Case:
     inner: int = 96
     symmetric: bool = False
     act_order: bool = False
+    zeros_between: bool = False
     bias: bool = False
     min_rows_to_unpack: int | None = None
 
@@ -58,6 +59,8 @@ CASES = {
     "4 bits, act-order, no groups": Case(act_order=True, group_size=0),
     "4 bits, bias": Case(bias=True),
     "4 bits, everything": Case(symmetric=True, act_order=True, bias=True, num_rows=(5, 2, 0)),
+    "4 bits, zeros between codes": Case(zeros_between=True),
+    "8 bits, zeros between codes": Case(bits=8, group_size=16, hidden=48, inner=80, zeros_between=True),
     "2 bits": Case(bits=2),
     "2 bits, act-order": Case(bits=2, group_size=16, act_order=True, bias=True),
     "3 bits": Case(bits=3),
@@ -336,6 +339,8 @@ def random_weight(case: Case, num_out: int, num_in: int, generator: torch.Genera
     weight = round_to_nearest(values, case.bits, case.group_size or num_in)
     perm = torch.randperm(num_in, generator=generator) if case.act_order else None
     zeros = torch.full_like(weight.zeros, 2 ** (case.bits - 1)) if case.symmetric else weight.zeros
+    if case.zeros_between:
+        zeros = zeros + torch.rand(zeros.shape, generator=generator) - 0.5
     return replace(weight, zeros=zeros, perm=perm, bias=bias)
 
 

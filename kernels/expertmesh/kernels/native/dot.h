@@ -1,10 +1,10 @@
 /* Products of rows and a packed, quantized matrix, in pieces: quantize a block of the rows, multiply by a tile. Knows
    sizes and where things lie; int16dot.c and int8dot.c know the integers that rows are rounded to.
 
-   y[m, n] = sum over k of x[m, k] * (code[n, k] - zero[n, k / G]) * scale[n, k / G]
+   y[m, n] = sum over k of x[m, k] * ((code[n, k] - zero[n, k / G]) * scale[n, k / G] + offset[n, k / G])
 
    A group is cut into equal blocks of at most 128 features, whose sums are exact in integers: so it does not matter which
-   instructions form them. Blocks are added up in float32, in ascending order.
+   instructions form them. Blocks are added up in float32, in ascending order, and then offsets, where there are any.
 
    Packed codes are [tile][block][chunk][half][lane] words of 32 bits, one chunk of the codes of one output each. A tile
    has 2 halves of LANES outputs. */
@@ -64,6 +64,8 @@ typedef struct {
     void (*quantize)(const float *x, int64_t block_size, int form, char *values, float *scales, char *sum);
     /* Unpack to 16 bits and subtract the zeros, once for all rows of a panel. */
     void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, const ints zeros[HALVES], uint32_t *panel);
+    /* The sum of a row's values in a block. */
+    float (*sum_of_row)(const block_t *block, int64_t row);
     kernel_t (*kernel_of)(int bits, int64_t num_rows);
     runner_t (*runner_of)(int bits, int64_t num_rows); /* of packed codes, up to MAX_RUN_ROWS rows */
 #if HAS_TILES

@@ -78,6 +78,10 @@ static void quantize(const float *x, int64_t block_size, int form, char *values,
     if (form == FOR_TILES) split_bytes(rounded, block_size, values);
 }
 
+static float sum_of_row(const block_t *block, int64_t row) {
+    return block->row_scales[row] * (float)((const int32_t *)block->row_sums)[row];
+}
+
 static ALWAYS_INLINE ints unpack_pairs(ints words, int bits, int j) {
     const ints shifted = j ? shift_words(words, bits * j) : words;
     return bits * (j + 1) == 16 ? shifted : and_ints(shifted, same_words((int16_t)((1 << bits) - 1)));
@@ -242,6 +246,7 @@ const precision_t int16dot = {
     .pack = pack,
     .quantize = quantize,
     .unpack = unpack,
+    .sum_of_row = sum_of_row,
     .kernel_of = kernel_of,
     .runner_of = runner_of,
 #if HAS_TILES

@@ -50,6 +50,8 @@ static void quantize(const float *x, int64_t block_size, int form, char *values,
     memcpy(sum, &sum_of_parts, sizeof sum_of_parts);
 }
 
+static float sum_of_row(const block_t *block, int64_t row) { return ((const float *)block->row_sums)[row]; }
+
 static ALWAYS_INLINE ints unpack_quads(ints words, int bits, int j) {
     const ints mask = same_words((int16_t)(((1 << bits) - 1) * 0x0101));
     return and_ints(j ? shift_words(words, bits * j) : words, mask);
@@ -194,6 +196,7 @@ const precision_t int8dot = {
     .row_bytes = row_bytes,
     .pack = pack,
     .quantize = quantize,
+    .sum_of_row = sum_of_row,
     .kernel_of = kernel_of,
     .runner_of = runner_of,
 #if HAS_TILES

@@ -11,12 +11,14 @@
 /* How a matrix is stored and multiplied: quantized codes beside rows of 16 or 8-bit integers, or dense. */
 enum { INT16DOT, INT8DOT, DENSE, NUM_KINDS };
 
-/* Beside codes of `bits` there are scales of `type` and zeros, both [tile][group][TILE]; dense weights are of `type`. */
+/* Beside codes of `bits` there are scales of `type` and zeros, both [tile][group][TILE], and so are `offsets`, which may
+   be NULL: they are added to each weight of their group. Dense weights are of `type`. */
 typedef struct {
     int64_t num_out, num_in, group_size;
     int32_t kind, bits, type;
     void *weights, *scales;
     uint8_t *zeros;
+    float *offsets;
 } matrix_t;
 
 /* Sizes that follow from a matrix; a block of features has `block_words` 32-bit words of a tile's weights. The last

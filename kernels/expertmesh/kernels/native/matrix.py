@@ -35,6 +35,7 @@ class MatrixArguments(ctypes.Structure):
         ("weights", c_void_p),
         ("scales", c_void_p),
         ("zeros", c_void_p),
+        ("offsets", c_void_p),
     )
 
 
@@ -70,10 +71,12 @@ class NativeMatrix:
         stored_bits, kind = _stored_bits(weight, activation_bits)
         num_lanes = library.matrix_tile_outputs()
         scales = _tile(weight.scales if weight.scales.dtype in TYPES else weight.scales.float(), num_lanes)
-        zeros = _tile(weight.zeros, num_lanes)
+        whole_zeros, offsets = _tell_apart(weight)
+        zeros, *offsets = (_tile(values, num_lanes) for values in (whole_zeros, *offsets))
         arguments = MatrixArguments(*weight.shape, weight.group_size, kind, stored_bits, TYPES[scales.dtype])
         arguments.scales, arguments.zeros = scales.data_ptr(), zeros.data_ptr()
-        return cls._fill(library, arguments, weight.codes, (scales, zeros))
+        arguments.offsets = next((values.data_ptr() for values in offsets), None)
+        return cls._fill(library, arguments, weight.codes, (scales, zeros, *offsets))
 
     @classmethod
     def _pack_dense(cls, library: Library, data: torch.Tensor) -> "NativeMatrix":
@@ -146,8 +149,16 @@ def _check(weight: QuantizedWeight) -> None:
     if weight.scales.shape != expected or weight.zeros.shape != expected:
         found = [list(tensor.shape) for tensor in (weight.scales, weight.zeros)]
         raise ValueError(f"scales and zeros are {found[0]} and {found[1]}; {list(expected)} would be right")
-    if weight.codes.dtype != torch.uint8 or weight.zeros.dtype != torch.uint8:
-        raise ValueError(f"codes and zeros are {weight.codes.dtype} and {weight.zeros.dtype}; uint8 would be right")
+    if weight.codes.dtype != torch.uint8 or weight.zeros.dtype not in (torch.uint8, torch.float32):
+        found = f"{weight.codes.dtype} and {weight.zeros.dtype}"
+        raise ValueError(f"codes and zeros are {found}; uint8, and uint8 or float32, would be right")
+
+
+def _tell_apart(weight: QuantizedWeight) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return zeros [N, G] uint8, and the offsets [N, G] float32 that zeros between codes make instead, if there are any."""
+    if weight.zeros.dtype == torch.uint8:
+        return weight.zeros, []
+    return torch.zeros_like(weight.zeros, dtype=torch.uint8), [-weight.zeros * weight.scales.float()]
 
 
 def as_rows(values: torch.Tensor) -> RowsArguments:

@@ -188,7 +188,7 @@ def compile_dequantize(matrices: PackedMatrices, dtype: torch.dtype, target: str
     pointers: dict[str, torch.dtype | None] = {
         "words": matrices.words.dtype,
         "scales": matrices.scales.dtype,
-        "zeros": torch.uint8,
+        "zeros": matrices.zeros.dtype,
         "y": dtype,
     }
     return _compile(kernels.dequantize, pointers, ops.dequantize_constants(matrices), {}, target)

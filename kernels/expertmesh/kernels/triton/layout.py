@@ -26,8 +26,8 @@ PLANE_ROWS = (32, 16)  # the largest that divides the group size is taken
 class PackedMatrices:
     """Quantized matrices of E experts, all stored alike.
 
-    ``words`` [E, W, N] int16, ``scales`` [E, G, N] floating point, ``zeros`` [E, G, N] uint8, ``order`` [E, K] int32
-    (the input feature of each column) or None, ``bias`` [E, N] float32 or None. A group size of K means one group.
+    ``words`` [E, W, N] int16, ``scales`` [E, G, N] floating point, ``zeros`` [E, G, N] uint8 or float32, ``order`` [E, K]
+    int32 (the input feature of each column) or None, ``bias`` [E, N] float32 or None. A group size of K means one group.
     """
 
     words: torch.Tensor
@@ -166,14 +166,11 @@ def _widen_bias(weight: Weight) -> torch.Tensor | None:
 
 
 def _join_packed(parts: Sequence[PackedMatrices], device: torch.device) -> PackedMatrices:
-    scales = [part.scales for part in parts]
-    if len({values.dtype for values in scales}) > 1:
-        scales = [values.float() for values in scales]
     return replace(
         parts[0],
         words=_stack([part.words for part in parts], device),
-        scales=_stack(scales, device),
-        zeros=_stack([part.zeros for part in parts], device),
+        scales=_stack(_alike([part.scales for part in parts]), device),
+        zeros=_stack(_alike([part.zeros for part in parts]), device),
         order=_stack_or([part.order for part in parts], torch.arange(parts[0].num_in, dtype=torch.int32), device),
         bias=_stack_or([part.bias for part in parts], torch.zeros(parts[0].num_out), device),
     )
@@ -190,6 +187,11 @@ def _as_dense(part: Matrices) -> DenseMatrices:
         return part
     values = unpack(part).to(torch.bfloat16)
     return DenseMatrices(values if part.order is None else values[:, :, part.order[0].argsort()], part.bias)
+
+
+def _alike(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Make tensors of different dtypes float32, which holds what any of them does."""
+    return tensors if len({tensor.dtype for tensor in tensors}) == 1 else [tensor.float() for tensor in tensors]
 
 
 def _stack(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

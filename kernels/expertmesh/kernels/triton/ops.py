@@ -122,8 +122,11 @@ def has_tensor_cores(dot_dtype: tl.dtype, device: Device) -> bool:
 def choose_unpack_dtype(matrices: PackedMatrices, dot_dtype: tl.dtype, device: Device) -> tl.dtype | None:
     """Unpack in 16 bits where that costs nothing but the rounding of scales and values, else in float32 (None).
 
-    float16 needs float16 scales. bfloat16 holds any scale, but is not what AMD's processors compute in.
+    float16 needs float16 scales. bfloat16 holds any scale, but is not what AMD's processors compute in. Neither tells
+    zeros between codes from codes.
     """
+    if matrices.zeros.dtype != torch.uint8:
+        return None
     if dot_dtype == tl.float16 and matrices.scales.dtype == torch.float16:
         return dot_dtype
     return dot_dtype if dot_dtype == tl.bfloat16 and device.has_ptx else None
