@@ -1,8 +1,8 @@
 """The blocks of codes that GGUF files hold. Knows their bytes, not the files.
 
-Each output's inputs are cut into blocks that lie one after the other; how, is what ggml-common.h of ggml says. All types
-here hold, for groups of 16 or 32 inputs, codes with a scale and a zero point, or with a scale and a minimum, which is
-one that may lie between codes: ``QuantizedWeight`` holds the same values, to the last bits of float32.
+The inputs of each output are cut into blocks, laid out as ggml-common.h of ggml says. All types here hold, for groups
+of 16 or 32 inputs, codes with a scale and a zero point, or with a scale and a minimum, which is a zero point that may
+lie between codes: ``QuantizedWeight`` holds the same values, to the last bits of float32.
 
 Alphabet: N output features, K input features, B blocks, C values and G groups of a block.
 """

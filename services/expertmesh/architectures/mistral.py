@@ -39,6 +39,24 @@ RELEASED_DENSE: Places = {
     "w_down": Place("layers.{layer}.feed_forward.w2"),
     "w_up": Place("layers.{layer}.feed_forward.w3"),
 }
+# llama.cpp's: outside the FFN, and there
+GGUF: Places = {
+    "embedding": Place("token_embd"),
+    "final_norm": Place("output_norm"),
+    "head": Place("output"),
+    "input_norm": Place("blk.{layer}.attn_norm"),
+    "expert_norm": Place("blk.{layer}.ffn_norm"),
+    "q": Place("blk.{layer}.attn_q", has_rotary_pairs=True),
+    "k": Place("blk.{layer}.attn_k", has_rotary_pairs=True),
+    "v": Place("blk.{layer}.attn_v"),
+    "o": Place("blk.{layer}.attn_output"),
+}
+GGUF_DENSE: Places = {
+    **GGUF,
+    "w_gate": Place("blk.{layer}.ffn_gate"),
+    "w_down": Place("blk.{layer}.ffn_down"),
+    "w_up": Place("blk.{layer}.ffn_up"),
+}
 
 
 def read_config(keys: Keys) -> ModelConfig:
@@ -47,5 +65,5 @@ def read_config(keys: Keys) -> ModelConfig:
 
 
 MISTRAL = Architecture(
-    NAME, "mistral", KEYS, DEFAULTS, read_config, TENSORS, all_places(hf_places(TENSORS), RELEASED_DENSE)
+    NAME, "mistral", KEYS, DEFAULTS, read_config, TENSORS, all_places(hf_places(TENSORS), RELEASED_DENSE, GGUF_DENSE)
 )

@@ -18,7 +18,7 @@ from expertmesh.architectures.dialects import (
 )
 from expertmesh.architectures.key_rules import KeyRules, honoured, nothing
 from expertmesh.architectures.keys import Keys
-from expertmesh.architectures.mistral import RELEASED
+from expertmesh.architectures.mistral import GGUF, RELEASED
 from expertmesh.architectures.model_config import GateRule, ModelConfig
 from expertmesh.architectures.tensor_table import Row, Rows
 
@@ -88,6 +88,19 @@ STACKED: Places = {
     "w_down": Place("layers.{layer}.block_sparse_moe.w2", expert_rows, is_transposed=True),
     "w_up": Place("layers.{layer}.block_sparse_moe.w3", expert_rows),
 }
+# llama.cpp's: ffn_gate_exps and ffn_up_exps [E, F, D], ffn_down_exps [E, D, F]; each expert by itself in older files
+GGUF_STACKED: Places = {
+    **GGUF,
+    "gate": Place("blk.{layer}.ffn_gate_inp"),
+    "w_gate": Place("blk.{layer}.ffn_gate_exps.weight", one_expert),
+    "w_down": Place("blk.{layer}.ffn_down_exps.weight", one_expert),
+    "w_up": Place("blk.{layer}.ffn_up_exps.weight", one_expert),
+}
+GGUF_SINGLE: Places = {
+    "w_gate": Place("blk.{layer}.ffn_gate.{expert}"),
+    "w_down": Place("blk.{layer}.ffn_down.{expert}"),
+    "w_up": Place("blk.{layer}.ffn_up.{expert}"),
+}
 
 MIXTRAL = Architecture(
     NAME,
@@ -96,5 +109,5 @@ MIXTRAL = Architecture(
     DEFAULTS,
     read_config,
     TENSORS,
-    all_places(hf_places(TENSORS), NEWER, FUSED, MIXED, ROUTER, INFERENCE, STACKED),
+    all_places(hf_places(TENSORS), NEWER, FUSED, MIXED, ROUTER, INFERENCE, STACKED, GGUF_STACKED, GGUF_SINGLE),
 )

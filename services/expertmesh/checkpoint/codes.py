@@ -199,12 +199,23 @@ class MixedConfig:
         return " and ".join(dict.fromkeys(map(str, self.kinds)))
 
 
-QuantizationConfig = Kind | MixedConfig
+@dataclass(frozen=True)
+class GgufConfig:
+    """GGUF's types of blocks that there are; each tensor is of one, and its header says of which."""
+
+    types: tuple[str, ...]
+    kinds: ClassVar[tuple[Kind, ...]] = ()
+
+    def __str__(self) -> str:
+        return f"gguf {', '.join(self.types)}"
+
+
+QuantizationConfig = Kind | MixedConfig | GgufConfig
 
 
 def kinds_of(config: QuantizationConfig) -> tuple[Kind, ...]:
     """List the kinds of matrices that there can be."""
-    return config.kinds if isinstance(config, MixedConfig) else (config,)
+    return config.kinds if isinstance(config, MixedConfig | GgufConfig) else (config,)
 
 
 def mix(kinds: Iterable[Kind]) -> QuantizationConfig:

@@ -1,27 +1,35 @@
-"""The configuration of a checkpoint: config.json, or Mistral's own params.json. Needs no torch."""
+"""The configuration of a checkpoint: config.json, Mistral's own params.json, or metadata of GGUF. Needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expertmesh.architectures.gguf_metadata import config_from_metadata, names_in_metadata
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.architectures.mistral_params import config_from_params, names_in_params
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.registry import NO_NAMES, read_model
+from expertmesh.checkpoint.codes import GgufConfig
 from expertmesh.errors import CheckpointError
+from expertmesh.gguf.files import GgufModel, find_gguf, open_gguf
+from expertmesh.kernels.formats import GGML_BLOCKS
 
 CONFIG, PARAMS = "config.json", "params.json"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What ``file`` says: ``values`` in the words of config.json, for which it has ``names`` of its own; the model."""
+    """What ``file`` says: ``values`` in the words of config.json, for which it has ``names`` of its own; the model.
+
+    ``quantization`` is what a GGUF file itself shows; others say it in ``values`` or in files beside.
+    """
 
     file: Path
     values: dict[str, Any]
     names: Mapping[str, str]
     model: ModelConfig
+    quantization: GgufConfig | None = None
 
 
 def read_configuration(directory: Path) -> Configuration:
@@ -30,8 +38,12 @@ def read_configuration(directory: Path) -> Configuration:
     CheckpointError names the file, the key, its value and what would be right; config.json is what is missing where
     there is neither.
     """
+    if gguf := find_gguf(directory):
+        return _read_gguf(open_gguf(gguf))
     if not directory.is_dir():
-        raise CheckpointError(f"{directory} is not a directory; give the directory that holds config.json")
+        raise CheckpointError(
+            f"{directory} is not a directory; give the directory that holds config.json, or a .gguf file"
+        )
     file, params = directory / CONFIG, directory / PARAMS
     if file.exists() or not params.exists():
         values = read_json(file)
@@ -39,3 +51,11 @@ def read_configuration(directory: Path) -> Configuration:
     read = read_json(params)
     values, names = config_from_params(params, read), names_in_params(read)
     return Configuration(params, values, names, read_model(values, params, names))
+
+
+def _read_gguf(gguf: GgufModel) -> Configuration:
+    values = config_from_metadata(gguf.file, gguf.metadata, gguf.tensors)
+    names = names_in_metadata()
+    kinds = tuple(sorted({tensor.kind for tensor in gguf.tensors.values()} & set(GGML_BLOCKS)))
+    model = read_model(values, gguf.file, names)
+    return Configuration(gguf.file, values, names, model, GgufConfig(kinds) if kinds else None)

@@ -55,7 +55,7 @@ class Contents:
         CheckpointError names what is missing, damaged, of another shape or not supported, or quantized already.
         """
         configuration = read_configuration(directory)
-        quantization = read_quantization(directory, configuration.values)
+        quantization = configuration.quantization or read_quantization(directory, configuration.values)
         if quantization and round_to_bits:
             raise CheckpointError(f"{directory} is {quantization} already and cannot be quantized while loading")
         files = TensorFiles.open(directory)

@@ -10,20 +10,25 @@ from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.codes import FourBitConfig, Kind, PackedKind, ScaledConfig
 from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.errors import CheckpointError
-from expertmesh.kernels.formats import is_alike
+from expertmesh.gguf.files import SUFFIX
+from expertmesh.kernels.formats import GGML_BLOCKS, is_alike
 
 PLAIN_DTYPES = ("F32", "F16", "BF16")
 
 
 def check_plain(location: Location, entry: TensorEntry, spec: TensorSpec) -> None:
-    """Raise CheckpointError when plain values have another shape than ``spec``, or no dtype that can be read."""
+    """Raise CheckpointError when plain values have another shape than ``spec``, or no dtype that can be read.
+
+    So are values in ggml's blocks: they lie under the name of the matrix, too.
+    """
     where = f"{entry.file}: {location.name} is"
     shape = _shape_of_part(location, entry)
     if shape != spec.shape:
         found = f"{list(shape)}" + (f" (of {list(entry.shape)})" if location.part else "")
         raise CheckpointError(f"{where} {found}; {list(spec.shape)} would be right")
-    if entry.dtype not in PLAIN_DTYPES:
-        raise CheckpointError(f"{where} {entry.dtype}; F32, F16 or BF16 would be right")
+    if entry.dtype not in (*PLAIN_DTYPES, *GGML_BLOCKS):
+        blocks = f", {', '.join(GGML_BLOCKS)}" if entry.file.suffix == SUFFIX else ""
+        raise CheckpointError(f"{where} {entry.dtype}; F32, F16{blocks} or BF16 would be right")
 
 
 def find_problem(prefix: str, entries: Mapping[str, TensorEntry], spec: TensorSpec, kind: Kind) -> str | None:

@@ -13,11 +13,14 @@ from expertmesh.architectures.dialects import Location, Part
 from expertmesh.architectures.tensor_table import TensorSpec
 from expertmesh.checkpoint.codes import FourBitConfig, Kind
 from expertmesh.checkpoint.contents import Contents
+from expertmesh.checkpoint.entry import TensorEntry
 from expertmesh.checkpoint.headers import check_plain
-from expertmesh.checkpoint.rotary import halves_from_pairs
+from expertmesh.checkpoint.rotary import halves_from_pairs, rows_in_halves
 from expertmesh.checkpoint.unpacking import unpack
 from expertmesh.errors import CheckpointError
+from expertmesh.kernels import ggml
 from expertmesh.kernels.finite import is_finite
+from expertmesh.kernels.formats import GGML_BLOCKS
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
 
@@ -59,6 +62,12 @@ class Checkpoint(Contents):
         location = self.locate(spec)
         if self.is_packed(location):
             return self._packed(location, spec)
+        entry = self.files.entry(location.name)
+        if entry.dtype in GGML_BLOCKS:
+            weight = self._read_blocks(location, entry)
+            if location.has_rotary_pairs:
+                weight = weight.take_outputs(rows_in_halves(weight.shape[0], self.model.head_dim))
+            return replace(weight, bias=self._bias(location, spec))
         plain = DenseWeight(self.tensor(spec), self._bias(location, spec))
         return self._round(spec, plain) if self.round_to_bits and spec.is_quantizable else plain
 
@@ -89,8 +98,12 @@ class Checkpoint(Contents):
             yield f"{spec.name}.bias", bias
 
     def _plain(self, location: Location, spec: TensorSpec) -> torch.Tensor:
-        check_plain(location, self.files.entry(location.name), spec)
-        tensor = self._read(location.name, location.part)
+        entry = self.files.entry(location.name)
+        check_plain(location, entry, spec)
+        if entry.dtype in GGML_BLOCKS:
+            tensor = dequantize(self._read_blocks(location, entry))
+        else:
+            tensor = self._read(location.name, location.part)
         return tensor.T.contiguous() if location.is_transposed else tensor
 
     def _packed(self, location: Location, spec: TensorSpec) -> Weight:
@@ -125,7 +138,14 @@ class Checkpoint(Contents):
             raise CheckpointError(
                 f"{entry.file}: {name} is {entry.dtype} {list(entry.shape)}; floating point [{num_out}] would be right"
             )
-        return bias
+        return halves_from_pairs(bias[:, None], self.model.head_dim)[:, 0] if location.has_rotary_pairs else bias
+
+    def _read_blocks(self, location: Location, entry: TensorEntry) -> QuantizedWeight:
+        """Read a matrix whose values lie in ggml's blocks; CheckpointError when its scales are not finite."""
+        weight = ggml.unpack(self._read(location.name, location.part), entry.dtype)
+        if not (is_finite(weight.scales) and is_finite(weight.zeros)):
+            raise CheckpointError(f"{entry.file}: the scales of {location.name} hold NaN or Inf; {BROKEN}")
+        return weight
 
     def _read_packed(self, location: Location, kind: Kind) -> dict[str, torch.Tensor]:
         """Read the tensors of a packed matrix by their parts; CheckpointError when one is missing."""

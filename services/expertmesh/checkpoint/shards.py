@@ -21,6 +21,7 @@ from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.checkpoint.tensors import INDEX_FILES, SPLIT_KEY
 from expertmesh.checkpoint.writer import replacing, sha256_of, writing
 from expertmesh.errors import CheckpointError
+from expertmesh.gguf.files import find_gguf
 
 INDEX_FILE = INDEX_FILES[0]
 GATEWAY_FILE = "gateway.safetensors"
@@ -63,6 +64,8 @@ def split(checkpoint: Checkpoint, directory: Path, report: Report) -> None:
 
 def write(checkpoint: Checkpoint, target: Target, report: Report) -> None:
     """Write the files of ``target`` from the tensors of ``checkpoint``. Errors as ``split``."""
+    if gguf := find_gguf(checkpoint.directory):
+        raise CheckpointError(f"{gguf} is written in no other form; a checkpoint of safetensors would be right")
     target.directory.mkdir(parents=True, exist_ok=True)
     # Codes never take more than what they are made of.
     _check_room(target.directory, sum(entry.num_bytes for entry in checkpoint.files.entries.values()))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from expertmesh.architectures.dialects import Part
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.checkpoint.entry import TensorEntry, TensorFile
+from expertmesh.checkpoint.gguf_tensors import GgufTensors
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.errors import CheckpointError
+from expertmesh.gguf.files import find_gguf, open_gguf
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +46,13 @@ class TensorFiles:
 
     @classmethod
     def open(cls, directory: Path) -> "TensorFiles":
-        """Read the headers of the weight files of a directory.
+        """Read the headers of the weight files of a directory, or of a GGUF model.
 
         Of a split directory some shards may be missing, as a server needs only its own. CheckpointError names any other
         file that is missing, and a file that is truncated or not what its name says.
         """
+        if gguf := find_gguf(directory):
+            return cls([GgufTensors(open_gguf(gguf))], {}, {})
         for index in (directory / name for name in INDEX_FILES):
             if index.exists():
                 return _open_index(index)

@@ -49,12 +49,16 @@ class JsonPieces:
     @classmethod
     def open(cls, path: Path, config: TokenizerConfig) -> "JsonPieces":
         """Load a file; CheckpointError when it is damaged or of a kind that is not supported."""
-        data = read_json(path)
+        return cls.make(read_json(path), path, config)
+
+    @classmethod
+    def make(cls, data: Json, file: Path, config: TokenizerConfig) -> "JsonPieces":
+        """Take what ``file`` says, in the words of tokenizer.json. Errors as ``open``."""
         try:
-            _check(data, path)
-            return cls(data, path, config)
+            _check(data, file)
+            return cls(data, file, config)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged: {error!r}") from None
+            raise CheckpointError(f"{file} is damaged: {error!r}") from None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""

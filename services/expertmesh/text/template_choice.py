@@ -7,7 +7,9 @@ from pathlib import Path
 
 from expertmesh.architectures.jsonfile import read_json
 from expertmesh.errors import CheckpointError, ConfigError, InvalidRequestError
+from expertmesh.gguf.files import find_gguf, open_gguf
 from expertmesh.text.conversation import ChatTemplate, Message
+from expertmesh.text.gguf_tokens import TEMPLATE, tokenizer_keys
 from expertmesh.text.inst_template import BEGIN, END, SYSTEM, InstTemplate
 from expertmesh.text.jinja_template import JinjaTemplate
 from expertmesh.text.tokenizer import Tokenizer
@@ -56,6 +58,9 @@ def _inst(tokenizer: Tokenizer, why: str) -> Choice:
 
 def _find_template(directory: Path) -> tuple[str, str] | None:
     """Return the origin and the source of a checkpoint's template."""
+    if gguf := find_gguf(directory):
+        template = tokenizer_keys(gguf, open_gguf(gguf).metadata).get(TEMPLATE)
+        return None if template is None else (f"{KEY} of {gguf}", _check_source(gguf, template))
     path = directory / TEMPLATE_FILE
     if path.exists():
         return str(path), _read_text(path)

@@ -5,10 +5,13 @@ from functools import cached_property
 from pathlib import Path
 
 from expertmesh.errors import CheckpointError, InvalidRequestError
+from expertmesh.gguf.files import find_gguf, open_gguf
 from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.gguf_pieces import open_pieces
+from expertmesh.text.gguf_tokens import read_tokens
 from expertmesh.text.pieces import NamedToken, Pieces, Sections
 from expertmesh.text.sentence_pieces import SentencePieces
-from expertmesh.text.tokenizer_config import CONFIG_FILE, TokenizerConfig, read_tokenizer_config
+from expertmesh.text.tokenizer_config import CONFIG_FILE, read_tokenizer_config
 
 SENTENCE_PIECE_FILES = ("tokenizer.model", "tokenizer.model.v*", "sentencepiece.bpe.model")
 JSON_FILE = "tokenizer.json"
@@ -33,11 +36,11 @@ class Tokenizer:
 
     @classmethod
     def open(cls, directory: Path, vocab_size: int | None = None) -> "Tokenizer":
-        """Load the tokenizer of a checkpoint, for a model of ``vocab_size`` ids.
+        """Load the tokenizer of a checkpoint, a directory or a GGUF file, for a model of ``vocab_size`` ids.
 
         CheckpointError when its file is missing or damaged, or when it has tokens that the model does not know.
         """
-        tokenizer = cls(_open_pieces(directory, read_tokenizer_config(directory)), vocab_size)
+        tokenizer = cls(_open_pieces(directory), vocab_size)
         tokenizer._check_size()
         return tokenizer
 
@@ -148,8 +151,12 @@ def check_unicode(text: str) -> None:
         raise InvalidRequestError(f"the text is not valid Unicode at character {error.start}: {error}") from None
 
 
-def _open_pieces(directory: Path, config: TokenizerConfig) -> Pieces:
+def _open_pieces(directory: Path) -> Pieces:
     """Open SentencePiece's own file where there is one: no other library is needed for it."""
+    if gguf := find_gguf(directory):
+        model = open_gguf(gguf)
+        return open_pieces(read_tokens(model.file, model.metadata))
+    config = read_tokenizer_config(directory)
     for name in SENTENCE_PIECE_FILES:
         if found := sorted(directory.glob(name)):
             return SentencePieces.open(found[-1], config)

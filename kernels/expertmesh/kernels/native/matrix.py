@@ -150,12 +150,12 @@ def _check(weight: QuantizedWeight) -> None:
         found = [list(tensor.shape) for tensor in (weight.scales, weight.zeros)]
         raise ValueError(f"scales and zeros are {found[0]} and {found[1]}; {list(expected)} would be right")
     if weight.codes.dtype != torch.uint8 or weight.zeros.dtype not in (torch.uint8, torch.float32):
-        found = f"{weight.codes.dtype} and {weight.zeros.dtype}"
-        raise ValueError(f"codes and zeros are {found}; uint8, and uint8 or float32, would be right")
+        dtypes = f"{weight.codes.dtype} and {weight.zeros.dtype}"
+        raise ValueError(f"codes and zeros are {dtypes}; uint8, and uint8 or float32, would be right")
 
 
 def _tell_apart(weight: QuantizedWeight) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return zeros [N, G] uint8, and the offsets [N, G] float32 that zeros between codes make instead, if there are any."""
+    """Return zeros [N, G] uint8, and offsets [N, G] float32 instead of them where they lie between codes."""
     if weight.zeros.dtype == torch.uint8:
         return weight.zeros, []
     return torch.zeros_like(weight.zeros, dtype=torch.uint8), [-weight.zeros * weight.scales.float()]

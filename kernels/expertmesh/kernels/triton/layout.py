@@ -26,8 +26,9 @@ PLANE_ROWS = (32, 16)  # the largest that divides the group size is taken
 class PackedMatrices:
     """Quantized matrices of E experts, all stored alike.
 
-    ``words`` [E, W, N] int16, ``scales`` [E, G, N] floating point, ``zeros`` [E, G, N] uint8 or float32, ``order`` [E, K]
-    int32 (the input feature of each column) or None, ``bias`` [E, N] float32 or None. A group size of K means one group.
+    ``words`` [E, W, N] int16, ``scales`` [E, G, N] floating point, ``zeros`` [E, G, N] uint8 or float32, ``order``
+    [E, K] int32 (the input feature of each column) or None, ``bias`` [E, N] float32 or None. A group size of K means
+    one group.
     """
 
     words: torch.Tensor
