@@ -21,7 +21,7 @@ COPY docker /src/docker
 RUN sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
 # Dependencies first: a change of our own code does not install them again.
 COPY pyproject.toml README.md LICENSE /src/
-RUN python /src/docker/list_dependencies.py /src/pyproject.toml tracing > /src/requirements.txt \
+RUN python /src/docker/list_dependencies.py /src/pyproject.toml tracing gguf > /src/requirements.txt \
     && pip install --constraint /src/constraints.txt ${PIP_INDEX:+--index-url "$PIP_INDEX"} \
         --requirement /src/requirements.txt hatchling
 COPY protos/gen /src/protos/gen

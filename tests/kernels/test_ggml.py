@@ -31,6 +31,7 @@ def test_values_are_those_of_the_package(kind):
     weight, expected = unpack(torch.from_numpy(data), kind), expected_values(data, kind)
     assert (weight.shape, weight.bits, weight.group_size) == ((NUM_OUT, NUM_IN), block.bits, block.group_size)
     assert weight.codes.max().item() < 2**weight.bits
+    assert 8 * (weight.scales.itemsize + weight.zeros.itemsize) == block.group_bits
     if block.has_minima:
         assert weight.zeros.dtype == torch.float32
         # Values next to 0 are differences of much larger ones.

@@ -47,25 +47,33 @@ def is_alike(shape: Sequence[int], grid: Sequence[int]) -> bool:
 class GgmlBlock:
     """A block of a type that GGUF files hold: so many values in so many bytes, codes of ``bits`` bits in groups.
 
-    ``has_minima``: a group has a minimum instead of a zero point that is a code.
+    ``has_minima``: a group has a minimum instead of a zero point that is a code. The numbers of a group take
+    ``group_bits`` once they are unpacked.
     """
 
     num_values: int
     num_bytes: int
     bits: int
     group_size: int
+    group_bits: int
     has_minima: bool = False
 
+    @property
+    def bits_in_memory(self) -> float:
+        """Bits that a value takes in the layouts of backends, which hold codes of 5 and 6 bits as 8."""
+        return (self.bits if self.bits <= 4 else 8) + self.group_bits / self.group_size
 
+
+# Scales are float16, or float32 as products of two numbers; zero points are bytes, or float32 between codes.
 GGML_BLOCKS = {
-    "Q4_0": GgmlBlock(32, 18, 4, 32),
-    "Q4_1": GgmlBlock(32, 20, 4, 32, has_minima=True),
-    "Q5_0": GgmlBlock(32, 22, 5, 32),
-    "Q5_1": GgmlBlock(32, 24, 5, 32, has_minima=True),
-    "Q8_0": GgmlBlock(32, 34, 8, 32),
-    "Q2_K": GgmlBlock(256, 84, 2, 16, has_minima=True),
-    "Q3_K": GgmlBlock(256, 110, 3, 16),
-    "Q4_K": GgmlBlock(256, 144, 4, 32, has_minima=True),
-    "Q5_K": GgmlBlock(256, 176, 5, 32, has_minima=True),
-    "Q6_K": GgmlBlock(256, 210, 6, 16),
+    "Q4_0": GgmlBlock(32, 18, 4, 32, 16 + 8),
+    "Q4_1": GgmlBlock(32, 20, 4, 32, 32 + 32, has_minima=True),
+    "Q5_0": GgmlBlock(32, 22, 5, 32, 16 + 8),
+    "Q5_1": GgmlBlock(32, 24, 5, 32, 32 + 32, has_minima=True),
+    "Q8_0": GgmlBlock(32, 34, 8, 32, 16 + 8),
+    "Q2_K": GgmlBlock(256, 84, 2, 16, 32 + 32, has_minima=True),
+    "Q3_K": GgmlBlock(256, 110, 3, 16, 32 + 8),
+    "Q4_K": GgmlBlock(256, 144, 4, 32, 32 + 32, has_minima=True),
+    "Q5_K": GgmlBlock(256, 176, 5, 32, 32 + 32, has_minima=True),
+    "Q6_K": GgmlBlock(256, 210, 6, 16, 32 + 8),
 }

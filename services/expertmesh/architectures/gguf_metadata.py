@@ -57,6 +57,7 @@ KEYS: KeyRules = (
 )
 # What llama.cpp means by saying nothing.
 DEFAULTS = {"rope_theta": 1e4, "sliding_window": None}
+ROPE_FACTORS = "rope_freqs.weight"
 NEEDED = ("attention.layer_norm_rms_epsilon",)
 
 
@@ -74,6 +75,10 @@ def config_from_metadata(file: Path, metadata: Mapping[str, Any], names: Collect
     check_keys(keys, KEYS)
     for key in NEEDED:
         keys.number(key)
+    if ROPE_FACTORS in names:
+        raise keys.error(
+            f"{ROPE_FACTORS} stretches rotary embedding by features, which is not supported; none is right"
+        )
     has_experts = bool(keys.get("expert_count"))
     config = {
         **DEFAULTS,

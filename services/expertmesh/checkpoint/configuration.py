@@ -1,5 +1,6 @@
 """The configuration of a checkpoint: config.json, Mistral's own params.json, or metadata of GGUF. Needs no torch."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from expertmesh.gguf.files import GgufModel, find_gguf, open_gguf
 from expertmesh.kernels.formats import GGML_BLOCKS
 
 CONFIG, PARAMS = "config.json", "params.json"
+# What GGUF calls the dtypes of config.json.
+PLAIN_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ def read_configuration(directory: Path) -> Configuration:
 
 
 def _read_gguf(gguf: GgufModel) -> Configuration:
-    values = config_from_metadata(gguf.file, gguf.metadata, gguf.tensors)
-    names = names_in_metadata()
-    kinds = tuple(sorted({tensor.kind for tensor in gguf.tensors.values()} & set(GGML_BLOCKS)))
+    values, names = config_from_metadata(gguf.file, gguf.metadata, gguf.tensors), names_in_metadata()
+    num_bytes: Counter[str] = Counter()
+    for tensor in gguf.tensors.values():
+        num_bytes[tensor.kind] += tensor.data.nbytes
+    kinds = [kind for kind, _ in num_bytes.most_common()]
+    values["dtype"] = next((PLAIN_KINDS[kind] for kind in kinds if kind in PLAIN_KINDS), None)
+    blocks = tuple(kind for kind in kinds if kind in GGML_BLOCKS)
     model = read_model(values, gguf.file, names)
-    return Configuration(gguf.file, values, names, model, GgufConfig(kinds) if kinds else None)
+    return Configuration(gguf.file, values, names, model, GgufConfig(blocks) if blocks else None)

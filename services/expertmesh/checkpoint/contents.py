@@ -18,6 +18,7 @@ from expertmesh.checkpoint.layouts import LAYOUTS, MARKS
 from expertmesh.checkpoint.quantization import read_quantization
 from expertmesh.checkpoint.tensors import TensorFiles
 from expertmesh.errors import CheckpointError
+from expertmesh.kernels.formats import GGML_BLOCKS
 
 # What values that are unpacked can be rounded to, and how many bytes one takes then.
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -113,13 +114,23 @@ class Contents:
     def growth(self, spec: TensorSpec) -> int:
         """Tell how many bytes more than its file a tensor takes once it is read; none where it is not here."""
         location = self.locate(spec)
-        if not self.is_packed(location) or self._is_incomplete(location):
-            return 0
-        kind = self.kind_of(location, spec)
-        if not kind.is_unpacked:
+        if not self.is_packed(location):
+            return self._growth_of_blocks(location, spec)
+        if self._is_incomplete(location) or not (kind := self.kind_of(location, spec)).is_unpacked:
             return 0
         stored = sum(self.files.entry(name).num_bytes for name in self.packed_names(location, kind).values())
         return spec.num_values * VALUE_BYTES[self.unpacked_dtype] - stored
+
+    def _growth_of_blocks(self, location: Location, spec: TensorSpec) -> int:
+        """Tell how many bytes more values in ggml's blocks take: scales become float32, odd codes bytes."""
+        if location.name in self.files.missing:
+            return 0
+        entry = self.files.entry(location.name)
+        if entry.dtype not in GGML_BLOCKS:
+            return 0
+        block = GGML_BLOCKS[entry.dtype]
+        bits = block.bits_in_memory if spec.is_quantizable else 8 * VALUE_BYTES[self.unpacked_dtype]
+        return int(spec.num_values * (bits / 8 - block.num_bytes / block.num_values))
 
     def _candidates(self, location: Location, kinds: Sequence[Kind]) -> Sequence[Kind]:
         """List the kinds whose tensors are all there, or the first kind, whose missing ones can be named."""
