@@ -67,7 +67,7 @@ def test_biases_of_queries_turn_with_their_rows(tmp_path, kind):
 
 def test_types_that_are_not_read_are_named(tmp_path):
     made = write_gguf(tmp_path, lambda name: "IQ4_XS" if "o_proj" in name else "Q8_0", **TINY)
-    message = "blk.0.attn_output.weight is IQ4_XS; F32, F16, BF16, Q4_0, .*, Q6_K would be right"
+    message = "blk.0.attn_output.weight is IQ4_XS; F32, F16, BF16, Q4_0, .*, Q5_K or Q6_K would be right"
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(made.directory)
 

@@ -26,9 +26,9 @@ def check_plain(location: Location, entry: TensorEntry, spec: TensorSpec) -> Non
     if shape != spec.shape:
         found = f"{list(shape)}" + (f" (of {list(entry.shape)})" if location.part else "")
         raise CheckpointError(f"{where} {found}; {list(spec.shape)} would be right")
-    if entry.dtype not in (*PLAIN_DTYPES, *GGML_BLOCKS):
-        blocks = f", {', '.join(GGML_BLOCKS)}" if entry.file.suffix == SUFFIX else ""
-        raise CheckpointError(f"{where} {entry.dtype}; F32, F16{blocks} or BF16 would be right")
+    *others, last = (*PLAIN_DTYPES, *GGML_BLOCKS) if entry.file.suffix == SUFFIX else PLAIN_DTYPES
+    if entry.dtype not in (*others, last):
+        raise CheckpointError(f"{where} {entry.dtype}; {', '.join(others)} or {last} would be right")
 
 
 def find_problem(prefix: str, entries: Mapping[str, TensorEntry], spec: TensorSpec, kind: Kind) -> str | None:
