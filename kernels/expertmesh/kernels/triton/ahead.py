@@ -93,12 +93,16 @@ class StepShape:
 
 @dataclass(frozen=True)
 class Format:
-    """How a matrix is stored: bits per weight (16: dense bfloat16), group size (0: one group), act-order, bias."""
+    """How a matrix is stored: bits per weight (16: dense bfloat16), group size (0: one group), act-order, bias.
+
+    Zeros are codes, or ``zeros_between`` them.
+    """
 
     bits: int
     group_size: int = 0
     act_order: bool = False
     bias: bool = False
+    zeros_between: bool = False
 
     def lay_out(self, num_out: int, num_in: int) -> Matrices:
         """Lay out a matrix [num_out, num_in] without values, on the meta device."""
@@ -111,7 +115,7 @@ class Format:
             weight = QuantizedWeight(
                 codes=torch.empty(num_out, num_in, dtype=torch.uint8, device="meta"),
                 scales=torch.empty(groups, dtype=torch.float16, device="meta"),
-                zeros=torch.empty(groups, dtype=torch.uint8, device="meta"),
+                zeros=torch.empty(groups, dtype=torch.float32 if self.zeros_between else torch.uint8, device="meta"),
                 bits=self.bits,
                 group_size=group_size,
                 perm=torch.empty(num_in, dtype=torch.int64, device="meta") if self.act_order else None,
@@ -125,6 +129,7 @@ FORMATS = {
     "3 bits g128": Format(3, 128),
     "4 bits g128": Format(4, 128),
     "4 bits g16": Format(4, 16),
+    "4 bits g32, zeros between codes": Format(4, 32, zeros_between=True),
     "4 bits g128 act-order": Format(4, 128, act_order=True, bias=True),
     "8 bits g128": Format(8, 128),
     "bfloat16": Format(16),
