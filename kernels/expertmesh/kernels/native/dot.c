@@ -130,31 +130,11 @@ static void multiply_codes(const matrix_t *matrix, const input_t *input, int64_t
     else multiply_vectors(matrix, input, tile, first, num_rows, sums);
 }
 
-/* Add each offset, times the sum of what is multiplied by the weights that it belongs to. */
-static void add_offsets(const matrix_t *matrix, const input_t *input, int64_t tile, int64_t first, int64_t num_rows,
-                        floats *sums) {
-    const layout_t *layout = &input->layout;
-    block_t block = {.row_bytes = input->row_bytes};
-    group_t group = first_group(layout, tile);
-    for (int64_t index = 0; index < layout->num_blocks; index++) {
-        const float *offsets = matrix->offsets + group.at;
-        const floats first_half = load_floats(offsets), second_half = load_floats(offsets + LANES);
-        enter_rows(input, index, first, &block);
-        for (int64_t row = 0; row < num_rows; row++) {
-            const floats row_sum = same_floats(precision_of(matrix)->sum_of_row(&block, row));
-            floats *sum = sums + row * HALVES;
-            sum[0] = multiply_add_floats(first_half, row_sum, sum[0]);
-            sum[1] = multiply_add_floats(second_half, row_sum, sum[1]);
-        }
-        group = next_group(group, layout);
-    }
-}
-
 static void multiply_tile(const matrix_t *matrix, const input_t *input, int64_t tile, int64_t first, int64_t num_rows,
                           floats *sums) {
     for (int64_t i = 0; i < num_rows * HALVES; i++) sums[i] = zero_floats();
     multiply_codes(matrix, input, tile, first, num_rows, sums);
-    if (matrix->offsets) add_offsets(matrix, input, tile, first, num_rows, sums);
+    if (matrix->offsets) precision_of(matrix)->add_offsets(&(run_t){matrix, input, tile, first, sums}, num_rows);
 }
 
 #define KIND \

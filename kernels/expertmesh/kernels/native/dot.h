@@ -64,8 +64,8 @@ typedef struct {
     void (*quantize)(const float *x, int64_t block_size, int form, char *values, float *scales, char *sum);
     /* Unpack to 16 bits and subtract the zeros, once for all rows of a panel. */
     void (*unpack)(const uint32_t *codes, int64_t num_chunks, int bits, const ints zeros[HALVES], uint32_t *panel);
-    /* The sum of a row's values in a block. */
-    float (*sum_of_row)(const block_t *block, int64_t row);
+    /* Add each offset of a tile, times the sum of the values that it is added to the weights of. */
+    void (*add_offsets)(const run_t *run, int64_t num_rows);
     kernel_t (*kernel_of)(int bits, int64_t num_rows);
     runner_t (*runner_of)(int bits, int64_t num_rows); /* of packed codes, up to MAX_RUN_ROWS rows */
 #if HAS_TILES
@@ -146,6 +146,27 @@ static ALWAYS_INLINE void add_blocks(const run_t *run, int bits, kernel_t add_bl
         add_block(&block);
         block.codes += layout->block_words;
         group = next_group(group, layout);
+    }
+}
+
+/* Do what `add_offsets` does, where `sum_of_row` is the sum of a row's values in a block. */
+static ALWAYS_INLINE void add_offsets_by(const run_t *run, int64_t num_rows,
+                                         float (*sum_of_row)(const block_t *block, int64_t row)) {
+    const layout_t *layout = &run->input->layout;
+    for (int64_t row = 0; row < num_rows; row++) {
+        floats *sum = run->sums + row * HALVES, first_half = sum[0], second_half = sum[1];
+        group_t group = first_group(layout, run->tile);
+        for (int64_t index = 0; index < layout->num_blocks; index++) {
+            block_t block;
+            enter_rows(run->input, index, run->first, &block);
+            const floats row_sum = same_floats(sum_of_row(&block, row));
+            const float *offsets = run->matrix->offsets + group.at;
+            first_half = multiply_add_floats(load_floats(offsets), row_sum, first_half);
+            second_half = multiply_add_floats(load_floats(offsets + LANES), row_sum, second_half);
+            group = next_group(group, layout);
+        }
+        sum[0] = first_half;
+        sum[1] = second_half;
     }
 }
 

@@ -78,9 +78,11 @@ static void quantize(const float *x, int64_t block_size, int form, char *values,
     if (form == FOR_TILES) split_bytes(rounded, block_size, values);
 }
 
-static float sum_of_row(const block_t *block, int64_t row) {
+static ALWAYS_INLINE float sum_of_row(const block_t *block, int64_t row) {
     return block->row_scales[row] * (float)((const int32_t *)block->row_sums)[row];
 }
+
+static void add_offsets(const run_t *run, int64_t num_rows) { add_offsets_by(run, num_rows, sum_of_row); }
 
 static ALWAYS_INLINE ints unpack_pairs(ints words, int bits, int j) {
     const ints shifted = j ? shift_words(words, bits * j) : words;
@@ -246,7 +248,7 @@ const precision_t int16dot = {
     .pack = pack,
     .quantize = quantize,
     .unpack = unpack,
-    .sum_of_row = sum_of_row,
+    .add_offsets = add_offsets,
     .kernel_of = kernel_of,
     .runner_of = runner_of,
 #if HAS_TILES

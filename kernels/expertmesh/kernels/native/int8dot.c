@@ -50,7 +50,9 @@ static void quantize(const float *x, int64_t block_size, int form, char *values,
     memcpy(sum, &sum_of_parts, sizeof sum_of_parts);
 }
 
-static float sum_of_row(const block_t *block, int64_t row) { return ((const float *)block->row_sums)[row]; }
+static ALWAYS_INLINE float sum_of_row(const block_t *block, int64_t row) { return ((const float *)block->row_sums)[row]; }
+
+static void add_offsets(const run_t *run, int64_t num_rows) { add_offsets_by(run, num_rows, sum_of_row); }
 
 static ALWAYS_INLINE ints unpack_quads(ints words, int bits, int j) {
     const ints mask = same_words((int16_t)(((1 << bits) - 1) * 0x0101));
@@ -196,7 +198,7 @@ const precision_t int8dot = {
     .row_bytes = row_bytes,
     .pack = pack,
     .quantize = quantize,
-    .sum_of_row = sum_of_row,
+    .add_offsets = add_offsets,
     .kernel_of = kernel_of,
     .runner_of = runner_of,
 #if HAS_TILES
