@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from expertmesh.architectures import base, mistral, mistral_params, mixtral
+from expertmesh.architectures import base, gguf_metadata, mistral, mistral_params, mixtral
 from expertmesh.architectures.key_rules import KeyRule, KeyRules
 from expertmesh.checkpoint import auto_round, bitsandbytes, compressed_tensors, fp8
 from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS, HOW, MODULE_KEYS
 from expertmesh.gateway import generation_config
+from expertmesh.text import gguf_tokens
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 HEADER = "| in | keys | what becomes of them |\n| --- | --- | --- |\n"
@@ -16,6 +17,8 @@ TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "dense Mistral's": (mistral.KEYS, base.KEYS),
     "params.json": (mistral_params.KEYS, ()),
     "`moe` in params.json": (mistral_params.MOE_KEYS, ()),
+    "`llama.` in GGUF": (gguf_metadata.KEYS, ()),
+    "`tokenizer.` in GGUF": (gguf_tokens.KEYS, ()),
     "AWQ's and GPTQ's": (BOTH, ()),
     "AWQ's": (AWQ_KEYS, BOTH),
     "GPTQ's": (GPTQ_KEYS, BOTH),

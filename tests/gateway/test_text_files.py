@@ -3,6 +3,7 @@ import json
 import pytest
 from chat_files import CHATML, copy_version, write_chatml
 from checkpoints import CONFIG
+from gguf_files import write_gguf
 
 from expertmesh.errors import CheckpointError
 from expertmesh.gateway.config import GatewayConfig
@@ -33,3 +34,10 @@ def test_the_template_of_the_settings_comes_first(tmp_path):
 def test_a_model_too_small_for_its_tokenizer_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="has 32002 tokens, but vocab_size of the model is 32000"):
         read_text_files(write_model(write_chatml(tmp_path), 32_000))
+
+
+def test_a_gguf_file_says_all_of_it(tmp_path):
+    model = write_gguf(tmp_path, "F16", num_hidden_layers=1, num_local_experts=2).directory
+    text = read_text_files(GatewayConfig(model=model))
+    assert (text.tokenizer.size, text.tokenizer.bos_id, text.tokenizer.eos_id) == (512, 1, 2)
+    assert text.reason.startswith("[INST] as text")

@@ -25,7 +25,9 @@ MEMORY_SIZES_GB = (8, 12, 16, 24, 40, 48, 80)
 
 
 def inspect(
-    directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Argument(help="Directory of the checkpoint, or its GGUF file.", show_default=False)
+    ],
     verify: Annotated[
         bool,
         options.flag(MODEL, "VERIFY", "First hash the files of a split checkpoint against its index.", "--verify"),

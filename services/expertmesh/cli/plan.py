@@ -25,7 +25,9 @@ OUTPUT = "Output"
 
 
 def plan(
-    directory: Annotated[Path, typer.Argument(help="Directory of the checkpoint.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Argument(help="Directory of the checkpoint, or its GGUF file.", show_default=False)
+    ],
     gpu: Annotated[
         list[str] | None,
         options.flag(

@@ -4,7 +4,7 @@ from functools import partial
 
 from expertmesh.settings.flags import COMPUTE, LIMITS, LOGGING, MODEL, NETWORK, SPEED, Flag, flagged, setting
 
-model = flagged(Flag(MODEL, "MODEL", "Directory of the checkpoint."))
+model = flagged(Flag(MODEL, "MODEL", "Directory of the checkpoint, or its GGUF file."))
 round_to_bits = partial(
     setting,
     None,
