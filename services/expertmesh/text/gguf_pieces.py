@@ -20,8 +20,8 @@ WORDS = {
     "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + BEFORE + r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + REST,
     "tekken": f"{BEFORE}{UPPER}*{LOWER}+|{BEFORE}{UPPER}+{LOWER}*" + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + REST,
 }
-# The words of the library's own byte-level pieces.
-PLAIN = ("gpt-2", "default")
+# Whose words the library's own byte-level pieces have.
+PLAIN = "gpt-2"
 
 
 def open_pieces(tokens: GgufTokens) -> Pieces:
@@ -67,10 +67,10 @@ def _make_model(tokens: GgufTokens) -> bytes:
 
 def _make_json(tokens: GgufTokens) -> dict[str, Any]:
     """Write the tokens as tokenizer.json has them."""
-    words = tokens.keys.word("ggml.pre", PLAIN[0])
-    if words not in (*PLAIN, *WORDS):
-        raise tokens.keys.unsupported("ggml.pre", "", ", ".join((*PLAIN, *WORDS)))
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": words in PLAIN}
+    words = tokens.keys.word("ggml.pre", "default")
+    if words not in (PLAIN, *WORDS):
+        raise tokens.keys.unsupported("ggml.pre", "", ", ".join((PLAIN, *WORDS)))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": words == PLAIN}
     split = {"type": "Split", "pattern": {"Regex": WORDS.get(words)}, "behavior": "Isolated", "invert": False}
     return {
         "model": {
@@ -80,7 +80,7 @@ def _make_json(tokens: GgufTokens) -> dict[str, Any]:
             # A word that is a token itself is taken as it is.
             "ignore_merges": words in WORDS,
         },
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [byte_level] if words in PLAIN else [split, byte_level]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [byte_level] if words == PLAIN else [split, byte_level]},
         "decoder": byte_level,
     }
 

@@ -71,3 +71,11 @@ def test_scales_of_different_dtypes_become_float32():
     assert isinstance(packed, PackedMatrices)
     assert packed.scales.dtype == torch.float32
     assert packed.scales[0].equal(weight.scales.float().T)
+
+
+def test_zeros_between_the_codes_of_one_expert_stay_there():
+    codes = round_to_nearest(random_matrix(16, 64), 4, 32)
+    between = replace(codes, zeros=codes.zeros + 0.25)
+    found = lay_out([codes, between], torch.device("cpu"))
+    assert isinstance(found, PackedMatrices)
+    assert unpack(found).equal(torch.stack([dequantize(codes), dequantize(between)]))
