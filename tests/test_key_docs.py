@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from expertmesh.architectures import base, gguf_metadata, mistral, mistral_params, mixtral
+from expertmesh.architectures import base, gguf_metadata, mistral, mistral_params, mixtral, olmoe, qwen3_moe
 from expertmesh.architectures.key_rules import KeyRule, KeyRules
 from expertmesh.checkpoint import auto_round, bitsandbytes, compressed_tensors, fp8
 from expertmesh.checkpoint.quantization import AWQ_KEYS, BOTH, GPTQ_KEYS, HOW, MODULE_KEYS
@@ -13,8 +13,11 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 HEADER = "| in | keys | what becomes of them |\n| --- | --- | --- |\n"
 TABLES: dict[str, tuple[KeyRules, KeyRules]] = {
     "config.json": (base.KEYS, ()),
-    "Mixtral's": (mixtral.KEYS, base.KEYS),
+    "models' with experts": (base.EXPERT_KEYS, ()),
+    "Mixtral's": (mixtral.KEYS, base.KEYS + base.EXPERT_KEYS),
     "dense Mistral's": (mistral.KEYS, base.KEYS),
+    "Qwen3-MoE's": (qwen3_moe.KEYS, base.KEYS + base.EXPERT_KEYS),
+    "OLMoE's": (olmoe.KEYS, base.KEYS + base.EXPERT_KEYS),
     "params.json": (mistral_params.KEYS, ()),
     "`moe` in params.json": (mistral_params.MOE_KEYS, ()),
     "`llama.` in GGUF": (gguf_metadata.KEYS, ()),

@@ -1,5 +1,5 @@
 import pytest
-from published import FILE, MIXTRAL
+from published import FILE, MIXTRAL, MIXTRAL_8X22B
 
 from expertmesh.architectures.dialects import Location
 from expertmesh.architectures.mixtral import MIXTRAL as FAMILY
@@ -15,6 +15,13 @@ F = 14336
 
 def test_the_published_configuration_is_read():
     assert (MODEL.num_experts, MODEL.num_experts_per_token, MODEL.gate) == (8, 2, GateRule.RENORMALISED)
+
+
+def test_the_larger_one_is_read():
+    model = read_model(MIXTRAL_8X22B, FILE)
+    assert (model.num_layers, model.hidden_size, model.intermediate_size, model.vocab_size) == (56, 6144, 16384, 32768)
+    assert (model.num_heads, model.num_kv_heads, model.head_dim, model.rope.theta) == (48, 8, 128, 1e6)
+    assert sum(spec.num_values for spec in tensors_of(model)) == 140_630_071_296
 
 
 def test_the_window_of_its_first_upload_is_none():

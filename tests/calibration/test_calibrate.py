@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import DENSE_MODEL, RandomCheckpoint, dense_name, save
+from checkpoints import DENSE_MODEL, OLMOE, QWEN3_MOE, RandomCheckpoint, own_name, own_names, save
 from logits import logits_of
 
 from expertmesh.calibration.calibrate import FILE, CalibrationConfig, calibrate, calibrate_once, forget
@@ -18,6 +18,8 @@ MODELS = {
     "mixtral": {"num_local_experts": 4},
     "mistral": {**DENSE_MODEL, "sliding_window": 20},
     "as many kv heads as heads": {"num_key_value_heads": 4, "num_local_experts": 3},
+    "qwen3_moe": {**QWEN3_MOE, "num_key_value_heads": 4},
+    "olmoe": {**OLMOE, "num_key_value_heads": 4},
 }
 TEXT = "Experts are servers of their own. A gateway asks those that the gate has chosen, and adds up the answers. " * 9
 
@@ -39,9 +41,7 @@ def silent(done: int, total: int) -> None:
 
 def save_dense(checkpoint: RandomCheckpoint, tensors: dict[str, torch.Tensor]) -> None:
     """Replace the weights of a plain checkpoint."""
-    if checkpoint.config["model_type"] == "mistral":
-        tensors = {dense_name(name): tensor for name, tensor in tensors.items() if ".gate." not in name}
-    save(checkpoint.directory, tensors)
+    save(checkpoint.directory, own_names(tensors, checkpoint.config))
 
 
 def add_outliers(checkpoint: RandomCheckpoint) -> None:
@@ -70,8 +70,7 @@ def test_rescaling_alone_changes_no_logit(make_mixtral, model):
     add_outliers(checkpoint)
     expected = logits_of(checkpoint.directory, random_sequences(2))
     rescales = find_rescales(checkpoint, Recipe("awq", 4, 64))
-    is_dense = checkpoint.config["model_type"] == "mistral"
-    found = {name: (dense_name(name) if is_dense else name).removesuffix(".weight") for name in checkpoint.dense}
+    found = {name: own_name(name, checkpoint.config).removesuffix(".weight") for name in checkpoint.dense}
     moved = {name: rescales.get(found[name], Rescale()).apply(tensor) for name, tensor in checkpoint.dense.items()}
     changed = [name for name, tensor in checkpoint.dense.items() if not tensor.equal(moved[name])]
     assert {name.split(".")[-2] for name in changed} >= {
@@ -82,7 +81,9 @@ def test_rescaling_alone_changes_no_logit(make_mixtral, model):
         "w3",
     }
     has_o_proj = any("o_proj" in name for name in changed)
-    assert has_o_proj == (checkpoint.config["num_key_value_heads"] == checkpoint.config["num_attention_heads"])
+    is_clipped = checkpoint.config.get("clip_qkv") is not None
+    has_lone_heads = checkpoint.config["num_key_value_heads"] == checkpoint.config["num_attention_heads"]
+    assert has_o_proj == (has_lone_heads and not is_clipped)
     save_dense(checkpoint, moved)
     logits = logits_of(checkpoint.directory, random_sequences(2))
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -24,6 +24,21 @@ def test_low_precision_logits_are_weighed_in_float32():
     torch.testing.assert_close(found.weights, expected.weights)
 
 
+def test_weights_may_be_probabilities_among_all_experts():
+    logits = draw(50, 12).bfloat16()
+    ids, weights = TORCH_STEP_OPS.choose_experts(logits, 5, is_renormalised=False)
+    assert torch.equal(ids, TORCH_STEP_OPS.choose_experts(logits, 5).ids)
+    torch.testing.assert_close(weights, logits.float().softmax(-1).gather(1, ids))
+
+
+def test_one_chosen_expert_has_weight_1_and_all_may_be_chosen():
+    logits = draw(50, 6)
+    assert TORCH_STEP_OPS.choose_experts(logits, 1).weights.eq(1).all()
+    ids, weights = TORCH_STEP_OPS.choose_experts(logits, 6)
+    torch.testing.assert_close(weights, logits.softmax(-1).gather(1, ids))
+    assert torch.equal(ids.sort().values, torch.arange(6).expand(50, 6))
+
+
 def test_padding_chooses_nobody():
     logits, lengths = draw(4, 8), torch.tensor([3, 0, 1, 0])
     out = Choices(torch.zeros(4, 2, dtype=torch.int32), torch.zeros(4, 2))
@@ -44,6 +59,17 @@ def test_what_is_added_stays_added_and_the_norm_goes_out(dtype):
     torch.testing.assert_close(out, normed)
     assert torch.equal(TORCH_STEP_OPS.add_and_normalise(hidden, None, weight, 1e-5), out)
     assert torch.equal(hidden, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [6, 24])
+def test_heads_are_normalised_where_they_lie(dtype, width):
+    joined, weight = draw(3, 60).to(dtype), draw(width).to(dtype)
+    heads, rest = joined[:, 6:54].view(3, -1, width), (joined[:, :6].clone(), joined[:, 54:].clone())
+    expected = torch.nn.functional.rms_norm(heads.float(), (width,), eps=1e-6).to(dtype) * weight
+    TORCH_STEP_OPS.normalise_heads(heads, weight, 1e-6)
+    torch.testing.assert_close(joined[:, 6:54].view_as(heads), expected)
+    assert torch.equal(joined[:, :6], rest[0]) and torch.equal(joined[:, 54:], rest[1])
 
 
 def test_turned_keys_and_values_are_in_their_slots_and_nowhere_else():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checkpoints import DENSE_MODEL
+from checkpoints import DENSE_MODEL, OLMOE, QWEN3_MOE
 
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.model.attention import plan_contexts
@@ -30,7 +30,15 @@ def test_a_window_is_kept():
 
 @pytest.mark.parametrize("sizes", [[30], [13, 17], [1] * 30, [10, 1, 1, 18]])
 @pytest.mark.parametrize(
-    "overrides", [{}, {"head_dim": 24, "num_key_value_heads": 1}, {**DENSE_MODEL, "sliding_window": 7}], ids=str
+    "overrides",
+    [
+        {},
+        {"head_dim": 24, "num_key_value_heads": 1},
+        {**DENSE_MODEL, "sliding_window": 7},
+        {**QWEN3_MOE, "num_hidden_layers": 1},
+        {**OLMOE, "num_hidden_layers": 1},
+    ],
+    ids=["mixtral", "lone key-value head", "window", "qwen3_moe", "olmoe"],
 )
 @pytest.mark.parametrize("is_native", [True, False], ids=["native", "torch"])
 def test_chunks_on_the_cpu_equal_the_whole_on_the_reference(make_mixtral, make_rig, sizes, overrides, is_native):

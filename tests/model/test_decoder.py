@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from checkpoints import DENSE_MODEL
+from checkpoints import DENSE_MODEL, OLMOE, QWEN3_MOE
 from isas import ISAS
 from oracle import oracle
 
@@ -30,6 +30,20 @@ ODD_CONFIGS = {
     # 23 tokens are within the 512 that the model is for; beyond, nothing is served.
     "dynamic": {"head_dim": 32, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}},
     "a window of a fine-tune": {"sliding_window": 7},
+    "qwen3_moe": QWEN3_MOE,
+    "qwen3_moe, tied, not renormalised, one kv head": {
+        **QWEN3_MOE,
+        "tie_word_embeddings": True,
+        "norm_topk_prob": False,
+        "num_key_value_heads": 1,
+    },
+    "olmoe": OLMOE,
+    "olmoe, renormalised, not clipped, as many kv heads as heads": {
+        **OLMOE,
+        "norm_topk_prob": True,
+        "clip_qkv": None,
+        "num_key_value_heads": 4,
+    },
 }
 # Dense matrices of each type, codes beside them, and a dense model with a window.
 CHECKPOINTS = {
@@ -38,6 +52,8 @@ CHECKPOINTS = {
     "float16": {"dtype": torch.float16},
     "awq": {"group_size": 64},
     "window": {**DENSE_MODEL, "sliding_window": 7},
+    "qwen3_moe": QWEN3_MOE,
+    "olmoe": OLMOE,
 }
 
 
@@ -104,8 +120,9 @@ def test_awq_logits_equal_those_of_its_dequantized_weights(make_mixtral, make_ri
     assert (rig.step({0: tokens[0]}) - expected).abs().max() <= 1e-4
 
 
-def test_greedy_ids_equal_those_of_transformers_for_128_tokens_on_20_prompts(make_mixtral, make_rig):
-    checkpoint = make_mixtral()
+@pytest.mark.parametrize("model", [{}, QWEN3_MOE, OLMOE], ids=["mixtral", "qwen3_moe", "olmoe"])
+def test_greedy_ids_equal_those_of_transformers_for_128_tokens_on_20_prompts(make_mixtral, make_rig, model):
+    checkpoint = make_mixtral(**model)
     rig = make_rig(checkpoint.directory)
     tokens = prompts(512, 20, 9)
     model = oracle(checkpoint)

@@ -15,10 +15,21 @@ from expertmesh.model.sampling import SamplingParams
 WIDTHS = (8, 12, 301, 1024, 4096)
 TYPES = (torch.float32, torch.bfloat16)
 COUNTS = (2, 3, 5, 8, 13, 33, 40)
+
+
+def normalise_heads(x: torch.Tensor, width: int) -> torch.Tensor:
+    """Normalise what fits of ``x`` [T, W] in heads of ``width``, as queries that lie beside keys and values."""
+    heads = torch.cat([x, x], dim=-1)[:, : x.shape[-1] // width * width].unflatten(1, (-1, width))
+    TORCH_STEP_OPS.normalise_heads(heads, torch.ones(width, dtype=x.dtype), 1e-6)
+    return heads.flatten(1)
+
+
 OPERATIONS = {
     "softmax": lambda x: x.float().softmax(-1),
     "log_softmax": lambda x: x.float().log_softmax(-1),
     "norm": lambda x: TORCH_STEP_OPS.add_and_normalise(x.clone(), x, torch.ones(x.shape[-1], dtype=x.dtype), 1e-5),
+    "heads": lambda x: normalise_heads(x, 4),
+    "whole heads": lambda x: normalise_heads(x, x.shape[-1]),
     "gate": lambda x: torch.cat(TORCH_STEP_OPS.choose_experts(x, 2), dim=-1),
     "log": lambda x: x.double().abs().log(),
     "entropy": lambda x: torch.special.entr(x.double().abs()),

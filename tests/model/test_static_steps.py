@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoints import DENSE_MODEL
+from checkpoints import DENSE_MODEL, OLMOE, QWEN3_MOE
 from device_ffn import OnDevice, on_device, rows_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,6 +27,8 @@ CASES = {
     "bfloat16": (partial(CpuBackend), torch.bfloat16, {}),
     "awq": (partial(CpuBackend), torch.float32, {"group_size": 64}),
     "dense with a window": (partial(CpuBackend), torch.float32, {**DENSE_MODEL, "sliding_window": 7}),
+    "qwen3_moe": (partial(CpuBackend), torch.bfloat16, QWEN3_MOE),
+    "olmoe": (partial(CpuBackend), torch.float32, OLMOE),
 }
 
 
@@ -105,7 +107,7 @@ def test_a_step_that_fails_gives_its_memory_back(make_mixtral, make_rig):
     in_turns([steps.part(rig.batch({0: [1]}), rig.experts)])
 
 
-@pytest.mark.parametrize("case", ["float32", "dense with a window"])
+@pytest.mark.parametrize("case", ["float32", "dense with a window", "qwen3_moe", "olmoe"])
 def test_whole_steps_on_a_device_equal_eager_ones_and_are_counted(make_mixtral, make_rig, case):
     make_backend, dtype, overrides = CASES[case]
     directory = make_mixtral(**overrides).directory
@@ -164,10 +166,14 @@ class AskedFromTheHost:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_whole", [True, False], ids=["one graph", "a graph per layer"])
-@pytest.mark.parametrize("overrides", [{"group_size": 64}, {**DENSE_MODEL, "sliding_window": 7}], ids=["awq", "dense"])
+@pytest.mark.parametrize(
+    "overrides",
+    [{"group_size": 64}, {**DENSE_MODEL, "sliding_window": 7}, QWEN3_MOE, {**OLMOE, "group_size": 64}],
+    ids=["awq", "dense", "qwen3_moe", "olmoe awq"],
+)
 def test_replayed_steps_equal_eager_ones_on_a_gpu(make_mixtral, make_rig, is_whole, overrides):
     device = torch.device("cuda")
-    directory = make_mixtral(**overrides, head_dim=64).directory
+    directory = make_mixtral(**{**overrides, "head_dim": 64}).directory
     eager, static = (make_rig(directory, torch.bfloat16, create_backend("triton", device)) for _ in range(2))
     load = ExpertLoadCounter(static.config.num_layers, static.config.num_experts)
     whole = CountedDeviceExperts(static.experts, load) if is_whole else None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mistral_common
 import torch
@@ -40,11 +40,45 @@ CONFIG: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+# What of it is different in other families.
 DENSE_MODEL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_local_experts": 1}
+QWEN3_MOE: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "head_dim": 64,
+    "moe_intermediate_size": 128,
+    "num_local_experts": 12,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": True,
+    "rms_norm_eps": 1e-6,
+}
+OLMOE: dict[str, Any] = {
+    "architectures": ["OlmoeForCausalLM"],
+    "model_type": "olmoe",
+    "num_local_experts": 12,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": False,
+    "clip_qkv": 1.0,
+}
+# How each family names what these names of Mixtral's hold.
+NEWER_NAMES = {
+    "block_sparse_moe.gate.": "mlp.gate.",
+    "block_sparse_moe.experts.": "mlp.experts.",
+    ".w1.": ".gate_proj.",
+    ".w2.": ".down_proj.",
+    ".w3.": ".up_proj.",
+}
+NAMES: dict[str, dict[str, str]] = {
+    "mixtral": {},
+    "mistral": {"block_sparse_moe.experts.0.": "mlp.", **NEWER_NAMES},
+    "qwen3_moe": NEWER_NAMES,
+    "olmoe": NEWER_NAMES,
+}
 
 Tensors = dict[str, torch.Tensor]
 # What the names of matrices hold that quantizers take.
 TAKEN = ("_proj.", ".experts.")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -187,7 +221,7 @@ def write_mixtral(
     shards: int = 1,
     **overrides: Any,
 ) -> RandomCheckpoint:
-    """Write a random checkpoint under HF's names for Mixtral, or for a dense Mistral with ``**DENSE_MODEL``."""
+    """Write a random Mixtral under HF's names, or with ``**DENSE_MODEL`` and its like another family."""
     config = {**CONFIG, "torch_dtype": str(dtype).removeprefix("torch."), **overrides}
     dense = random_weights(config, dtype, seed)
     stored = dict(dense)
@@ -197,10 +231,8 @@ def write_mixtral(
             config["quantization_config"] = quantization.config
         else:
             (directory / quantization.file).write_text(json.dumps(quantization.config))
-    if config["architectures"] == DENSE_MODEL["architectures"]:
-        stored = {dense_name(name): tensor for name, tensor in stored.items() if ".gate." not in name}
     (directory / "config.json").write_text(json.dumps(config))
-    save(directory, stored, shards)
+    save(directory, own_names(stored, config), shards)
     write_tokenizer(directory, config["vocab_size"])
     return RandomCheckpoint(directory, config, dense)
 
@@ -220,15 +252,16 @@ def write_tokenizer(directory: Path, vocab_size: int) -> None:
 def random_weights(config: dict[str, Any], dtype: torch.dtype, seed: int) -> Tensors:
     """Draw all weights of a model; the only FFN of a dense one is expert 0."""
     generator = torch.Generator().manual_seed(seed)
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    hidden, inner = config["hidden_size"], config.get("moe_intermediate_size") or config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     num_q, num_kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    qk_norms = {"qwen3_moe": {"q": head, "k": head}, "olmoe": {"q": num_q, "k": num_kv}}.get(config["model_type"], {})
 
     def matrix(rows: int, columns: int) -> torch.Tensor:
         return (torch.randn(rows, columns, generator=generator) * columns**-0.5).to(dtype)
 
-    def norm() -> torch.Tensor:
-        return (1 + 0.1 * torch.randn(hidden, generator=generator)).to(dtype)
+    def norm(width: int = hidden) -> torch.Tensor:
+        return (1 + 0.1 * torch.randn(width, generator=generator)).to(dtype)
 
     weights = {"model.embed_tokens.weight": torch.randn(config["vocab_size"], hidden, generator=generator).to(dtype)}
     for layer in range(config["num_hidden_layers"]):
@@ -242,6 +275,8 @@ def random_weights(config: dict[str, Any], dtype: torch.dtype, seed: int) -> Ten
             ("o", hidden, num_q),
         ):
             weights[f"{prefix}.self_attn.{name}_proj.weight"] = matrix(rows, columns)
+        for name, width in qk_norms.items():
+            weights[f"{prefix}.self_attn.{name}_norm.weight"] = norm(width)
         weights[f"{prefix}.block_sparse_moe.gate.weight"] = matrix(config["num_local_experts"], hidden)
         for expert in range(config["num_local_experts"]):
             for name, rows, columns in (("w1", inner, hidden), ("w3", inner, hidden), ("w2", hidden, inner)):
@@ -273,10 +308,16 @@ def find_spec(checkpoint: Checkpoint, name: str) -> TensorSpec:
     return found
 
 
-def dense_name(name: str) -> str:
-    """Return the name that a dense model has for a tensor of expert 0."""
-    for ours, theirs in (("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")):
-        name = name.replace(f".block_sparse_moe.experts.0.{ours}.", f".mlp.{theirs}.")
+def own_names(tensors: Mapping[str, T], config: Mapping[str, Any]) -> dict[str, T]:
+    """Rename what is called as in Mixtral to what the family of ``config`` calls it; a dense model has no gate."""
+    is_dense = config["model_type"] == DENSE_MODEL["model_type"]
+    return {own_name(name, config): tensor for name, tensor in tensors.items() if not (is_dense and ".gate." in name)}
+
+
+def own_name(name: str, config: Mapping[str, Any]) -> str:
+    """Return what the family of ``config`` calls a tensor of Mixtral; an expert of a dense model is its FFN."""
+    for theirs, ours in NAMES[config["model_type"]].items():
+        name = name.replace(theirs, ours)
     return name
 
 

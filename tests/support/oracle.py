@@ -1,21 +1,19 @@
 """The same weights in transformers, in float32: what our logits must equal."""
 
 import torch
-from checkpoints import RandomCheckpoint, Tensors, dense_name
-from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM
+from checkpoints import RandomCheckpoint, Tensors, own_names
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
-def oracle(checkpoint: RandomCheckpoint) -> MixtralForCausalLM | MistralForCausalLM:
+def oracle(checkpoint: RandomCheckpoint) -> PreTrainedModel:
     """Load the plain weights of a checkpoint into transformers."""
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     config["rope_parameters"] = {"rope_theta": config.pop("rope_theta"), **config.get("rope_parameters", {})}
+    config["dtype"] = torch.float32
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager").eval()
     tensors = {name: tensor.float() for name, tensor in checkpoint.dense.items()}
-    if config["model_type"] == "mistral":
-        model = MistralForCausalLM(MistralConfig(**config, attn_implementation="eager")).eval()
-        tensors = {dense_name(name): tensor for name, tensor in tensors.items() if ".gate." not in name}
-    else:
-        model = MixtralForCausalLM(MixtralConfig(**config, attn_implementation="eager")).eval()
-        tensors = _fuse_experts(tensors, checkpoint.config)
+    is_dense = config["model_type"] == "mistral"
+    tensors = own_names(tensors, config) if is_dense else _fuse_experts(tensors, checkpoint.config)
     model.load_state_dict(tensors, strict=not checkpoint.config["tie_word_embeddings"])
     return model
 

@@ -30,6 +30,10 @@ class StepOps(Protocol):
         """Add ``delta`` [T, D] of any dtype to ``hidden`` [T, D] in place; returns its RMS norm x ``weight`` [D]."""
         ...
 
+    def normalise_heads(self, heads: torch.Tensor, weight: torch.Tensor, eps: float) -> None:
+        """Replace each of ``heads`` [T, N, W], in place, by its RMS norm x ``weight`` [W]; rows may lie apart."""
+        ...
+
     def rotate_and_store(
         self,
         joined: torch.Tensor,
@@ -46,12 +50,17 @@ class StepOps(Protocol):
         ...
 
     def choose_experts(
-        self, logits: torch.Tensor, num_chosen: int, lengths: torch.Tensor | None = None, out: Choices | None = None
+        self,
+        logits: torch.Tensor,
+        num_chosen: int,
+        lengths: torch.Tensor | None = None,
+        out: Choices | None = None,
+        is_renormalised: bool = True,
     ) -> Choices:
-        """Choose ``num_chosen`` experts per row of ``logits`` [T, E] by ``GateRule.RENORMALISED``.
+        """Choose the ``num_chosen`` experts of the highest ``logits`` [T, E] of each row.
 
-        Weights are the softmax in float32 over all experts renormalised over the chosen ones. Rows whose ``lengths``
-        [T] are 0 are padding and choose none.
+        Weights are the softmax in float32 over all experts, divided by the sum over the chosen ones if
+        ``is_renormalised``. Rows whose ``lengths`` [T] are 0 are padding and choose none.
         """
         ...
 
@@ -72,6 +81,10 @@ class TorchStepOps:
             hidden.add_(delta.to(hidden.dtype))
         return torch.mul(weight, unit_rms(hidden, eps), out=out)
 
+    def normalise_heads(self, heads: torch.Tensor, weight: torch.Tensor, eps: float) -> None:
+        """See ``StepOps``."""
+        heads.copy_(weight * unit_rms(heads, eps))
+
     def rotate_and_store(
         self,
         joined: torch.Tensor,
@@ -89,16 +102,23 @@ class TorchStepOps:
         return rotate(query, *angles)
 
     def choose_experts(
-        self, logits: torch.Tensor, num_chosen: int, lengths: torch.Tensor | None = None, out: Choices | None = None
+        self,
+        logits: torch.Tensor,
+        num_chosen: int,
+        lengths: torch.Tensor | None = None,
+        out: Choices | None = None,
+        is_renormalised: bool = True,
     ) -> Choices:
         """See ``StepOps``."""
         probabilities = torch.softmax(logits.float(), dim=-1)  # [T, E]
         weights, ids = torch.topk(probabilities, num_chosen, dim=-1)  # [T, A]
-        return finish_choices(ids, weights / weights.sum(dim=-1, keepdim=True), lengths, out)
+        if is_renormalised:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return finish_choices(ids, weights, lengths, out)
 
 
 def unit_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return x / rms(x) over D, computed in float32, in the dtype of ``x`` [T, D] (Zhang and Sennrich, 2019)."""
+    """Return x / rms(x) over D, computed in float32, in the dtype of ``x`` [..., D] (Zhang and Sennrich, 2019)."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""What the families have in common: a decoder with grouped-query attention, rotary embedding and SwiGLU.
+"""What the families have in common: a decoder with grouped-query attention, rotary embedding and SwiGLU experts.
 
 Knows HF's keys and names for it; a family adds its own and replaces what it does otherwise.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from expertmesh.architectures.dialects import Place, Places, gate_half, one_expert, up_half
 from expertmesh.architectures.key_rules import KeyRules, honoured, nothing, refused
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.model_config import GateRule, ModelConfig
@@ -24,7 +25,19 @@ TENSORS: Rows = {
     "v": Row("model.layers.{layer}.self_attn.v_proj", ("Kd", "D")),
     "o": Row("model.layers.{layer}.self_attn.o_proj", ("D", "Hd")),
 }
-
+# Names of HF since its second family with experts.
+EXPERT_TENSORS: Rows = {
+    "gate": Row("model.layers.{layer}.mlp.gate", ("E", "D")),
+    "w_gate": Row("model.layers.{layer}.mlp.experts.{expert}.gate_proj", ("F", "D")),
+    "w_down": Row("model.layers.{layer}.mlp.experts.{expert}.down_proj", ("D", "F")),
+    "w_up": Row("model.layers.{layer}.mlp.experts.{expert}.up_proj", ("F", "D")),
+}
+# The same in one piece: gate_up_proj [E, 2 F, D] and down_proj [E, D, F].
+FUSED: Places = {
+    "w_gate": Place("model.layers.{layer}.mlp.experts.gate_up_proj", gate_half),
+    "w_down": Place("model.layers.{layer}.mlp.experts.down_proj", one_expert),
+    "w_up": Place("model.layers.{layer}.mlp.experts.gate_up_proj", up_half),
+}
 
 KEYS: KeyRules = (
     honoured(
@@ -32,7 +45,6 @@ KEYS: KeyRules = (
         "model_type",
         "vocab_size",
         "hidden_size",
-        "intermediate_size",
         "num_hidden_layers",
         "num_attention_heads",
         "num_key_value_heads",
@@ -88,19 +100,19 @@ KEYS: KeyRules = (
         "problem_type",
     ),
 )
-# What a key means that is not there, in the config.json of either family.
-DEFAULTS: Mapping[str, Any] = {
-    "hidden_act": "silu",
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": False,
-    "eos_token_id": 2,
-}
+EXPERT_KEYS: KeyRules = (
+    honoured("num_experts_per_tok"),
+    honoured("num_local_experts", "num_experts", but="; two that differ are refused"),
+    nothing("they are about training", "output_router_logits", "router_aux_loss_coef"),
+)
+# What a key means that is not there.
+DEFAULTS: Mapping[str, Any] = {"hidden_act": "silu", "tie_word_embeddings": False}
 # float32 tells no positions beyond apart.
 MAX_POSITIONS = 2**24
 
 
-def read_decoder(keys: Keys, architecture: str) -> ModelConfig:
-    """Read a decoder with a single FFN; without a ``sliding_window`` it attends to all tokens."""
+def read_decoder(keys: Keys, architecture: str, ffn_width: str = "intermediate_size") -> ModelConfig:
+    """Read a decoder with a single FFN, whose width a key says, and where tokens attend to all before them."""
     hidden_size, num_heads = keys.count("hidden_size"), keys.count("num_attention_heads")
     num_kv_heads = keys.count("num_key_value_heads", num_heads)
     head_dim = keys.count("head_dim", max(1, hidden_size // num_heads))
@@ -115,7 +127,7 @@ def read_decoder(keys: Keys, architecture: str) -> ModelConfig:
         architecture=architecture,
         vocab_size=vocab_size,
         hidden_size=hidden_size,
-        intermediate_size=keys.count("intermediate_size"),
+        intermediate_size=keys.count(ffn_width),
         num_layers=keys.count("num_hidden_layers"),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -128,13 +140,23 @@ def read_decoder(keys: Keys, architecture: str) -> ModelConfig:
         is_embedding_tied=keys.flag("tie_word_embeddings", False),
         eos_token_ids=keys.token_ids("eos_token_id", vocab_size),
         gate=GateRule.ONLY_EXPERT,
-        sliding_window=keys.count("sliding_window") if "sliding_window" in keys else None,
     )
 
 
-def with_experts(keys: Keys, decoder: ModelConfig, num_experts: int, gate: GateRule) -> ModelConfig:
+def with_window(keys: Keys, decoder: ModelConfig) -> ModelConfig:
+    """Let tokens of ``decoder`` attend to the last ``sliding_window`` only, where that key is there."""
+    return replace(decoder, sliding_window=keys.count("sliding_window") if "sliding_window" in keys else None)
+
+
+def with_experts(keys: Keys, decoder: ModelConfig, gate: GateRule) -> ModelConfig:
     """Give ``decoder`` several experts, to some of which the gate sends a token."""
+    num_experts = keys.count(keys.one_of("num_local_experts", "num_experts"))
     num_chosen = keys.count("num_experts_per_tok")
     if num_chosen > num_experts:
         raise keys.wrong("num_experts_per_tok", f"no more than there are experts, {num_experts},")
     return replace(decoder, num_experts=num_experts, num_experts_per_token=num_chosen, gate=gate)
+
+
+def read_gate_rule(keys: Keys) -> GateRule:
+    """Read whether weights of the chosen experts add up to 1."""
+    return GateRule.RENORMALISED if keys.flag("norm_topk_prob", False) else GateRule.PROBABILITIES

@@ -12,8 +12,15 @@ from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.architectures.tensor_table import Row, Rows
 
 NAME = "MistralForCausalLM"
-KEYS: KeyRules = (*base.KEYS, honoured("sliding_window"))
-DEFAULTS: Mapping[str, Any] = {**base.DEFAULTS, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "sliding_window": 4096}
+KEYS: KeyRules = (*base.KEYS, honoured("intermediate_size", "sliding_window"))
+DEFAULTS: Mapping[str, Any] = {
+    **base.DEFAULTS,
+    "num_key_value_heads": 8,
+    "eos_token_id": 2,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e4,
+    "sliding_window": 4096,
+}
 
 TENSORS: Rows = {
     **base.TENSORS,
@@ -61,7 +68,7 @@ GGUF_DENSE: Places = {
 
 def read_config(keys: Keys) -> ModelConfig:
     """Read a config.json."""
-    return base.read_decoder(keys, NAME)
+    return base.with_window(keys, base.read_decoder(keys, NAME))
 
 
 MISTRAL = Architecture(

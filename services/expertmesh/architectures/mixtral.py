@@ -6,16 +6,7 @@ from typing import Any
 
 from expertmesh.architectures import base
 from expertmesh.architectures.architecture import Architecture
-from expertmesh.architectures.dialects import (
-    Place,
-    Places,
-    all_places,
-    expert_rows,
-    gate_half,
-    hf_places,
-    one_expert,
-    up_half,
-)
+from expertmesh.architectures.dialects import Place, Places, all_places, expert_rows, hf_places, one_expert
 from expertmesh.architectures.key_rules import KeyRules, honoured, nothing
 from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.mistral import GGUF, RELEASED
@@ -25,12 +16,19 @@ from expertmesh.architectures.tensor_table import Row, Rows
 NAME = "MixtralForCausalLM"
 KEYS: KeyRules = (
     *base.KEYS,
-    honoured("num_experts_per_tok"),
-    honoured("num_local_experts", "num_experts", but="; two that differ are refused"),
+    *base.EXPERT_KEYS,
+    honoured("intermediate_size"),
     honoured("sliding_window", but=", but 4096 is none: first uploads carried it, of a model trained without"),
-    nothing("they are about training", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
+    nothing("it is about training", "router_jitter_noise"),
 )
-DEFAULTS: Mapping[str, Any] = {**base.DEFAULTS, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None}
+DEFAULTS: Mapping[str, Any] = {
+    **base.DEFAULTS,
+    "num_key_value_heads": 8,
+    "eos_token_id": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "sliding_window": None,
+}
 # In the first uploads, by mistake.
 STRAY_WINDOW = 4096
 
@@ -45,25 +43,12 @@ TENSORS: Rows = {
 
 def read_config(keys: Keys) -> ModelConfig:
     """Read a config.json."""
-    decoder = base.read_decoder(keys, NAME)
+    decoder = base.with_window(keys, base.read_decoder(keys, NAME))
     if decoder.sliding_window == STRAY_WINDOW:
         decoder = replace(decoder, sliding_window=None)
-    num_experts = keys.count(keys.one_of("num_local_experts", "num_experts"))
-    return base.with_experts(keys, decoder, num_experts, GateRule.RENORMALISED)
+    return base.with_experts(keys, decoder, GateRule.RENORMALISED)
 
 
-NEWER: Places = {
-    "gate": Place("model.layers.{layer}.mlp.gate"),
-    "w_gate": Place("model.layers.{layer}.mlp.experts.{expert}.gate_proj"),
-    "w_down": Place("model.layers.{layer}.mlp.experts.{expert}.down_proj"),
-    "w_up": Place("model.layers.{layer}.mlp.experts.{expert}.up_proj"),
-}
-# gate_up_proj [E, 2 F, D] and down_proj [E, D, F]
-FUSED: Places = {
-    "w_gate": Place("model.layers.{layer}.mlp.experts.gate_up_proj", gate_half),
-    "w_down": Place("model.layers.{layer}.mlp.experts.down_proj", one_expert),
-    "w_up": Place("model.layers.{layer}.mlp.experts.gate_up_proj", up_half),
-}
 # Newer names of matrices below older ones, and a gate that is called router.
 MIXED: Places = {
     "gate": Place("model.layers.{layer}.block_sparse_moe.router"),
@@ -109,5 +94,15 @@ MIXTRAL = Architecture(
     DEFAULTS,
     read_config,
     TENSORS,
-    all_places(hf_places(TENSORS), NEWER, FUSED, MIXED, ROUTER, INFERENCE, STACKED, GGUF_STACKED, GGUF_SINGLE),
+    all_places(
+        hf_places(TENSORS),
+        hf_places(base.EXPERT_TENSORS),
+        base.FUSED,
+        MIXED,
+        ROUTER,
+        INFERENCE,
+        STACKED,
+        GGUF_STACKED,
+        GGUF_SINGLE,
+    ),
 )

@@ -13,6 +13,8 @@ class GateRule(Enum):
     """There is one expert and no gate: every token goes to it, with weight 1."""
     RENORMALISED = auto()
     """The best by softmax over all experts, weighed by their probabilities divided by the sum of these."""
+    PROBABILITIES = auto()
+    """The best by softmax over all experts, weighed by their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ModelConfig:
 
     ``architecture`` is the name in config.json. Widths are counts of features; a token attends to itself and the
     ``sliding_window`` - 1 tokens before it, or to all where that is None; ``eos_token_ids`` are the ids that end an
-    answer.
+    answer. Of queries, keys and values, no feature is farther from 0 than ``max_qkv``, where that is not None.
     """
 
     architecture: str
@@ -41,3 +43,4 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     gate: GateRule
     sliding_window: int | None = None
+    max_qkv: float | None = None

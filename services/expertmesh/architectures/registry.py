@@ -11,10 +11,12 @@ from expertmesh.architectures.keys import Keys
 from expertmesh.architectures.mistral import MISTRAL
 from expertmesh.architectures.mixtral import MIXTRAL
 from expertmesh.architectures.model_config import ModelConfig
+from expertmesh.architectures.olmoe import OLMOE
+from expertmesh.architectures.qwen3_moe import QWEN3_MOE
 from expertmesh.architectures.tensor_table import TensorTable
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
-ARCHITECTURES = {architecture.name: architecture for architecture in (MIXTRAL, MISTRAL)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (MIXTRAL, MISTRAL, QWEN3_MOE, OLMOE)}
 
 
 def read_model(config: Mapping[str, Any], file: Path, names: Mapping[str, str] = NO_NAMES) -> ModelConfig:

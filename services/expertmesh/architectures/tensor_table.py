@@ -18,13 +18,16 @@ Role = Literal[
     "k",
     "v",
     "o",
+    "q_norm",
+    "k_norm",
     "gate",
     "w_gate",
     "w_up",
     "w_down",
 ]
-# V vocabulary, D hidden width, Hd query heads by head width, Kd key-value heads by head width, E experts, F FFN width.
-Dim = Literal["V", "D", "Hd", "Kd", "E", "F"]
+# V vocabulary, D hidden width, d head width, Hd query heads by head width, Kd key-value heads by head width, E experts,
+# F FFN width.
+Dim = Literal["V", "D", "d", "Hd", "Kd", "E", "F"]
 
 ENDS: tuple[Role, ...] = ("embedding", "final_norm", "head")
 EXPERT: tuple[Role, ...] = ("w_gate", "w_up", "w_down")
@@ -117,6 +120,7 @@ def _sizes(config: ModelConfig) -> Mapping[Dim, int]:
     return {
         "V": config.vocab_size,
         "D": config.hidden_size,
+        "d": config.head_dim,
         "Hd": config.num_heads * config.head_dim,
         "Kd": config.num_kv_heads * config.head_dim,
         "E": config.num_experts,

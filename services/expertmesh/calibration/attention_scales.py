@@ -19,8 +19,8 @@ def rescale_attention(forward: ForwardPass, layer: int, rounding: Round) -> dict
     qkv = {spec.name: weights.weight(spec).data for spec in (query, key, value)}
     shared = best_scales(candidates, output_errors(qkv, x, candidates, rounding))
     rescales = {specs["input_norm"].name: Rescale(outputs=shared), **{name: Rescale(inputs=shared) for name in qkv}}
-    # Where several query heads share a value head, so do columns of o share a row of v.
-    if forward.config.num_heads == forward.config.num_kv_heads:
+    # Where several query heads share a value head, so do columns of o share a row of v; clipped rows of v cannot move.
+    if forward.config.num_heads == forward.config.num_kv_heads and forward.config.max_qkv is None:
         candidates = candidate_scales(output.name, attended)
         errors = output_errors({output.name: weights.weight(output).data}, attended, candidates, rounding)
         between = best_scales(candidates, errors)

@@ -17,6 +17,7 @@ from expertmesh.kernels.paged_attention import PagedContexts
 from expertmesh.kernels.weights import stack_outputs
 from expertmesh.model.batch import StepBatch
 from expertmesh.model.kv_cache import KVCache
+from expertmesh.model.norm import RMSNorm
 from expertmesh.model.weight_loader import WeightLoader
 
 
@@ -54,13 +55,26 @@ def _block_contexts(batch: StepBatch, block_size: int, window: int | None) -> Bl
 
 
 class Attention:
-    """The attention of one layer; q, k and v come from one matrix where their storage allows."""
+    """The attention of one layer; q, k and v come from one matrix where their storage allows.
 
-    def __init__(self, config: ModelConfig, backend: Backend, qkv: tuple[Linear, ...], output: Linear) -> None:
+    ``norms`` are those of queries and of keys, each as wide as a head or as all of them; empty where there are none.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        backend: Backend,
+        qkv: tuple[Linear, ...],
+        norms: tuple[RMSNorm, ...],
+        output: Linear,
+    ) -> None:
         self._backend = backend
         self._qkv = qkv
+        self._norms = norms
         self.output = output
         self._head_dim = config.head_dim
+        self._num_heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        self._max = config.max_qkv
 
     @classmethod
     def load(cls, specs: Specs, loader: WeightLoader) -> "Attention":
@@ -69,7 +83,8 @@ class Attention:
         parts = [read(spec) for spec in (specs["q"], specs["k"], specs["v"])]
         joined = stack_outputs(parts)
         qkv = tuple(backend.linear(weight) for weight in ([joined] if joined else parts))
-        return cls(loader.config, backend, qkv, backend.linear(read(specs["o"])))
+        norms = tuple(loader.norm(spec) for role, spec in specs.items() if role in ("q_norm", "k_norm"))
+        return cls(loader.config, backend, qkv, norms, backend.linear(read(specs["o"])))
 
     def __call__(self, x: torch.Tensor, layer: int, plan: AttentionPlan, cache: KVCache) -> torch.Tensor:
         """Store the keys and values of ``x`` [T, D] and attend; returns [T, D]."""
@@ -79,6 +94,15 @@ class Attention:
         """Do it all but for the output matrix; returns [T, H * d]."""
         joined = torch.cat([linear(x) for linear in self._qkv], dim=-1) if len(self._qkv) > 1 else self._qkv[0](x)
         heads = joined.view(x.shape[0], -1, self._head_dim)  # [T, H + 2K, d]
+        self._normalise_and_clip(heads)
         keys, values = cache.keys[layer], cache.values[layer]
         query = self._backend.step_ops.rotate_and_store(heads, plan.angles, plan.slot_mapping, keys, values)
         return self._backend.attend(query, keys, values, plan.contexts).flatten(1)
+
+    def _normalise_and_clip(self, heads: torch.Tensor) -> None:
+        """Normalise queries and keys of ``heads`` [T, H + 2K, d] in place, then clip all, as the model asks for it."""
+        for part, norm in zip(heads.split(self._num_heads, dim=1), self._norms, strict=False):
+            whole = part.view(len(part), -1, len(norm.weight))
+            self._backend.step_ops.normalise_heads(whole, norm.weight, norm.eps)
+        if self._max is not None:
+            heads.clamp_(-self._max, self._max)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from expertmesh.architectures.model_config import GateRule
+from expertmesh.architectures.model_config import GateRule, ModelConfig
 from expertmesh.architectures.tensor_table import Specs
 from expertmesh.kernels.backend import Linear
 from expertmesh.kernels.step_ops import Choices, StepOps, finish_choices
@@ -28,20 +28,21 @@ def load_gate(specs: Specs, loader: WeightLoader) -> Gate:
     if loader.config.gate is GateRule.ONLY_EXPERT:
         return choose_only_expert
     matrix = loader.backend.linear(DenseWeight(loader.values(specs["gate"])))
-    return TopKGate(matrix, loader.backend.step_ops, loader.config.num_experts_per_token)
+    return TopKGate(matrix, loader.backend.step_ops, loader.config)
 
 
 class TopKGate:
-    """The experts with the highest logits, by ``GateRule.RENORMALISED``."""
+    """The experts with the highest logits, by ``GateRule.RENORMALISED`` or ``GateRule.PROBABILITIES``."""
 
-    def __init__(self, matrix: Linear, ops: StepOps, num_chosen: int) -> None:
+    def __init__(self, matrix: Linear, ops: StepOps, config: ModelConfig) -> None:
         self._matrix = matrix
         self._ops = ops
-        self._num_chosen = num_chosen
+        self._num_chosen = config.num_experts_per_token
+        self._is_renormalised = config.gate is GateRule.RENORMALISED
 
     def __call__(self, rows: torch.Tensor, lengths: torch.Tensor | None = None, out: Choices | None = None) -> Choices:
         """See ``Gate``."""
-        return self._ops.choose_experts(self._matrix(rows), self._num_chosen, lengths, out)
+        return self._ops.choose_experts(self._matrix(rows), self._num_chosen, lengths, out, self._is_renormalised)
 
 
 def choose_only_expert(rows: torch.Tensor, lengths: torch.Tensor | None = None, out: Choices | None = None) -> Choices:

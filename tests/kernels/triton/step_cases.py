@@ -40,6 +40,18 @@ def normalise(device: str, dtype: str, num_rows: int, width: int, delta_dtype: s
     return results
 
 
+def normalise_heads(device: str, dtype: str, num_rows: int, heads: Heads, is_whole: bool) -> list[torch.Tensor]:
+    """Return queries, keys and values after the kernel has normalised the keys, each or all as one, then the twin."""
+    results = []
+    for ops in (open_ops(), TORCH_STEP_OPS):
+        joined = draw(device, dtype, num_rows, heads.num_heads + 2 * heads.num_kv_heads, heads.width)
+        keys = joined[:, heads.num_heads : heads.num_heads + heads.num_kv_heads]
+        keys = keys.flatten(1).unsqueeze(1) if is_whole else keys
+        ops.normalise_heads(keys, draw(device, dtype, keys.shape[-1], seed=1), 1e-6)
+        results.append(joined.cpu())
+    return results
+
+
 def rotate(device: str, dtype: str, num_rows: int, heads: Heads) -> list[torch.Tensor]:
     """Return queries, keys and values of the kernel, then of the twin."""
     results = []
@@ -62,7 +74,7 @@ def choose_by_nan(device: str, num_experts: int, num_chosen: int) -> tuple[torch
 
 
 def choose(
-    device: str, dtype: str, num_rows: int, num_experts: int, num_chosen: int, is_padded: bool
+    device: str, dtype: str, num_rows: int, num_experts: int, num_chosen: int, is_padded: bool, is_renormalised: bool
 ) -> list[torch.Tensor]:
     """Return ids and weights of the kernel, then of the twin."""
     logits = draw(device, dtype, num_rows, num_experts)
@@ -71,6 +83,6 @@ def choose(
     for ops in (open_ops(), TORCH_STEP_OPS):
         ids = torch.zeros(num_rows, num_chosen, dtype=torch.int32, device=device)
         out = Choices(ids, torch.zeros(num_rows, num_chosen, device=device))
-        ops.choose_experts(logits, num_chosen, lengths, out)
+        ops.choose_experts(logits, num_chosen, lengths, out, is_renormalised)
         results += [out.ids.cpu(), out.weights.cpu()]
     return results

@@ -29,8 +29,8 @@ LAUNCHES = [
     for name, form in FORMATS.items()
     for tiles in list_tiles(form, target)[0 if name in ("4 bits g128", "bfloat16") else -1 :]
 ]
-# Width of a head, and how many query heads share a key-value head: Mixtral 8x7B and 8x22B, and others.
-HEADS = [(128, 4), (128, 6), (64, 4), (96, 1), (256, 16)]
+# Width of a head, and how many query heads share a key-value head: of Mixtral 8x7B and 8x22B, Qwen3-MoE, OLMoE, others.
+HEADS = [(128, 4), (128, 6), (128, 8), (128, 1), (64, 4), (96, 1), (256, 16)]
 
 
 def dtype_of(target: str) -> torch.dtype:
@@ -143,11 +143,17 @@ def test_decode_steps_attend_by_the_instructions_of_others(target, width, sharin
 
 @pytest.mark.parametrize(
     "shape",
-    [StepShape(4096, (32, 8, 128), 8, 2), StepShape(6144, (48, 8, 128), 8, 2), StepShape(2048, (16, 16, 80), 64, 8)],
-    ids=["Mixtral", "wide", "many experts"],
+    [
+        StepShape(4096, (32, 8, 128), 8, 2),
+        StepShape(6144, (48, 8, 128), 8, 2),
+        StepShape(2048, (16, 16, 80), 64, 8),
+        StepShape(2048, (32, 4, 128), 128, 8),
+        StepShape(2048, (16, 16, 128), 64, 8, is_renormalised=False, normed_width=2048),
+    ],
+    ids=["Mixtral", "wide", "many experts", "Qwen3-MoE", "OLMoE"],
 )
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_lies_between_matrices_spills_nothing(target, shape):
     programs = compile_step_ops(shape, dtype_of(target), target)
-    assert set(programs) == {"add_and_normalise", "rotate_and_store", "choose_experts"}
+    assert set(programs) == {"add_and_normalise", "normalise_heads", "rotate_and_store", "choose_experts"}
     assert all(program.spilled_bytes == 0 for program in programs.values())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step_cases import Heads, choose, choose_by_nan, normalise, rotate
+from step_cases import Heads, choose, choose_by_nan, normalise, normalise_heads, rotate
 
 DTYPES = ("bfloat16", "float16")
 NORMS = [
@@ -21,16 +21,30 @@ ROTATIONS = [
         (0, Heads(2, 1, 64)),
     )
 ]
+HEADS = [
+    (dtype, num_rows, heads, is_whole)
+    for dtype in DTYPES
+    for num_rows, heads, is_whole in (
+        (1, Heads(8, 2, 128), False),
+        (5, Heads(2, 3, 24), False),
+        (3, Heads(4, 4, 64), True),
+        (2, Heads(3, 5, 10), True),
+        (0, Heads(2, 1, 64), False),
+    )
+]
 CHOICES = [
     (dtype, *case)
     for dtype in DTYPES
     for case in (
-        (1, 8, 2, False),
-        (7, 8, 2, True),
-        (5, 5, 3, False),
-        (4, 60, 4, True),
-        (3, 1, 1, False),
-        (0, 8, 2, True),
+        (1, 8, 2, False, True),
+        (7, 8, 2, True, True),
+        (5, 5, 3, False, False),
+        (4, 60, 4, True, False),
+        (3, 128, 8, False, True),
+        (3, 8, 1, False, True),
+        (2, 16, 16, False, True),
+        (3, 1, 1, False, True),
+        (0, 8, 2, True, True),
     )
 ]
 
@@ -47,6 +61,12 @@ def assert_normalised(results: list[torch.Tensor], dtype: str) -> None:
     # The sum of a row in another order may round the last bit the other way, once and again with the weight.
     rounding = torch.finfo(getattr(torch, dtype)).eps
     torch.testing.assert_close(out, expected_out, rtol=4 * rounding, atol=4 * rounding)
+
+
+def assert_heads_normalised(results: list[torch.Tensor], dtype: str) -> None:
+    # See assert_normalised.
+    rounding = torch.finfo(getattr(torch, dtype)).eps
+    torch.testing.assert_close(*results, rtol=4 * rounding, atol=4 * rounding)
 
 
 def assert_chosen(results: list[torch.Tensor]) -> None:
@@ -68,6 +88,11 @@ def assert_rotated(results: list[torch.Tensor]) -> None:
 @pytest.mark.parametrize("case", NORMS, ids=str)
 def test_adding_and_normalising(case, interpreted):
     assert_normalised(interpreted(normalise, "cpu", *case), case[0])
+
+
+@pytest.mark.parametrize("case", HEADS, ids=str)
+def test_normalising_heads(case, interpreted):
+    assert_heads_normalised(interpreted(normalise_heads, "cpu", *case), case[0])
 
 
 @pytest.mark.parametrize("case", ROTATIONS, ids=str)
@@ -93,6 +118,12 @@ def test_experts_chosen_by_what_is_no_number_exist_on_a_gpu():
 @pytest.mark.parametrize("case", NORMS, ids=str)
 def test_adding_and_normalising_on_a_gpu(case):
     assert_normalised(normalise("cuda", *case), case[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", HEADS, ids=str)
+def test_normalising_heads_on_a_gpu(case):
+    assert_heads_normalised(normalise_heads("cuda", *case), case[0])
 
 
 @pytest.mark.gpu

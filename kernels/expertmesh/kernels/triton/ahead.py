@@ -83,12 +83,17 @@ def device_of(target: str) -> ops.Device:
 
 @dataclass(frozen=True)
 class StepShape:
-    """What the operations between matrices depend on; ``heads`` are query heads, key-value heads and their width."""
+    """What the operations between matrices depend on; ``heads`` are query heads, key-value heads and their width.
+
+    ``normed_width`` is what of queries and keys is normalised at a time.
+    """
 
     width: int
     heads: tuple[int, int, int]
     num_experts: int
     num_chosen: int
+    is_renormalised: bool = True
+    normed_width: int = 128
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,12 @@ def compile_step_ops(shape: StepShape, dtype: torch.dtype, target: str) -> dict[
             step_ops.num_warps(width),
         ),
         (
+            step_kernels.normalise_heads,
+            {"heads": dtype, "weight": dtype},
+            step_ops.norm_constants(shape.normed_width, 1e-6),
+            step_ops.num_warps(shape.normed_width),
+        ),
+        (
             step_kernels.rotate_and_store,
             {**heads, "slots": torch.int64},
             step_ops.rotation_constants(num_heads, num_kv_heads, head_width),
@@ -235,7 +246,7 @@ def compile_step_ops(shape: StepShape, dtype: torch.dtype, target: str) -> dict[
         (
             step_kernels.choose_experts,
             {"logits": dtype, "lengths": torch.int32, "ids": torch.int32, "weights": torch.float32},
-            step_ops.choice_constants(shape.num_experts, shape.num_chosen),
+            step_ops.choice_constants(shape.num_experts, shape.num_chosen, shape.is_renormalised),
             1,
         ),
     )

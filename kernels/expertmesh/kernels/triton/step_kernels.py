@@ -19,11 +19,27 @@ def add_and_normalise(hidden, delta, weight, out, EPS: tl.constexpr, WIDTH: tl.c
         added = tl.load(delta + at, mask=is_there, other=0.0).to(values.dtype)
         values = (values.to(tl.float32) + added.to(tl.float32)).to(values.dtype)
         tl.store(hidden + at, values, mask=is_there)
+    tl.store(out + at, _normalise(values, weight + columns, is_there, EPS, WIDTH), mask=is_there)
+
+
+@triton.jit
+def normalise_heads(heads, weight, row_stride, EPS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Replace a head of ``heads`` [T, N, W] by head / rms(head) * weight; one program per row and head."""
+    columns = tl.arange(0, BLOCK)
+    is_there = columns < WIDTH
+    head = heads + tl.program_id(0).to(tl.int64) * row_stride + tl.program_id(1) * WIDTH + columns
+    values = tl.load(head, mask=is_there, other=0.0)
+    tl.store(head, _normalise(values, weight + columns, is_there, EPS, WIDTH), mask=is_there)
+
+
+@triton.jit
+def _normalise(values, weight, is_there, EPS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return values / rms(values) * weight, rounded after the division and after the product."""
     wide = values.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / WIDTH + EPS)
     unit = (wide * scale).to(values.dtype)
-    factor = tl.load(weight + columns, mask=is_there, other=0.0)
-    tl.store(out + at, (factor.to(tl.float32) * unit.to(tl.float32)).to(values.dtype), mask=is_there)
+    factor = tl.load(weight, mask=is_there, other=0.0)
+    return (factor.to(tl.float32) * unit.to(tl.float32)).to(values.dtype)
 
 
 @triton.jit
@@ -72,9 +88,9 @@ def _turn(x, other, sign, cos, sin, is_there):
 @triton.jit
 def choose_experts(
     logits, lengths, ids, weights,
-    NUM_EXPERTS: tl.constexpr, NUM_CHOSEN: tl.constexpr, BLOCK: tl.constexpr,
+    NUM_EXPERTS: tl.constexpr, NUM_CHOSEN: tl.constexpr, IS_RENORMALISED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Softmax over ``logits`` [T, E], the A greatest and their share; the lower id first among equals."""
+    """Softmax over ``logits`` [T, E], the A greatest or their share; the lower id first among equals."""
     row = tl.program_id(0)
     experts = tl.arange(0, BLOCK)
     wide = tl.load(logits + row * NUM_EXPERTS + experts, mask=experts < NUM_EXPERTS, other=float("-inf"))
@@ -82,7 +98,7 @@ def choose_experts(
     powers = tl.exp(wide - tl.max(wide, axis=0))
     left = powers / tl.sum(powers, axis=0)
     is_padding = False if lengths is None else tl.load(lengths + row) == 0
-    total = _sum_of_greatest(left, experts, NUM_CHOSEN)
+    total = _sum_of_greatest(left, experts, NUM_CHOSEN) if IS_RENORMALISED else 1.0
     for place in tl.static_range(NUM_CHOSEN):
         # Of values that are not numbers the greatest may be any, also one behind the last expert.
         best = tl.minimum(tl.argmax(left, axis=0), NUM_EXPERTS - 1)

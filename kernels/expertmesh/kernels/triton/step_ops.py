@@ -32,6 +32,15 @@ class TritonStepOps:
                 )
         return out
 
+    def normalise_heads(self, heads: torch.Tensor, weight: torch.Tensor, eps: float) -> None:
+        """See ``StepOps``; heads of a row lie side by side."""
+        num_rows, num_heads, width = heads.shape
+        if num_rows:
+            with on_device(heads.device):
+                step_kernels.normalise_heads[(num_rows, num_heads)](
+                    heads, weight, heads.stride(0), **norm_constants(width, eps), num_warps=num_warps(width)
+                )
+
     def rotate_and_store(
         self,
         joined: torch.Tensor,
@@ -54,7 +63,12 @@ class TritonStepOps:
         return query
 
     def choose_experts(
-        self, logits: torch.Tensor, num_chosen: int, lengths: torch.Tensor | None = None, out: Choices | None = None
+        self,
+        logits: torch.Tensor,
+        num_chosen: int,
+        lengths: torch.Tensor | None = None,
+        out: Choices | None = None,
+        is_renormalised: bool = True,
     ) -> Choices:
         """See ``StepOps``."""
         num_rows, num_experts = logits.shape
@@ -64,13 +78,13 @@ class TritonStepOps:
         if num_rows:
             with on_device(logits.device):
                 step_kernels.choose_experts[(num_rows,)](
-                    logits, lengths, *out, **choice_constants(num_experts, num_chosen), num_warps=1
+                    logits, lengths, *out, **choice_constants(num_experts, num_chosen, is_renormalised), num_warps=1
                 )
         return out
 
 
 def norm_constants(width: int, eps: float) -> dict[str, object]:
-    """Name the compile-time arguments of ``add_and_normalise``."""
+    """Name the compile-time arguments of ``add_and_normalise`` and ``normalise_heads``."""
     return {"EPS": eps, "WIDTH": width, "BLOCK": triton.next_power_of_2(width)}
 
 
@@ -80,10 +94,10 @@ def rotation_constants(num_heads: int, num_kv_heads: int, width: int) -> dict[st
     return {"NUM_HEADS": num_heads, "NUM_KV_HEADS": num_kv_heads, "WIDTH": width, "BLOCK": block}
 
 
-def choice_constants(num_experts: int, num_chosen: int) -> dict[str, object]:
+def choice_constants(num_experts: int, num_chosen: int, is_renormalised: bool) -> dict[str, object]:
     """Name the compile-time arguments of ``choose_experts``."""
     block = triton.next_power_of_2(num_experts)
-    return {"NUM_EXPERTS": num_experts, "NUM_CHOSEN": num_chosen, "BLOCK": block}
+    return {"NUM_EXPERTS": num_experts, "NUM_CHOSEN": num_chosen, "IS_RENORMALISED": is_renormalised, "BLOCK": block}
 
 
 def num_warps(width: int) -> int:
