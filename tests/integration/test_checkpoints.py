@@ -1,10 +1,8 @@
 """Every kind of checkpoint through real expert servers: logits equal those of transformers on its plain weights."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import layouts
 import pytest
@@ -18,77 +16,19 @@ from checkpoints import (
     several_groups,
     write_mixtral,
 )
-from integration_mesh import start_expert
 from number_formats import WHOLE, also, compressed_floats, compressed_integers, four_bit, fp8, llm_int8
-from oracle import oracle
+from served_logits import CPU, REFERENCE, assert_equals_transformers, logits, with_servers
 from torch.nn.functional import silu
 
 from expertmesh.architectures.model_config import ModelConfig
-from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import split
-from expertmesh.discovery.endpoints import StaticDiscovery
-from expertmesh.kernels.backend import Backend
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.kernels.native.library import load_default
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.reference import ReferenceBackend
-from expertmesh.mesh.dispatch_config import DispatchConfig
-from expertmesh.mesh.dispatcher import RemoteExperts
-from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.mesh.pool import ReplicaPool
-from expertmesh.model.batch import StepBatch
-from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import Experts, LayerCall, LocalExperts, run_experts
-from expertmesh.model.kv_cache import KVCache
 
 SMALL = {"num_local_experts": 4, "intermediate_size": 256, "vocab_size": 128}
-NUM_TOKENS = 21
-REFERENCE, CPU = ReferenceBackend(torch.device("cpu")), CpuBackend()
-TOKENS = torch.randint(0, 128, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0))
-
-
-async def with_servers(directory: Path, use, **server_config) -> torch.Tensor:
-    """Run ``use(remote experts, checkpoint, config)`` with two expert servers, or one for a dense model.
-
-    They run on the reference, which is as exact as float32, unless ``server_config`` names another backend.
-    """
-    checkpoint = Checkpoint.open(directory, server_config.get("round_to_bits"))
-    config = checkpoint.model
-    half = (config.num_experts + 1) // 2
-    hosts = [experts for experts in (range(half), range(half, config.num_experts)) if experts]
-    async with AsyncExitStack() as stack:
-        settings = {"backend": "reference", **server_config}
-        servers = [await start_expert(directory, tuple(experts), **settings) for experts in hosts]
-        for stop, _ in servers:
-            stack.push_async_callback(stop.aclose)
-        pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))
-        task = asyncio.create_task(pool.run())
-        try:
-            async with asyncio.timeout(10):
-                await pool.wait_until(lambda: not pool.missing(config.num_experts))
-            load = ExpertLoadCounter(config.num_layers, config.num_experts)
-            remote = RemoteExperts(pool.roster, DispatchConfig(), load)
-            return await asyncio.to_thread(use, remote, checkpoint, config)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-def logits(experts: Experts, checkpoint: Checkpoint, config: ModelConfig, backend: Backend = REFERENCE) -> torch.Tensor:
-    """Prefill TOKENS; returns [T, V]."""
-    decoder = Decoder.load(config, checkpoint, backend, torch.float32)
-    cache = KVCache(config, 1, NUM_TOKENS, torch.float32, backend.device)
-    positions = torch.arange(NUM_TOKENS)
-    batch = StepBatch(TOKENS, positions, positions, (NUM_TOKENS,), (NUM_TOKENS,), torch.zeros(1, 1).long(), positions)
-    return decoder.forward(batch, cache, experts)
-
-
-def assert_equals_transformers(made, use=logits, max_error: float = 1e-5, **server_config) -> None:
-    found = asyncio.run(with_servers(made.directory, use, **server_config))
-    with torch.no_grad():
-        expected = oracle(made)(TOKENS[None]).logits[0]
-    assert ((found - expected).norm() / expected.norm()).item() <= max_error
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -1,8 +1,12 @@
 """Which rows of a step go into a call, and how the answers of its calls add up. Knows rows, not replicas.
 
+A row's sum is that of its experts in ascending order, whoever answers for which of them: a sum of three or more depends
+on their order. So a server may add up what a row's first experts say; each of the others answers in a row of its own.
+
 Alphabet: T rows of the step, A experts chosen per row, U rows of one call, D hidden width.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,42 +16,95 @@ import torch
 from expertmesh.kernels.moe import add_rows
 from expertmesh.wire.calls import ExpertCall
 
+# Of two, the order does not matter.
+MAX_UNORDERED = 2
+
+
+@dataclass(frozen=True)
+class CallRows:
+    """The ``numbers`` [U] of a call's rows in the step, and the lowest expert of each: ``firsts`` [U], ascending.
+
+    Without ``firsts`` they can be added in any order.
+    """
+
+    numbers: torch.Tensor
+    firsts: npt.NDArray[np.int32] | None = None
+
 
 @dataclass(frozen=True)
 class Partial:
-    """What some experts add to the ``rows`` [U] of a step, None = all, in order: ``values`` [U, D] float32."""
+    """What some experts add to the ``rows`` of a step, None = all, in order: ``values`` [U, D] float32."""
 
     experts: tuple[int, ...]
-    rows: torch.Tensor | None
+    rows: CallRows | None
     values: torch.Tensor
 
 
-def select_rows(step: ExpertCall, experts: tuple[int, ...]) -> tuple[torch.Tensor | None, ExpertCall]:
+@dataclass(frozen=True)
+class _Term:
+    """What is added at a time: ``values`` [U, D] to the rows ``numbers`` [U], None = all, from ``expert`` on."""
+
+    expert: int
+    numbers: torch.Tensor | None
+    values: torch.Tensor
+
+
+def select_rows(step: ExpertCall, experts: tuple[int, ...]) -> tuple[CallRows | None, ExpertCall]:
     """Pick the rows [U] that chose any of ``experts``, None = all, with every other choice masked out."""
     chosen = _which_chose(step.topk_ids, experts)  # [T, A]
     if chosen.all():
         return None, step
+    if step.topk_ids.shape[1] > MAX_UNORDERED:
+        return _select_in_order(step, chosen)
     ids = np.where(chosen, step.topk_ids, np.int32(-1))
     is_wanted = chosen.any(axis=1)  # [T]
     if is_wanted.all():
         return None, _part_of(step, step.hidden, ids, step.topk_weights)
     rows = np.flatnonzero(is_wanted)  # [U]
     index = torch.from_numpy(rows)
-    return index, _part_of(step, step.hidden.index_select(0, index), ids[rows], step.topk_weights[rows])
+    return CallRows(index), _part_of(step, step.hidden.index_select(0, index), ids[rows], step.topk_weights[rows])
+
+
+def _select_in_order(step: ExpertCall, chosen: npt.NDArray[np.bool_]) -> tuple[CallRows, ExpertCall]:
+    """Pick the ``chosen`` [T, A]: of each row the lowest up to one that is not as one row, the others one by one."""
+    order = np.argsort(step.topk_ids, axis=1)  # [T, A]
+    ids, weights = np.take_along_axis(step.topk_ids, order, 1), np.take_along_axis(step.topk_weights, order, 1)
+    is_chosen = np.take_along_axis(chosen, order, 1)
+    is_lowest = np.logical_and.accumulate(is_chosen, axis=1)  # [T, A]
+    together = np.flatnonzero(is_lowest[:, 0])
+    alone, columns = np.nonzero(is_chosen & ~is_lowest)
+    rows = np.concatenate((together, alone))  # [U]
+    asked = np.concatenate((is_lowest[together], columns[:, None] == np.arange(ids.shape[1])))  # [U, A]
+    asked_ids = np.where(asked, ids[rows], np.int32(-1))
+    firsts = np.where(asked, ids[rows], np.iinfo(np.int32).max).min(axis=1)
+    by_first = np.argsort(firsts, kind="stable")
+    index = torch.from_numpy(rows[by_first])
+    call = _part_of(step, step.hidden.index_select(0, index), asked_ids[by_first], weights[rows[by_first]])
+    return CallRows(index, firsts[by_first]), call
 
 
 def combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:
     """Add the partial rows in the order of their experts, whatever the order of arrival: [T, D] float32."""
-    ordered = sorted(partials, key=lambda partial: partial.experts)
-    if len(ordered) == 1 and ordered[0].rows is None:
-        return ordered[0].values.to(hidden.device)
+    if len(partials) == 1 and partials[0].rows is None:
+        return partials[0].values.to(hidden.device)
     total = torch.zeros(hidden.shape, dtype=torch.float32)  # [T, D]
-    for partial in ordered:
-        if partial.rows is None:
-            total.add_(partial.values)
+    for term in sorted(_terms(partials), key=lambda term: term.expert):
+        if term.numbers is None:
+            total.add_(term.values)
         else:
-            add_rows(total, partial.rows, partial.values)
+            add_rows(total, term.numbers, term.values)
     return total.to(hidden.device)
+
+
+def _terms(partials: Iterable[Partial]) -> Iterator[_Term]:
+    for partial in partials:
+        rows = partial.rows
+        if rows is None or rows.firsts is None:
+            yield _Term(partial.experts[0], None if rows is None else rows.numbers, partial.values)
+            continue
+        starts = np.flatnonzero(np.diff(rows.firsts, prepend=-1))
+        for start, end in zip(starts, (*starts[1:], len(rows.firsts)), strict=True):
+            yield _Term(int(rows.firsts[start]), rows.numbers[start:end], partial.values[start:end])
 
 
 def _which_chose(ids: npt.NDArray[np.int32], experts: tuple[int, ...]) -> npt.NDArray[np.bool_]:
