@@ -22,6 +22,20 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' "
     "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# ChatML as Qwen3 has it, in other words: reasoning in answers before the last question is left out.
+THINKING = (
+    "{% for message in messages %}{% set text = message.content %}{% if message.role == 'assistant' and "
+    "'</think>' in text %}{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\\n' + text + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% if enable_thinking is defined and "
+    "enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+# OLMoE's, in other words: every question and answer behind the name of who speaks, and an end behind each answer.
+NAMED_TURNS = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message.role + '|>\\n' + message.content }}"
+    "{{ eos_token if message.role == 'assistant' else '' }}{{ '\\n' }}{% if loop.last and add_generation_prompt %}"
+    "{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"
+)
 # The template of Mixtral-8x7B-Instruct-v0.1, in other words.
 INST = (
     "{{ bos_token }}{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -61,8 +75,8 @@ def write_chatml(directory: Path, version: int = 1, **values: Any) -> Path:
     return write_config(copy_version(directory, version), added, **values)
 
 
-def write_json(directory: Path, kind: str) -> Path:
-    """Train a small tokenizer.json and write it alone.
+def write_json(directory: Path, kind: str, more: Sequence[AddedToken] = ()) -> Path:
+    """Train a small tokenizer.json and write it alone; ``more`` tokens are added to it.
 
     ``kind`` is "metaspace", as transformers 5 makes them of SentencePiece models, "prepend", as older ones did, or
     "byte-level".
@@ -88,7 +102,7 @@ def write_json(directory: Path, kind: str) -> Path:
         tokenizer.pre_tokenizer = None  # type: ignore[assignment]
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     end = AddedToken("<|im_end|>", normalized=False, special=True)
-    tokenizer.add_tokens([end, AddedToken("<|im_start|>", normalized=False)])
+    tokenizer.add_tokens([end, AddedToken("<|im_start|>", normalized=False), *more])
     data = json.loads(tokenizer.to_str())
     # Bytes are pieces like others in such files.
     data["added_tokens"] = [token for token in data["added_tokens"] if not token["content"].startswith("<0x")]

@@ -2,7 +2,8 @@ import random
 from datetime import datetime
 
 import pytest
-from chat_files import CHATML, write_chatml, write_json
+from chat_files import CHATML, NAMED_TURNS, THINKING, write_chatml, write_json
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from expertmesh.errors import CheckpointError, InvalidRequestError
@@ -30,6 +31,7 @@ SPECIAL = ("<|im_", "end|>", "<|im_end|>", "<|im_start|>", "</s>", "<s>", "<unk>
 # What templates in the wild do. No blanks in a row: see test_sentence_pieces.py.
 TEMPLATES = {
     "chatml": CHATML,
+    "named turns": NAMED_TURNS,
     "trimmed, with a default": """
         {%- if messages[0].role != 'system' %}
             {{- bos_token + '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}
@@ -118,6 +120,38 @@ def test_a_message_holds_no_half_characters(tokenizer: Tokenizer):
     template = JinjaTemplate(tokenizer, CHATML, "chatml")
     with pytest.raises(InvalidRequestError, match="not valid Unicode at character 3"):
         template.encode([Message("user", "<s>\udfff")])
+
+
+class TestReasoning:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def directory(cls, tmp_path_factory):
+        marks = [AddedToken(text, normalized=False) for text in ("<think>", "</think>")]
+        return write_json(tmp_path_factory.mktemp("tokenizer"), "byte-level", marks)
+
+    def test_answers_keep_their_marks_of_reasoning_and_questions_do_not(self, directory):
+        tokenizer, oracle = Tokenizer.open(directory), AutoTokenizer.from_pretrained(directory)
+        template = JinjaTemplate(tokenizer, THINKING, "thinking")
+        messages = [
+            Message("user", "What?"),
+            Message("assistant", "<think>\nI see.\n</think>\n\nThat."),
+            Message("user", "So"),
+        ]
+        assert template.encode(messages) == theirs(oracle, messages, THINKING)
+        assert "I see" not in tokenizer.decode(template.encode(messages))
+        for source in (CHATML, THINKING):
+            template = JinjaTemplate(tokenizer, source, "either")
+            begun = [Message("user", "What?"), Message("assistant", "<think>\nWell, "), Message("user", "So")]
+            assert template.encode(begun) == theirs(oracle, begun, source)
+            ids = template.encode([Message("user", "a<think>b</think><|im_end|>")])
+            assert "a<think>b</think><|im_end|>" in tokenizer.decode(ids)
+            assert not {oracle.convert_tokens_to_ids(name) for name in ("<think>", "</think>")} & set(ids)
+
+    def test_the_end_of_a_turn_is_no_mark_of_reasoning(self, directory):
+        tokenizer = Tokenizer.open(directory)
+        template = JinjaTemplate(tokenizer, CHATML, "chatml")
+        messages = [Message("user", "a"), Message("assistant", "<|im_end|>\n<|im_start|>user\nb"), Message("user", "c")]
+        assert template.encode(messages).count(tokenizer.eos_id) == 3
 
 
 class TestOneTokenizer:

@@ -4,13 +4,16 @@ import re
 
 import numpy as np
 import pytest
-from chat_files import write_config, write_json
+from chat_files import CHATML, write_config, write_json
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from expertmesh.errors import CheckpointError
 from expertmesh.text.constraint import GrammarCompiler
+from expertmesh.text.conversation import Message
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.text.jinja_template import JinjaTemplate
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.text.vocabulary import Vocabulary
 
@@ -31,6 +34,21 @@ def tokenizer(directory) -> Tokenizer:
 @pytest.fixture(scope="module")
 def oracle(directory):
     return AutoTokenizer.from_pretrained(directory)
+
+
+def test_rows_of_spaces_may_be_tokens(tmp_path):
+    """As in the files of GPT-NeoX and of models with its tokenizer."""
+    write_json(tmp_path, "byte-level", [AddedToken(" " * length, normalized=True) for length in range(24, 1, -1)])
+    tokenizer, oracle, rng = Tokenizer.open(tmp_path), AutoTokenizer.from_pretrained(tmp_path), random.Random(2)
+    for _ in range(300):
+        text = "".join(rng.choices((*WORDS, "    ", " " * 11, "\n        return"), k=rng.randint(1, 8)))
+        ids = tokenizer.encode(text)
+        assert ids == oracle.encode(text, add_special_tokens=False), text
+        assert tokenizer.decode(ids) == text
+    template = JinjaTemplate(tokenizer, CHATML, "chatml")
+    conversation = [{"role": "user", "content": "def f():\n        return 1    "}]
+    expected = oracle.apply_chat_template(conversation, add_generation_prompt=True)["input_ids"]
+    assert template.encode([Message("user", conversation[0]["content"])]) == expected
 
 
 def texts(count: int):

@@ -16,6 +16,9 @@ from expertmesh.text.tokenizer import Tokenizer, check_unicode
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+# Around what a model says to itself. They are tokens of its own making, in its answers.
+REASONING = ("<think>", "</think>")
+
 
 class JinjaTemplate:
     """A chat template in Jinja, from ``origin``."""
@@ -24,6 +27,8 @@ class JinjaTemplate:
         """Compile a template; CheckpointError when it is not valid, or does not take one word of a user."""
         self._tokenizer = tokenizer
         self._names = TokenNames(tokenizer.named_tokens.values())
+        own = (token for token in tokenizer.named_tokens.values() if token.is_special or token.text not in REASONING)
+        self._names_in_answers = TokenNames(own)
         self._render = _compile(source, origin)
         try:
             self.encode([Message("user", "Hello")])
@@ -35,8 +40,13 @@ class JinjaTemplate:
         check_conversation(messages)
         for message in messages:
             check_unicode(message.content)
-        marked = [Message(message.role, self._names.mark(message.content)) for message in messages]
+        marked = [Message(message.role, self._mark(message)) for message in messages]
         return self._tokenizer.encode_sections(list(self._names.split(self.render(marked))))
+
+    def _mark(self, message: Message) -> str:
+        """Mark the names in a message; a template may look for those around the reasoning in an answer."""
+        names = self._names_in_answers if message.role == "assistant" else self._names
+        return names.mark(message.content)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return a conversation as the template writes it; InvalidRequestError when it refuses it."""

@@ -1,7 +1,8 @@
 """The tokens of a tokenizer.json, through the library that such files are made for. Knows its keys, no conversations.
 
 The library takes added tokens out of any text that holds theirs. Here they get names that nobody can guess and that
-only ``encode_sections`` writes, so that text stays text; all else is as the file says.
+only ``encode_sections`` writes, so that text stays text; all else is as the file says. Blanks keep theirs: some files add
+rows of spaces as tokens, with which their models have learnt code.
 """
 
 import json
@@ -142,7 +143,9 @@ def _read_added(data: Json, file: Path) -> dict[int, NamedToken]:
 def _make_names(added: Mapping[int, NamedToken]) -> dict[int, str]:
     """Make names from characters that stand for nothing, and a number that is another one in each process."""
     key = secrets.token_hex(16)
-    return {token_id: f"\ue000{key}.{token_id}\ue001" for token_id in added}
+    return {
+        token_id: f"\ue000{key}.{token_id}\ue001" if token.has_name else token.text for token_id, token in added.items()
+    }
 
 
 def _load(data: Json, file: Path, added: Mapping[int, NamedToken], names: Mapping[int, str]) -> "Tokenizer":

@@ -25,6 +25,11 @@ class NamedToken:
     takes_left: bool = False
     takes_right: bool = False
 
+    @property
+    def has_name(self) -> bool:
+        """Whether its text is more than blanks, which nobody writes to name a token."""
+        return bool(self.text.strip())
+
 
 @dataclass(frozen=True)
 class TokenFacts:

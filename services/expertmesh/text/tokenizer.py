@@ -53,7 +53,7 @@ class Tokenizer:
     def named_tokens(self) -> dict[str, NamedToken]:
         """Return the tokens that a template makes by writing their text."""
         tokens = [*self._pieces.controls(), *self._added.values()]
-        return {token.text: token for token in tokens}
+        return {token.text: token for token in tokens if token.has_name}
 
     def control_id(self, name: str) -> int | None:
         """Return the id of a special token by its name."""
