@@ -79,6 +79,20 @@ def test_what_does_not_fit_is_counted():
     assert f"and {40 - num_shown} more" in lines[-1]
 
 
+def test_of_many_experts_the_busiest_are_shown():
+    loads = tuple(expert(index) for index in range(128))
+    many = LoadUpdate(
+        Load(loads, (replica(0),), 0.9, GATEWAY), rates(*((float(index % 10), 1.0) for index in range(128)))
+    )
+    lines = draw(Frame("a", many, is_live=True), height=20)
+    assert len(lines) <= 20
+    shown = [int(line.split()[0]) for line in lines if line.split() and line.split()[0].isdecimal()]
+    assert shown == [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 109, 119, 8]
+    assert "and 115 experts with less" in lines
+    printed = draw(Frame("a", many), height=20)
+    assert sum(bool(line.split()) and line.split()[0].isdecimal() for line in printed) == 128
+
+
 def test_a_printed_picture_is_as_long_as_it_needs_to_be():
     lines = draw(Frame("a", update(rates((1.0, 9.0), (3.0, 3.0)), 40)), height=10)
     assert sum("10.0.0." in line for line in lines) == 40

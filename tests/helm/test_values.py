@@ -6,7 +6,7 @@ import re
 import jsonschema
 import pytest
 import yaml
-from chart import CHART, RENDERS, needs, render
+from chart import CHART, RENDERS, needs, objects, render
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # A setting as `helm --set-json` takes it.
@@ -44,7 +44,7 @@ WRONG_VALUES = [
     'model.fetch.baseUrl="s3://bucket/model"',
     'experts.groups.e0={"experts": -1}',
     'experts.groups.e0={"experts": "0-"}',
-    'experts.groups.more={"replicas": 2}',
+    "experts.perGroup=0",
     'experts.groups.E0={"experts": "0"}',
     'gateway.podLabels={"a label": "x"}',
     "experts.groups.e0.autoscaling.min=0",
@@ -69,7 +69,8 @@ MISFITS = {
     'experts.groups.gateway={"experts": "0"}': "experts.groups.gateway: this name is the gateway's",
     'model.hostPath.path="/models"': "2 sources of the model are set",
     'model.pvc.claimName=""': "0 sources of the model are set",
-    "experts.groups.e3=null": "expert 3 is in no group",
+    'experts.groups.more={"replicas": 2}': "experts.groups.more names no experts",
+    'experts.groups.e3={"experts": "4"}': "expert 3 is in no group",
     'experts.groups.more={"experts": "8"}': "names expert 8; model.numExperts is 8, so the last one is 7",
     'experts.groups.e0.experts="3-1"': "experts.groups.e0.experts is 3-1; write numbers and ascending ranges",
     "gateway.resources.limits.memory=null": "gateway.kvCacheGiB is auto, which is a part of",
@@ -103,6 +104,45 @@ def test_values_that_do_not_fit_together_are_refused(setting):
     refused = render(RENDERS["default"], setting)
     assert refused.returncode != 0
     assert MISFITS[setting] in refused.stderr
+
+
+def rendered_groups(*settings: str) -> dict[str, str]:
+    """Render the experts of each group, by its name."""
+    rendered = render(RENDERS["default"], *settings)
+    assert rendered.returncode == 0, rendered.stderr
+    groups = {}
+    for made in objects(rendered.stdout):
+        name = made["metadata"].get("labels", {}).get("expertmesh/group")
+        if name and made["kind"] == "Deployment":
+            variables = made["spec"]["template"]["spec"]["containers"][0]["env"]
+            groups[name] = next(one["value"] for one in variables if one["name"] == "EXPERTMESH_EXPERTS")
+    return groups
+
+
+@needs("helm")
+@pytest.mark.parametrize(
+    ("settings", "groups"),
+    [
+        (["model.numExperts=2"], {"e0": "0", "e1": "1"}),
+        (["model.numExperts=1"], {"e0": "0"}),
+        (["model.numExperts=5", "experts.perGroup=2"], {"e0": "0-1", "e2": "2-3", "e4": "4"}),
+        (
+            ["model.numExperts=128", "experts.perGroup=16"],
+            {f"e{first}": f"{first}-{first + 15}" for first in range(0, 128, 16)},
+        ),
+        (
+            ["experts.perGroup=4", "experts.groups.e4.replicas=2", 'experts.groups.hot.experts="5"'],
+            {"e0": "0-3", "e4": "4,6,7", "hot": "5"},
+        ),
+        (["experts.perGroup=8", 'experts.groups.e0.experts="0-6"'], {"e0": "0-6", "e7": "7"}),
+        (["model.numExperts=2", 'experts.groups.both.experts="0-1"'], {"both": "0-1"}),
+        (["model.numExperts=2", 'experts.groups.e0={"experts": "0"}', 'experts.groups.more={"experts": "0"}'],
+         {"e0": "0", "more": "0", "e1": "1"}),
+        (["model.numExperts=2", "experts.groups.e1=null"], {"e0": "0", "e1": "1"}),
+    ],
+)  # fmt: skip
+def test_every_expert_is_in_a_group(settings, groups):
+    assert rendered_groups(*settings) == groups
 
 
 @needs("helm")

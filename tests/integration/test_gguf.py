@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from checkpoints import DENSE_MODEL
 from gguf_files import write_gguf
-from test_checkpoints import CPU, assert_equals_transformers, logits
+from served_logits import CPU, assert_equals_transformers, logits
 
 from expertmesh.kernels.formats import GGML_BLOCKS
 

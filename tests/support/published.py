@@ -1,7 +1,11 @@
 """What the published checkpoints say of themselves."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from expertmesh.architectures.registry import read_model, tensors_of
 
 FILE = Path("somewhere/config.json")
 # Mixtral-8x7B, in its older form, with a window that it was trained without.
@@ -95,3 +99,18 @@ OLMOE: dict[str, Any] = {
     "vocab_size": 50304,
 }
 PUBLISHED = {config["architectures"][0]: config for config in (MIXTRAL, MISTRAL, QWEN3_MOE, OLMOE)}
+
+
+def write_headers(directory: Path, config: Mapping[str, Any]) -> Path:
+    """Write a bfloat16 checkpoint of real size whose weights are a hole in its file: it takes no room on disk."""
+    tensors, offset = {}, 0
+    for spec in tensors_of(read_model(config, directory / "config.json")):
+        end = offset + 2 * spec.num_values
+        tensors[f"{spec.name}.weight"] = {"dtype": "BF16", "shape": spec.shape, "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(tensors).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + offset)
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory

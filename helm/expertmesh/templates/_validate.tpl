@@ -24,9 +24,12 @@
 
 {{- define "expertmesh.validate.experts" -}}
 {{- $hosted := list -}}
-{{- range $name, $group := .Values.experts.groups -}}
+{{- range $name, $group := include "expertmesh.groups" . | fromYaml -}}
 {{- if eq $name "gateway" -}}
 {{- fail "experts.groups.gateway: this name is the gateway's; choose another" -}}
+{{- end -}}
+{{- if not (hasKey $group "experts") -}}
+{{- fail (printf "experts.groups.%s names no experts; only groups such as e0 have some by themselves, experts.perGroup is %v" $name $.Values.experts.perGroup) -}}
 {{- end -}}
 {{- $ids := include "expertmesh.expertIds" $group.experts -}}
 {{- if not $ids -}}
@@ -36,7 +39,7 @@
 {{- end -}}
 {{- range $expert := until (int .Values.model.numExperts) -}}
 {{- if not (has (toString $expert) $hosted) -}}
-{{- fail (printf "expert %d is in no group of experts.groups; model.numExperts is %v" $expert $.Values.model.numExperts) -}}
+{{- fail (printf "expert %d is in no group: of experts.groups, the one that would be its own has others; give that another name" $expert) -}}
 {{- end -}}
 {{- end -}}
 {{- range $expert := $hosted -}}

@@ -13,6 +13,7 @@ from rich.table import Table
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.cli import options
 from expertmesh.cli.places import count_kinds
+from expertmesh.cli.ranges import format_ranges
 from expertmesh.errors import CheckpointError
 from expertmesh.settings.flags import MODEL
 
@@ -99,10 +100,7 @@ def _for_people(title: str, found: Found) -> Table:
         "tensors": summary.num_tensors,
         "all weights": _format_bytes(summary.total_bytes),
         "gateway": _format_sizes(summary.gateway_bytes, summary.gateway_memory_bytes),
-        **{
-            f"expert {expert}": _format_sizes(*sizes)
-            for expert, sizes in enumerate(zip(summary.expert_bytes, summary.expert_memory_bytes, strict=True))
-        },
+        **_sizes_of_experts(list(zip(summary.expert_bytes, summary.expert_memory_bytes, strict=True))),
         **{f"fit in {size} GB": f"{experts_that_fit(summary, size * 10**9)} experts" for size in MEMORY_SIZES_GB},
         "GPUs here": count_kinds(gpu.kind for gpu in gpus) or "none",
         **{f"fit on {gpu.kind}": f"{experts_that_fit(summary, gpu.memory_bytes)} experts" for gpu in gpus},
@@ -111,6 +109,19 @@ def _for_people(title: str, found: Found) -> Table:
     for name, value in facts.items():
         table.add_row(name, str(value))
     return table
+
+
+def _sizes_of_experts(expert_sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """Say how many bytes each expert has, stored and in memory, those of one size in a line."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for expert, sizes in enumerate(expert_sizes):
+        alike.setdefault(sizes, []).append(expert)
+    return {
+        f"expert {experts[0]}" if len(experts) == 1 else f"experts {format_ranges(tuple(experts))}": (
+            _format_sizes(*sizes) + (" each" if len(experts) > 1 else "")
+        )
+        for sizes, experts in alike.items()
+    }
 
 
 def _format_sizes(stored: int, in_memory: int) -> str:

@@ -75,7 +75,7 @@ class Frame:
             return
         rows = expert_rows(self.update)
         num_lines = console.height - NUM_FIXED_LINES if self.is_live else len(rows) + len(self.update.load.replicas) + 4
-        yield _experts_table(rows[: max(1, num_lines)], options.max_width)
+        yield from _draw_experts(rows, max(1, num_lines), options.max_width)
         yield Text(_legend(self.update.rates), style="dim", no_wrap=True, overflow="ellipsis")
         num_left = num_lines - len(rows) - 2
         if self.update.load.replicas and num_left > 0:
@@ -172,6 +172,17 @@ def _gateway_line(update: "LoadUpdate") -> Text:
         busy = rates is not None and _is_busy(rates)
         parts.append(f"balance {rates.balancedness if rates and busy else update.load.balancedness:.2f}")
     return Text(" · ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+def _draw_experts(rows: Sequence[ExpertRow], num_lines: int, width: int) -> RenderResult:
+    """Draw the experts in order, or where there is no room for all the busiest first."""
+    if len(rows) <= num_lines:
+        yield _experts_table(rows, width)
+        return
+    num_shown = max(1, num_lines - 1)
+    yield _experts_table(sorted(rows, key=lambda row: -row.share)[:num_shown], width)
+    if num_lines > 1:
+        yield Text(f"and {len(rows) - num_shown} experts with less", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _experts_table(rows: Sequence[ExpertRow], width: int) -> Group:

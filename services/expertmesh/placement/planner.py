@@ -10,6 +10,8 @@ from expertmesh.placement.gpus import Offer
 
 # A further GPU must make the mesh at least so much faster to be worth naming.
 MIN_GAIN = 1.02
+# Servers that are busy within this factor are helped together: of 128 experts, some have one more than others.
+ALIKE = 1.1
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _grown(plan: Plan, workload: Workload, offers: Sequence[Offer], room: Room) 
     """
     taken = Counter(server.offer for server in plan.servers)
     most = max(plan.estimate.utilisation)
-    is_busy = [utilisation > most / MIN_GAIN for utilisation in plan.estimate.utilisation]
+    is_busy = [utilisation > most / ALIKE for utilisation in plan.estimate.utilisation]
     busy = [server for server, flag in zip(plan.servers, is_busy, strict=True) if flag]
     others = [server for server, flag in zip(plan.servers, is_busy, strict=True) if not flag]
     for offer in offers:

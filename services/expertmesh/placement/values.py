@@ -1,7 +1,8 @@
 """A plan as values of the Helm chart. Knows their names, not how a plan was made."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import chain, count
 
 from expertmesh.placement.planner import Group
 
@@ -10,11 +11,8 @@ NODE_LABEL = "expertmesh.dev/gpu"
 
 
 def to_values(groups: Sequence[Group], num_experts: int) -> str:
-    """Write the expert groups of a plan as a values file, in JSON, which is YAML too.
-
-    The chart has a group for every expert by default: those that the plan does not use are set to null.
-    """
-    named: dict[str, object] = {f"e{expert}": None for expert in range(num_experts)}
+    """Write the expert groups of a plan as a values file, in JSON, which is YAML too."""
+    named: dict[str, object] = {}
     for group in groups:
         named[_name(group, named)] = {
             "experts": ",".join(map(str, group.experts)),
@@ -26,8 +24,7 @@ def to_values(groups: Sequence[Group], num_experts: int) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def _name(group: Group, named: dict[str, object]) -> str:
-    """Name a group by its first expert, with a letter behind where that name is taken."""
+def _name(group: Group, named: Container[str]) -> str:
+    """Name a group by its first expert, with a number behind where that name is taken."""
     name = f"e{group.experts[0]}"
-    names = (name, *(name + letter for letter in "bcdefghijklmnop"))
-    return next(free for free in names if named.get(free) is None)
+    return next(free for free in chain((name,), (f"{name}-{number}" for number in count(2))) if free not in named)

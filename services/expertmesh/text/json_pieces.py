@@ -1,8 +1,8 @@
 """The tokens of a tokenizer.json, through the library that such files are made for. Knows its keys, no conversations.
 
 The library takes added tokens out of any text that holds theirs. Here they get names that nobody can guess and that
-only ``encode_sections`` writes, so that text stays text; all else is as the file says. Blanks keep theirs: some files add
-rows of spaces as tokens, with which their models have learnt code.
+only ``encode_sections`` writes, so that text stays text; all else is as the file says. Blanks keep theirs: some files
+add rows of spaces as tokens, with which their models have learnt code.
 """
 
 import json
