@@ -1,7 +1,6 @@
 """Models of each family as transformers and other tools write them, through real expert servers in groups."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,17 @@ from checkpoints import (
     OLMOE,
     QWEN3_MOE,
     Quantization,
+    RandomCheckpoint,
     awq_quantization,
     gptq_quantization,
     packed_quantization,
     write_mixtral,
 )
 from integration_mesh import run_mesh
+from mistral_common.protocol.instruct.messages import UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from oracle import oracle
 from served_logits import CPU, NUM_TOKENS, REFERENCE, TOKENS, assert_equals_transformers, logits, with_servers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -27,6 +31,7 @@ from expertmesh.checkpoint.quantizer import Recipe, quantize
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import split
 from expertmesh.cli.local_servers import place_experts
+from expertmesh.client import Sampling
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.model.experts import LocalExperts
 
@@ -155,9 +160,22 @@ def silent(done: int, total: int) -> None:
 
 @pytest.mark.parametrize("quantization", FORMATS.values(), ids=FORMATS)
 def test_a_narrow_mixtral_8x22b(tmp_path, quantization):
-    made = write_mixtral(tmp_path, quantization=quantization, **MIXTRAL_8X22B)
+    assert_equals_transformers(write_mixtral(tmp_path, quantization=quantization, **MIXTRAL_8X22B))
+
+
+def test_a_narrow_mixtral_8x22b_is_asked_in_the_ids_of_its_tokenizer(tmp_path):
+    made = write_mixtral(tmp_path, **MIXTRAL_8X22B)
     copy_version(tmp_path, 3)
-    assert_equals_transformers(made)
+    request = ChatCompletionRequest(messages=[UserMessage(content="Which experts answer?")])
+    prompt = MistralTokenizer.v3().encode_chat_completion(request).tokens
+
+    async def ask() -> list[int]:
+        sampling = Sampling(temperature=0.0, max_tokens=8, ignore_eos=True)
+        async with run_mesh(tmp_path, backend="reference") as mesh:
+            pieces = mesh.client.chat([("user", "Which experts answer?")], sampling)
+            return [token_id async for piece in pieces for token_id in piece.token_ids]
+
+    assert asyncio.run(ask()) == generate(oracle(made), prompt, 8)
 
 
 @pytest.mark.parametrize("layout", [layouts.mistral, layouts.mistral_pth])
@@ -167,6 +185,7 @@ def test_a_narrow_mixtral_8x22b_as_it_was_released(tmp_path, layout):
     assert_equals_transformers(made)
 
 
+MERGE = {"vocab_size": 800, "intermediate_size": 128}
 # Experts, those chosen, servers: of mergekit's merges, groups that do not divide evenly, one chosen, all chosen.
 MERGES = [
     (2, 1, 1),
@@ -211,13 +230,10 @@ def test_a_merge_answers_alike_in_any_groups(tmp_path, num_experts, num_chosen):
     assert all(asyncio.run(answer(num_servers)) == alone for num_servers in range(1, num_experts + 1))
 
 
-def write_merge(directory: Path, quantization: Quantization | None = None, **sizes: Any):
+def write_merge(directory: Path, quantization: Quantization | None = None, **sizes: Any) -> RandomCheckpoint:
     """Write a Mixtral as mergekit does: a tokenizer.json and its own recipe beside the model."""
     made = write_mixtral(directory, dtype=torch.bfloat16, quantization=quantization, **MERGE, **sizes)
     (directory / "tokenizer.model").unlink()
     write_json(directory, "metaspace")
     (directory / "mergekit_moe_config.yml").write_text("base_model: some/model\ngate_mode: hidden\ndtype: bfloat16\n")
     return made
-
-
-MERGE: Mapping[str, Any] = {"vocab_size": 800, "intermediate_size": 128}

@@ -28,9 +28,10 @@ class HeatMap {
     setText(this.legend.lastElementChild, `busiest: ${shortNumber(most)} tokens/s`);
   }
 
-  // Layers go to the right where there is room for all of them, else downwards.
+  // Layers go to the right where there is room for all of them, or for neither them nor experts and they are fewer.
   layOut(numExperts, numLayers) {
-    const isWide = this.table.parentElement.clientWidth >= (numLayers + 2) * CELL_PX;
+    const numColumns = this.table.parentElement.clientWidth / CELL_PX - 2;
+    const isWide = numColumns >= numLayers || (numColumns < numExperts && numLayers < numExperts);
     if (isWide === this.isWide && this.cells.length === numExperts) return;
     const hadFocus = this.table.contains(document.activeElement);
     this.isWide = isWide;
