@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from expertmesh.kernels.moe import run_chosen
-from expertmesh.mesh.call_rows import CallRows, Partial, combine, select_rows
+from expertmesh.mesh.call_rows import CallRows, Partial, combine, in_order, select_rows
 from expertmesh.wire.calls import ExpertCall
 
 
@@ -40,7 +40,7 @@ def test_partial_rows_add_up_in_the_order_of_their_experts_whatever_came_first()
 
 
 def test_of_several_choices_the_lowest_go_together_and_the_others_alone():
-    step = make_call([[5, 0, 1, 7], [2, 7, 6, 5], [3, 4, 2, 6]])
+    step = make_call([[0, 1, 5, 7], [2, 5, 6, 7], [2, 3, 4, 6]])
     rows, call = select_rows(step, (0, 1, 5, 7))
     assert rows is not None and rows.firsts is not None
     assert rows.numbers.tolist() == [0, 1, 1]
@@ -58,7 +58,7 @@ def test_sums_have_the_same_bits_whoever_answers(num_chosen, groups):
     ids = np.stack([rng.permutation(12)[:num_chosen] for _ in range(40)]).astype(np.int32)
     # Sums of these depend on their order nearly always.
     weights = (rng.standard_normal(ids.shape) * 10.0 ** rng.integers(-3, 4, ids.shape)).astype(np.float32)
-    step = ExpertCall(0, torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), ids, weights)
+    step = ExpertCall(0, torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), *in_order(ids, weights))
     experts = Scaling(torch.linspace(0.5, 2, 12))
     expected = run_chosen(experts, 12, step.hidden, ids, weights)
     partials = []

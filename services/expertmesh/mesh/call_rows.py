@@ -49,8 +49,21 @@ class _Term:
     values: torch.Tensor
 
 
+def in_order(
+    ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Put the choices of each row, [T, A], in ascending order where that is the order to add them in."""
+    if ids.shape[1] <= MAX_UNORDERED:
+        return ids, weights
+    order = np.argsort(ids, axis=1)
+    return np.take_along_axis(ids, order, 1), np.take_along_axis(weights, order, 1)
+
+
 def select_rows(step: ExpertCall, experts: tuple[int, ...]) -> tuple[CallRows | None, ExpertCall]:
-    """Pick the rows [U] that chose any of ``experts``, None = all, with every other choice masked out."""
+    """Pick the rows [U] that chose any of ``experts``, None = all, with every other choice masked out.
+
+    Choices are as ``in_order`` puts them.
+    """
     chosen = _which_chose(step.topk_ids, experts)  # [T, A]
     if chosen.all():
         return None, step
@@ -67,20 +80,19 @@ def select_rows(step: ExpertCall, experts: tuple[int, ...]) -> tuple[CallRows | 
 
 def _select_in_order(step: ExpertCall, chosen: npt.NDArray[np.bool_]) -> tuple[CallRows, ExpertCall]:
     """Pick the ``chosen`` [T, A]: of each row the lowest up to one that is not as one row, the others one by one."""
-    order = np.argsort(step.topk_ids, axis=1)  # [T, A]
-    ids, weights = np.take_along_axis(step.topk_ids, order, 1), np.take_along_axis(step.topk_weights, order, 1)
-    is_chosen = np.take_along_axis(chosen, order, 1)
-    is_lowest = np.logical_and.accumulate(is_chosen, axis=1)  # [T, A]
-    together = np.flatnonzero(is_lowest[:, 0])
-    alone, columns = np.nonzero(is_chosen & ~is_lowest)
-    rows = np.concatenate((together, alone))  # [U]
-    asked = np.concatenate((is_lowest[together], columns[:, None] == np.arange(ids.shape[1])))  # [U, A]
-    asked_ids = np.where(asked, ids[rows], np.int32(-1))
-    firsts = np.where(asked, ids[rows], np.iinfo(np.int32).max).min(axis=1)
-    by_first = np.argsort(firsts, kind="stable")
-    index = torch.from_numpy(rows[by_first])
-    call = _part_of(step, step.hidden.index_select(0, index), asked_ids[by_first], weights[rows[by_first]])
-    return CallRows(index, firsts[by_first]), call
+    is_lowest = np.logical_and.accumulate(chosen, axis=1)  # [T, A]
+    is_first = chosen.copy()
+    is_first[:, 1:] &= ~is_lowest[:, 1:]
+    rows, columns = np.nonzero(is_first)  # [U]
+    by_expert = np.argsort(step.topk_ids[rows, columns], kind="stable")
+    rows, columns = rows[by_expert], columns[by_expert]
+    ids = step.topk_ids[rows]
+    asked = np.where(columns[:, None], np.arange(ids.shape[1]) == columns[:, None], is_lowest[rows])  # [U, A]
+    index = torch.from_numpy(rows)
+    call = _part_of(
+        step, step.hidden.index_select(0, index), np.where(asked, ids, np.int32(-1)), step.topk_weights[rows]
+    )
+    return CallRows(index, ids[np.arange(len(rows)), columns]), call
 
 
 def combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 
+from expertmesh.mesh.call_rows import in_order
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.layer_step import Dispatch, LayerStep
@@ -36,7 +37,7 @@ class RemoteExperts:
         An expert without any replica is waited for. Raises ExpertUnavailableError when that takes longer than the
         configuration allows.
         """
-        ids, weights = call.topk_ids.cpu().numpy().astype(np.int32), call.topk_weights.cpu().numpy()
+        ids, weights = in_order(call.topk_ids.cpu().numpy().astype(np.int32), call.topk_weights.cpu().numpy())
         timeout = self._dispatch.config.call_timeout_seconds
         rows = ExpertCall(call.layer, call.hidden.cpu(), ids, weights, timeout, call.traceparent)
         step = LayerStep(self._dispatch, rows, call.hidden.device, self._load.step(call.layer, ids))
