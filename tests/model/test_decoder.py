@@ -37,6 +37,10 @@ ODD_CONFIGS = {
         "norm_topk_prob": False,
         "num_key_value_heads": 1,
     },
+    "qwen3_moe, yarn": {
+        **QWEN3_MOE,
+        "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    },
     "olmoe": OLMOE,
     "olmoe, renormalised, not clipped, as many kv heads as heads": {
         **OLMOE,
