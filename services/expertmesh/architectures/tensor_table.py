@@ -31,6 +31,7 @@ Dim = Literal["V", "D", "d", "Hd", "Kd", "E", "F"]
 
 ENDS: tuple[Role, ...] = ("embedding", "final_norm", "head")
 EXPERT: tuple[Role, ...] = ("w_gate", "w_up", "w_down")
+QK_NORMS: tuple[Role, ...] = ("q_norm", "k_norm")
 # What quantizers take: attention and experts, but no gate, head, embedding or norm.
 QUANTIZABLE: tuple[Role, ...] = ("q", "k", "v", "o", *EXPERT)
 

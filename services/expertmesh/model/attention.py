@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 
 from expertmesh.architectures.model_config import ModelConfig
-from expertmesh.architectures.tensor_table import Specs
+from expertmesh.architectures.tensor_table import QK_NORMS, Specs
 from expertmesh.kernels.backend import Backend, Contexts, Linear
 from expertmesh.kernels.block_attention import BlockContexts
 from expertmesh.kernels.paged_attention import PagedContexts
@@ -83,7 +83,7 @@ class Attention:
         parts = [read(spec) for spec in (specs["q"], specs["k"], specs["v"])]
         joined = stack_outputs(parts)
         qkv = tuple(backend.linear(weight) for weight in ([joined] if joined else parts))
-        norms = tuple(loader.norm(spec) for role, spec in specs.items() if role in ("q_norm", "k_norm"))
+        norms = tuple(loader.norm(specs[role]) for role in QK_NORMS if role in specs)
         return cls(loader.config, backend, qkv, norms, backend.linear(read(specs["o"])))
 
     def __call__(self, x: torch.Tensor, layer: int, plan: AttentionPlan, cache: KVCache) -> torch.Tensor:
