@@ -37,6 +37,8 @@ def test_the_clients_have_the_same_methods_and_arguments():
         "messages",
         "sampling",
         "output",
+        "tools",
+        "continue_final_message",
         "timeout_seconds",
     ]
     assert "whole answers" in (Client.chat_answers.__doc__ or "")

@@ -90,7 +90,7 @@ def conversation(rng: random.Random, words=WORDS) -> list[Message]:
 
 
 def theirs(oracle, messages: list[Message], source: str) -> list[int]:
-    conversation = [vars(message) for message in messages]
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
     return oracle.apply_chat_template(conversation, add_generation_prompt=True, chat_template=source)["input_ids"]
 
 

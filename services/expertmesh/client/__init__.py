@@ -1,6 +1,14 @@
 """A typed client of a gateway: ``Client`` for ordinary code, ``AsyncClient`` for asyncio, with the same methods."""
 
-from expertmesh.client.answers import Answer, FinishReason, Piece, TokenLogprob, TokenLogprobs, put_together
+from expertmesh.client.answers import (
+    Answer,
+    FinishReason,
+    Piece,
+    TokenLogprob,
+    TokenLogprobs,
+    ToolCallPiece,
+    put_together,
+)
 from expertmesh.client.async_client import AsyncClient
 from expertmesh.client.mesh import (
     ExpertLoad,
@@ -12,7 +20,20 @@ from expertmesh.client.mesh import (
     ReplicaLoad,
     ReplicaState,
 )
-from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
+from expertmesh.client.questions import (
+    Chat,
+    JsonObject,
+    JsonSchema,
+    Message,
+    Output,
+    Prompt,
+    Regex,
+    ResponseFormat,
+    Sampling,
+    Tool,
+    ToolCall,
+    ToolUse,
+)
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.client.sync_client import Client
 from expertmesh.wire.model_info import ModelInfo
@@ -31,6 +52,7 @@ __all__ = [
     "Load",
     "LoadRates",
     "LoadUpdate",
+    "Message",
     "ModelInfo",
     "Output",
     "Piece",
@@ -43,5 +65,9 @@ __all__ = [
     "Sampling",
     "TokenLogprob",
     "TokenLogprobs",
+    "Tool",
+    "ToolCall",
+    "ToolCallPiece",
+    "ToolUse",
     "put_together",
 ]

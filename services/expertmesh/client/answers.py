@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-FinishReason = Literal["stop", "stop_sequence", "length"]
+from expertmesh.client.questions import Message, ToolCall
+
+FinishReason = Literal["stop", "stop_sequence", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,18 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
+class ToolCallPiece:
+    """What is new in call ``index`` of an answer: ``id`` and ``name`` in its first piece, then parts of its JSON."""
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Piece:
-    """A piece of answer ``index``.
+    """A piece of answer ``index``; ``tool_call_pieces`` are what is new in its calls, which stand behind its text.
 
     ``logprobs`` and ``routed_experts`` (per layer, the ids of the experts) go with ``token_ids`` one by one where they
     were asked for. ``prompt_logprobs`` come with the first piece of an answer; ``finish_reason``, ``stop`` (the stop
@@ -45,11 +57,23 @@ class Piece:
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     routed_experts: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    tool_call_pieces: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer(Piece):
     """A whole answer: all its pieces in one."""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """What is to be called; the arguments of the last call may be incomplete, as ``finish_reason`` tells."""
+        by_call = groupby(self.tool_call_pieces, key=lambda piece: piece.index)
+        return tuple(_join_call(list(pieces)) for _, pieces in by_call)
+
+    @property
+    def message(self) -> Message:
+        """The answer as a message of the conversation, for what comes after it."""
+        return Message("assistant", self.text, tool_calls=self.tool_calls)
 
 
 def put_together(pieces: Iterable[Piece]) -> list[Answer]:
@@ -72,4 +96,10 @@ def _join(pieces: list[Piece]) -> Answer:
         logprobs=tuple(entry for piece in pieces for entry in piece.logprobs),
         prompt_logprobs=pieces[0].prompt_logprobs,
         routed_experts=tuple(layers for piece in pieces for layers in piece.routed_experts),
+        tool_call_pieces=tuple(call for piece in pieces for call in piece.tool_call_pieces),
     )
+
+
+def _join_call(pieces: list[ToolCallPiece]) -> ToolCall:
+    first = pieces[0]
+    return ToolCall(first.id or "", first.name or "", "".join(piece.arguments for piece in pieces))

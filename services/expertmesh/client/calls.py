@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from expertmesh.client import codec
 from expertmesh.client.answers import Piece
 from expertmesh.client.mesh import Load, LoadUpdate
-from expertmesh.client.questions import Chat, Output, Prompt, Sampling
+from expertmesh.client.questions import Chat, Message, Output, Prompt, Sampling, ToolUse
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc, load_pb2, load_pb2_grpc
 from expertmesh.wire.model_info import ModelInfo
@@ -58,11 +58,13 @@ def chat(
     messages: Chat,
     sampling: Sampling = Sampling(),
     output: Output = Output(),
+    tools: ToolUse = ToolUse(),
     *,
+    continue_final_message: bool = False,
     timeout_seconds: float | None = None,
 ) -> Call[Piece]:
-    """Answer what a user says, or a conversation of (role, content), oldest first."""
-    request = codec.encode_chat(messages, sampling, output)
+    """Answer what a user says, or a conversation, oldest first; or go on with its last message, the assistant's."""
+    request = codec.encode_chat(messages, sampling, output, tools, continue_final_message)
     return Call(lambda stubs: stubs.generation.Chat, request, _read_piece, timeout_seconds)
 
 
@@ -70,7 +72,9 @@ def _read_piece(response: pb.GenerateResponse | pb.ChatResponse) -> Piece:
     return codec.decode_delta(response.delta)
 
 
-def tokenize(text: str | Iterable[tuple[str, str]], *, timeout_seconds: float | None = None) -> Call[list[int]]:
+def tokenize(
+    text: str | Iterable[tuple[str, str] | Message], *, timeout_seconds: float | None = None
+) -> Call[list[int]]:
     """Return the ids of a raw text, or of a conversation in the template."""
     request = codec.encode_tokenize(text)
     return Call(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from expertmesh.client.answers import FinishReason, Piece, TokenLogprob, TokenLogprobs
+from expertmesh.client.answers import FinishReason, Piece, TokenLogprob, TokenLogprobs, ToolCallPiece
 from expertmesh.client.mesh import (
     ExpertLoad,
     ExpertRates,
@@ -16,7 +16,19 @@ from expertmesh.client.mesh import (
     ReplicaLoad,
     ReplicaState,
 )
-from expertmesh.client.questions import Chat, JsonObject, JsonSchema, Output, Prompt, Regex, ResponseFormat, Sampling
+from expertmesh.client.questions import (
+    Chat,
+    JsonObject,
+    JsonSchema,
+    Message,
+    Output,
+    Prompt,
+    Regex,
+    ResponseFormat,
+    Sampling,
+    Tool,
+    ToolUse,
+)
 from expertmesh.errors import InvalidRequestError
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import load_pb2
@@ -26,6 +38,13 @@ FINISH_REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
     pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_TOOL_CALLS: "tool_calls",
+}
+
+TOOL_CHOICES: dict[str, pb.ToolChoice.Mode] = {
+    "auto": pb.ToolChoice.MODE_AUTO,
+    "none": pb.ToolChoice.MODE_NONE,
+    "required": pb.ToolChoice.MODE_REQUIRED,
 }
 
 REPLICA_STATES: dict[int, ReplicaState] = {
@@ -46,16 +65,47 @@ def encode_generate(prompt: Prompt, sampling: Sampling, output: Output) -> pb.Ge
     return request
 
 
-def encode_chat(chat: Chat, sampling: Sampling, output: Output) -> pb.ChatRequest:
+def encode_chat(
+    chat: Chat, sampling: Sampling, output: Output, use: ToolUse = ToolUse(), continues: bool = False
+) -> pb.ChatRequest:
     """Ask to answer a conversation; InvalidRequestError when a value fits no message."""
-    messages = encode_messages(chat)
-    return pb.ChatRequest(messages=messages, sampling=encode_sampling(sampling), output=encode_output(output))
+    return pb.ChatRequest(
+        messages=encode_messages(chat),
+        sampling=encode_sampling(sampling),
+        output=encode_output(output),
+        tools=[_encode_tool(tool) for tool in use.tools],
+        tool_choice=_encode_choice(use),
+        continue_final_message=continues,
+    )
+
+
+def _encode_tool(tool: Tool) -> pb.Tool:
+    parameters = tool.parameters if isinstance(tool.parameters, str | None) else json.dumps(tool.parameters)
+    encoded: pb.Tool = _make(
+        pb.Tool, name=tool.name, description=tool.description, parameters=parameters, strict=tool.strict
+    )
+    return encoded
+
+
+def _encode_choice(use: ToolUse) -> pb.ToolChoice:
+    """Encode a choice: what is none of the modes is the name of a function."""
+    if use.choice in TOOL_CHOICES:
+        return pb.ToolChoice(mode=TOOL_CHOICES[use.choice], single=use.single)
+    choice: pb.ToolChoice = _make(pb.ToolChoice, name=use.choice, single=use.single)
+    return choice
 
 
 def encode_messages(chat: Chat) -> list[pb.ChatMessage]:
     """Turn a conversation into messages."""
-    turns = [("user", chat)] if isinstance(chat, str) else chat
-    return [_make(pb.ChatMessage, role=role, content=content) for role, content in turns]
+    turns = [Message("user", chat)] if isinstance(chat, str) else chat
+    return [_encode_message(turn if isinstance(turn, Message) else Message(*turn)) for turn in turns]
+
+
+def _encode_message(message: Message) -> pb.ChatMessage:
+    values = _values(message)
+    calls = [_make(pb.ToolCall, id=call.id, name=call.name, arguments=call.arguments) for call in message.tool_calls]
+    encoded: pb.ChatMessage = _make(pb.ChatMessage, **{**values, "tool_calls": calls})
+    return encoded
 
 
 def encode_sampling(sampling: Sampling) -> pb.SamplingParams:
@@ -84,7 +134,7 @@ def _encode_format(response_format: ResponseFormat) -> pb.ResponseFormat:
             return pb.ResponseFormat(regex=pattern)
 
 
-def _values(question: Sampling | Output) -> dict[str, Any]:
+def _values(question: Sampling | Output | Message) -> dict[str, Any]:
     values = {field.name: getattr(question, field.name) for field in fields(question)}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -96,7 +146,7 @@ def _make(message: Any, **values: Any) -> Any:
         raise InvalidRequestError(f"{message.DESCRIPTOR.name}: {error}") from None
 
 
-def encode_tokenize(text: str | Iterable[tuple[str, str]]) -> pb.TokenizeRequest:
+def encode_tokenize(text: str | Iterable[tuple[str, str] | Message]) -> pb.TokenizeRequest:
     """Ask for the ids of a raw text, or of a conversation in the template."""
     if isinstance(text, str):
         return pb.TokenizeRequest(text=text)
@@ -124,6 +174,10 @@ def decode_delta(delta: pb.Delta) -> Piece:
         prompt_logprobs=_decode_logprobs(delta.prompt_logprobs),
         routed_experts=tuple(
             tuple(tuple(layer.expert_ids) for layer in token.layers) for token in delta.routed_experts
+        ),
+        tool_call_pieces=tuple(
+            ToolCallPiece(piece.index, piece.id or None, piece.name or None, piece.arguments)
+            for piece in delta.tool_calls
         ),
     )
 

@@ -7,8 +7,52 @@ from typing import Any
 Prompt = str | Sequence[int]
 """Raw text, or token ids used as they are."""
 
-Chat = str | Iterable[tuple[str, str]]
-"""What a user says, or a conversation of (role, content), oldest first."""
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a function that a model has made; ``arguments`` are JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def result(self, content: str) -> "Message":
+        """Return the message that tells the model what came of it."""
+        return Message("tool", content, tool_call_id=self.id)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a conversation: ``role`` is "system", "user", "assistant" or "tool"."""
+
+    role: str
+    content: str = ""
+    name: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+
+
+Chat = str | Iterable[tuple[str, str] | Message]
+"""What a user says, or a conversation, oldest first; (role, content) is a message, too."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function; ``parameters`` is the JSON schema of its arguments, as JSON or as what ``json.loads`` makes of it."""
+
+    name: str
+    description: str | None = None
+    parameters: str | Mapping[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """What an answer may call: ``choice`` is "auto", "none", "required", or the name of the one to call."""
+
+    tools: Sequence[Tool] = ()
+    choice: str = "auto"
+    single: bool = False
 
 
 @dataclass(frozen=True)

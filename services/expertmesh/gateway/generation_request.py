@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.model.sampling import SamplingParams
+from expertmesh.text.call_format import CallFormat
 from expertmesh.text.grammar import Grammar
 
 MAX_SEQUENCES = 64
@@ -15,7 +16,8 @@ class GenerationRequest:
     """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
 
     ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i. Text that
-    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there.
+    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Calls of functions
+    in the form of ``call_format`` are told from text.
     """
 
     prompt_ids: tuple[int, ...]
@@ -26,6 +28,7 @@ class GenerationRequest:
     grammar: Grammar | None = None
     return_routed_experts: bool = False
     continues_text: bool = False
+    call_format: CallFormat | None = None
 
     @property
     def begins_text(self) -> bool:

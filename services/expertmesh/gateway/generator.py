@@ -13,9 +13,12 @@ from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
+from expertmesh.text.call_grammar import make_call_grammar
+from expertmesh.text.call_parser import CallParser
 from expertmesh.text.conversation import ChatTemplate, Message
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.text.tools import ToolUse
 from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
 
 
@@ -61,9 +64,23 @@ class TextGenerator:
         """Ids of raw text alone. Runs in a thread: texts may be long."""
         return await asyncio.to_thread(self._tokenizer.encode, text)
 
-    async def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation in the model's template. Runs in a thread: conversations may be long."""
-        return await asyncio.to_thread(self._template.encode, messages)
+    async def encode_chat(
+        self, messages: Sequence[Message], use: ToolUse = ToolUse(), continues: bool = False
+    ) -> list[int]:
+        """Ids of a conversation in the model's template, to be answered, or to go on with its last message.
+
+        Runs in a thread: conversations may be long.
+        """
+        use.check()
+        return await asyncio.to_thread(self._template.encode, messages, use.offered, continues)
+
+    def allow_calls(self, request: GenerationRequest, use: ToolUse) -> GenerationRequest:
+        """Return a request whose answers may call functions, as the model writes that; nothing new where none may."""
+        if not use.offered:
+            return request
+        call_format = self._template.call_format
+        grammar = make_call_grammar(use, call_format, request.grammar)
+        return replace(request, grammar=grammar, call_format=call_format)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids."""
@@ -103,7 +120,10 @@ class TextGenerator:
 
     def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
-        text = TextStream(Detokenizer(self._tokenizer, request.begins_text), request.stop)
+        call_format = request.call_format
+        parser = CallParser(call_format) if call_format else None
+        shown = call_format.shown if call_format else {}
+        text = TextStream(Detokenizer(self._tokenizer, request.begins_text, shown), request.stop, parser)
         return stream_text(self._engine.generate(sequence), text, index, len(request.prompt_ids))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason
 from expertmesh.model.sampling import Choice
+from expertmesh.text.call_parser import CallParser, CallPiece
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.stop import StopMatcher
 
@@ -16,6 +17,7 @@ class TextDelta:
     """One more token of answer ``index``, and the text that became certain with it.
 
     Text may lag behind its token: half a character, or what may be the beginning of a stop string, waits for the next.
+    ``calls`` are what is new in its calls of functions, which stand behind all text; ``num_calls`` have begun so far.
     ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
     ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
     computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
@@ -31,22 +33,39 @@ class TextDelta:
     num_output_tokens: int
     prompt_logprobs: tuple[Choice, ...] | None = None
     routed_experts: tuple[tuple[int, ...], ...] | None = None
+    calls: tuple[CallPiece, ...] = ()
+    num_calls: int = 0
 
 
 class TextStream:
-    """The text of one sequence as it becomes certain."""
+    """The text of one sequence as it becomes certain, and its calls where there is a parser of them."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], parser: CallParser | None = None) -> None:
         self._detokenizer = detokenizer
         self._matcher = StopMatcher(stops)
+        self._parser = parser
 
     @property
     def stop(self) -> str | None:
         """The stop string that was met."""
         return self._matcher.matched
 
-    def push(self, token: TokenDelta) -> str:
-        """Take the next token and return the text that is certain with it."""
+    @property
+    def num_calls(self) -> int:
+        """Calls that have begun."""
+        return self._parser.num_calls if self._parser else 0
+
+    def push(self, token: TokenDelta) -> tuple[str, tuple[CallPiece, ...]]:
+        """Take the next token and return the text that is certain with it, and what is new in calls."""
+        text = self._push(token)
+        if self._parser is None:
+            return text, ()
+        content, calls = self._parser.push(text)
+        if token.finish_reason is not None or self.stop is not None:
+            content += self._parser.flush()
+        return content, calls
+
+    def _push(self, token: TokenDelta) -> str:
         text = self._detokenizer.push([token.choice.token_id])
         if token.finish_reason is not None:
             text += self._detokenizer.flush()
@@ -64,7 +83,7 @@ async def stream_text(
     async with aclosing(tokens):
         async for token in tokens:
             num_output_tokens += 1
-            piece = text.push(token)
+            piece, calls = text.push(token)
             if text.stop:
                 with suppress(StopAsyncIteration):
                     await tokens.asend(FinishReason.STOP_SEQUENCE)
@@ -79,6 +98,8 @@ async def stream_text(
                 num_output_tokens=num_output_tokens,
                 prompt_logprobs=token.prompt_logprobs,
                 routed_experts=token.routed_experts,
+                calls=calls,
+                num_calls=text.num_calls,
             )
             if text.stop:
                 return

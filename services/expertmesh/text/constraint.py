@@ -2,15 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expertmesh.errors import InvalidRequestError
+from expertmesh.text.call_grammar import argument_schemas, write_call_grammar
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.text.vocabulary import Vocabulary
@@ -57,12 +58,26 @@ class GrammarCompiler:
         ``is_at_start`` is that of the answer's ``Detokenizer``: whether the first piece loses its space. Takes
         milliseconds, and without end for a hostile grammar.
         """
-        from llguidance import LLMatcher
-
-        matcher = LLMatcher(self._ll_tokenizer, _to_lark(grammar), log_level=0, limits=_limits())
+        matcher = self._match(_to_lark(grammar))
         if matcher.is_error():
+            self._blame_function(grammar)
             raise InvalidRequestError(f"the {_name(grammar)} cannot be used: {_reason(matcher)}")
         return GrammarConstraint(matcher, self._vocabulary, is_at_start)
+
+    def _match(self, lark: str) -> "LLMatcher":
+        from llguidance import LLMatcher
+
+        return LLMatcher(self._ll_tokenizer, LARK_OPTIONS + lark, log_level=0, limits=_limits())
+
+    def _blame_function(self, grammar: Grammar) -> None:
+        """Raise InvalidRequestError for the first function whose schema cannot be used even alone."""
+        if grammar.kind is not GrammarKind.TOOL_CALLS:
+            return
+        for index, (schema, is_lenient) in enumerate(argument_schemas(grammar.source)):
+            matcher = self._match(f"start: %json {_add_options(schema, is_lenient)}")
+            if matcher.is_error():
+                param = f"tools[{index}].function.parameters"
+                raise InvalidRequestError(f"{param}: cannot be used: {_reason(matcher)}", param)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -143,15 +158,22 @@ class _Pieces:
 
 
 def _to_lark(grammar: Grammar) -> str:
-    """Write a grammar in the language that llguidance reads."""
+    """Write a grammar in the language that llguidance reads, but for our options."""
     if len(grammar.source) > MAX_SOURCE_LENGTH:
         raise InvalidRequestError(
             f"the {_name(grammar)} has {len(grammar.source)} characters; at most {MAX_SOURCE_LENGTH} are taken"
         )
+    if grammar.kind is GrammarKind.TOOL_CALLS:
+        return write_call_grammar(grammar.source, _add_options, _to_rule)
+    return f"start: {_to_rule(grammar)}"
+
+
+def _to_rule(grammar: Grammar) -> str:
+    """Write a grammar that is one rule as its right side."""
     if grammar.kind is GrammarKind.REGEX:
-        return f"{LARK_OPTIONS}start: /{_escape_regex(grammar.source)}/"
+        return f"/{_escape_regex(grammar.source)}/"
     source = '{"type": "object"}' if grammar.kind is GrammarKind.JSON_OBJECT else grammar.source
-    return f"{LARK_OPTIONS}start: %json {_with_options(source)}"
+    return f"%json {_with_options(source)}"
 
 
 def _escape_regex(source: str) -> str:
@@ -169,9 +191,13 @@ def _with_options(source: str) -> str:
         schema = json.loads(source)
         if not isinstance(schema, dict):
             raise InvalidRequestError(f"the JSON schema is of type {type(schema).__name__}; it must be an object")
-        return json.dumps({**schema, "x-guidance": JSON_OPTIONS})
+        return _add_options(schema)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the JSON schema is not JSON: {error}") from None
+
+
+def _add_options(schema: Mapping[str, Any], is_lenient: bool = False) -> str:
+    return json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "lenient": is_lenient}})
 
 
 def _limits() -> "LLParserLimits":
@@ -182,7 +208,8 @@ def _limits() -> "LLParserLimits":
 
 
 def _name(grammar: Grammar) -> str:
-    return "regular expression" if grammar.kind is GrammarKind.REGEX else "JSON schema"
+    names = {GrammarKind.REGEX: "regular expression", GrammarKind.TOOL_CALLS: "description of tools"}
+    return names.get(grammar.kind, "JSON schema")
 
 
 def _reason(matcher: "LLMatcher") -> str:

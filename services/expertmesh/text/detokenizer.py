@@ -1,6 +1,7 @@
 """Text from ids as they come. Knows the bytes of tokens, not requests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 REPLACEMENT = "\ufffd"
@@ -26,11 +27,15 @@ class Detokenizer:
     """Decodes a stream of ids: what ``push`` and ``flush`` return adds up to ``Tokenizer.decode`` of all ids.
 
     Half a character is never returned: bytes wait until their character is whole. Where the ids continue a text
-    (``is_at_start`` False), the space before their first word is part of what they add to it.
+    (``is_at_start`` False), the space before their first word is part of what they add to it. Control tokens have no
+    text, but for those in ``shown``.
     """
 
-    def __init__(self, tokenizer: TokenTexts, is_at_start: bool = True) -> None:
+    def __init__(
+        self, tokenizer: TokenTexts, is_at_start: bool = True, shown: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
         self._tokenizer = tokenizer
+        self._shown = shown
         self._bytes = bytearray()
         self._is_at_start = is_at_start
 
@@ -46,7 +51,7 @@ class Detokenizer:
 
     def _push(self, token_id: int) -> str:
         if self._tokenizer.is_control(token_id):
-            return self.flush()
+            return self.flush() + self._shown.get(token_id, "")
         utf8 = self._tokenizer.token_bytes(token_id)
         # A tokenizer puts a space before the first word of a text when it encodes; it is taken off again here.
         if self._is_at_start and self._tokenizer.drops_space(token_id):

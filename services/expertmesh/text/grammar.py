@@ -1,4 +1,4 @@
-"""What an answer may look like: JSON, a JSON schema, a regular expression. Knows texts, not tokens."""
+"""What an answer may look like: JSON, a regular expression, calls of functions. Knows texts, not tokens."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -10,11 +10,15 @@ class GrammarKind(Enum):
     JSON_OBJECT = "json_object"
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The shape of a whole answer; ``source`` is a JSON schema or a regular expression, empty for any JSON object."""
+    """The shape of a whole answer; ``source`` is a JSON schema or a regular expression, empty for any JSON object.
+
+    That of calls is written by ``make_call_grammar``.
+    """
 
     kind: GrammarKind
     source: str = ""

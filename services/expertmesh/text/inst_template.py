@@ -1,18 +1,25 @@
 """Mistral's [INST] templates, on ids. Knows turns, not models.
 
 The ids are those of mistral-common. Its tokenizers of version 1, which Mixtral-8x7B-Instruct was trained with, have no
-tokens for [INST] and [/INST]: they are text there. Versions 2 and 3 have, and read conversations alike. It refuses a
-system message right after an assistant's, which is taken here like any other.
+tokens for [INST] and [/INST]: they are text there. Versions 2 and 3 have, and read conversations alike, but for tools:
+what is written of these is version 3's, which no file tells from 2. mistral-common refuses what is taken here: a system
+message right after an assistant's, an assistant's without text, and text before calls.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+import json
+from collections.abc import Sequence
+from typing import Any
 
 from expertmesh.errors import CheckpointError
+from expertmesh.text.call_format import MISTRAL
 from expertmesh.text.conversation import Message, check_conversation
+from expertmesh.text.normal_form import join_system, merge_turns
 from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.text.tool_prompt import CALL_FORMAT, describe_call, tell_in_words
+from expertmesh.text.tools import Tool, ToolCall, parse_json
 
 BEGIN, END = "[INST]", "[/INST]"
+TOOL_NAMES = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
 # What versions from 7 on put around system messages.
 SYSTEM = "[SYSTEM_PROMPT]"
 
@@ -20,9 +27,9 @@ SYSTEM = "[SYSTEM_PROMPT]"
 class InstTemplate:
     """[INST] and [/INST] around what the user says: as the ids that the tokenizer has for them, or as text.
 
-    Every turn is encoded by itself. Messages of one role in a row are one turn, joined by an empty line; empty ones
-    vanish. An assistant that speaks first, or nobody but the system, follows an empty user turn. System texts stand
-    before the first user text where [INST] is text, before the last where it is an id, wherever they came from.
+    Every turn is encoded by itself; ``merge_turns`` says what a turn is. An assistant that speaks first, or nobody but
+    the system, follows an empty user turn. System texts stand before the first user text where [INST] is text, before
+    the last where it is an id, wherever they came from. Tools are told in words where there are no ids for them.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -37,25 +44,36 @@ class InstTemplate:
                 "tokenizer_config.json, as [INST] templates need, would be right"
             )
         self._bos_id, self._eos_id = tokenizer.bos_id, tokenizer.eos_id
+        ids = [token_id for name in TOOL_NAMES if (token_id := tokenizer.control_id(name)) is not None]
+        self._tool_ids = ids if self.has_ids and len(ids) == len(TOOL_NAMES) else None
+        self.call_format = (MISTRAL if self._tool_ids else CALL_FORMAT).bind(tokenizer)
 
     @property
     def has_ids(self) -> bool:
         """Whether the tokenizer has tokens for [INST] and [/INST]."""
         return self._begin_id is not None and self._end_id is not None
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation that the model is to answer; InvalidRequestError names a message out of place."""
-        check_conversation(messages)
-        system = _join(message.content for message in messages if message.role == "system")
-        turns = _turns(messages)
-        opened = (len(turns) - 1 if self.has_ids else 0) if system else None
+    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), continues: bool = False) -> list[int]:
+        """Ids of a conversation; InvalidRequestError names a message out of place. See ``ChatTemplate``."""
+        check_conversation(messages, continues)
+        if self._tool_ids is None:
+            messages, tools = tell_in_words(messages, tools), ()
+        system, turns = join_system(messages), merge_turns(messages)
+        last = max(index for index, turn in enumerate(turns) if turn.role == "user")
+        opened = (last if self.has_ids else 0) if system else None
         ids = [self._bos_id]
-        for index, (role, text) in enumerate(turns):
-            if role == "user":
-                ids += self._encode_user(f"{system}\n\n{text}" if index == opened else text)
-            else:
-                ids += [*self._encode_assistant(text), self._eos_id]
-        return ids
+        for index, turn in enumerate(turns):
+            if index == last:
+                ids += self._encode_tools(tools)
+            ids += self._encode_turn(turn, system if index == opened else "")
+        return ids[:-1] if turns[-1].role == "assistant" else ids
+
+    def _encode_turn(self, turn: Message, system: str) -> list[int]:
+        if turn.role == "user":
+            return self._encode_user(f"{system}\n\n{turn.content}" if system else turn.content)
+        if turn.role == "tool":
+            return self._encode_result(turn)
+        return [*self._encode_assistant(turn.content), *self._encode_calls(turn.tool_calls), self._eos_id]
 
     def _encode_user(self, text: str) -> list[int]:
         if self._begin_id is None or self._end_id is None:
@@ -65,13 +83,26 @@ class InstTemplate:
     def _encode_assistant(self, text: str) -> list[int]:
         return self._tokenizer.encode(text.rstrip(" ") if self.has_ids else text)
 
+    def _encode_tools(self, tools: Sequence[Tool]) -> list[int]:
+        if not tools:
+            return []
+        assert self._tool_ids is not None
+        begin, end, *_ = self._tool_ids
+        functions = [{"description": "", "parameters": {}, **tool.describe()} for tool in tools]
+        ordered = [{key: function[key] for key in ("name", "description", "parameters")} for function in functions]
+        return [begin, *self._encode_json([{"type": "function", "function": one} for one in ordered]), end]
 
-def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Return who speaks and what, the user first. A system message ends a turn, but is none."""
-    groups = groupby(messages, key=lambda message: message.role)
-    turns = [(role, _join(message.content for message in group)) for role, group in groups if role != "system"]
-    return turns if turns and turns[0][0] == "user" else [("user", ""), *turns]
+    def _encode_calls(self, calls: Sequence[ToolCall]) -> list[int]:
+        if not calls:
+            return []
+        assert self._tool_ids is not None
+        return [self._tool_ids[2], *self._encode_json([{**describe_call(call), "id": call.id} for call in calls])]
 
+    def _encode_result(self, result: Message) -> list[int]:
+        assert self._tool_ids is not None
+        *_, begin, end = self._tool_ids
+        content = parse_json(result.content or "{}")
+        return [begin, *self._encode_json({"content": content, "call_id": result.tool_call_id}), end]
 
-def _join(texts: Iterable[str]) -> str:
-    return "\n\n".join(filter(None, texts))
+    def _encode_json(self, value: Any) -> list[int]:
+        return self._tokenizer.encode(json.dumps(value, ensure_ascii=False))

@@ -17,7 +17,8 @@ from expertmesh.text.tokenizer_config import CONFIG_FILE
 
 TEMPLATE_FILE = "chat_template.jinja"
 KEY = "chat_template"
-DEFAULT = "default"
+# Of several templates under names, the one for conversations, and the one for those with tools.
+DEFAULT, TOOL_USE = "default", "tool_use"
 
 TURNS = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
 
@@ -30,6 +31,15 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Templates of a checkpoint: the one for every conversation, and that for those with tools where it is another."""
+
+    origin: str
+    source: str
+    tool_source: str | None = None
+
+
 def choose_template(directory: Path, tokenizer: Tokenizer, file: Path | None = None) -> Choice:
     """Choose the template of ``file``, otherwise that of the checkpoint, otherwise [INST] as its tokenizer has it.
 
@@ -40,11 +50,10 @@ def choose_template(directory: Path, tokenizer: Tokenizer, file: Path | None = N
     found = _find_template(directory)
     if found is None:
         return _inst(tokenizer, f"{directory} holds no chat template")
-    origin, source = found
-    template = JinjaTemplate(tokenizer, source, origin)
+    template = JinjaTemplate(tokenizer, found.source, found.origin, found.tool_source)
     if _is_inst(template, tokenizer) and tokenizer.control_id(SYSTEM) is None:
-        return _inst(tokenizer, f"{origin} is an [INST] template")
-    return Choice(template, origin)
+        return _inst(tokenizer, f"{found.origin} is an [INST] template")
+    return Choice(template, found.origin)
 
 
 def _inst(tokenizer: Tokenizer, why: str) -> Choice:
@@ -56,33 +65,30 @@ def _inst(tokenizer: Tokenizer, why: str) -> Choice:
     return Choice(template, f"{BEGIN} {form}, as {tokenizer.file.name} has it: {why}")
 
 
-def _find_template(directory: Path) -> tuple[str, str] | None:
-    """Return the origin and the source of a checkpoint's template."""
+def _find_template(directory: Path) -> Sources | None:
+    """Return the templates of a checkpoint, if it has any."""
     if gguf := find_gguf(directory):
         template = tokenizer_keys(gguf, open_gguf(gguf).metadata).get(TEMPLATE)
-        return None if template is None else (f"{KEY} of {gguf}", _check_source(gguf, template))
+        return None if template is None else _find_sources(gguf, template)
     path = directory / TEMPLATE_FILE
     if path.exists():
-        return str(path), _read_text(path)
+        return Sources(str(path), _read_text(path))
     config = directory / CONFIG_FILE
     template = read_json(config).get(KEY) if config.exists() else None
-    if template is None:
-        return None
-    return f"{KEY} of {config}", _check_source(config, template)
+    return None if template is None else _find_sources(config, template)
 
 
-def _check_source(config: Path, template: object) -> str:
+def _find_sources(config: Path, template: object) -> Sources:
     """Return the source, which may be one of several under names."""
+    named: dict[object, object] = {DEFAULT: template}
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, Mapping)}
-        if DEFAULT not in named:
-            raise CheckpointError(
-                f"{config}: {KEY} names {', '.join(map(repr, named))}; one {DEFAULT!r} would be right"
-            )
-        template = named[DEFAULT]
-    if not isinstance(template, str):
+    if DEFAULT not in named:
+        raise CheckpointError(f"{config}: {KEY} names {', '.join(map(repr, named))}; one {DEFAULT!r} would be right")
+    source, tool_source = named[DEFAULT], named.get(TOOL_USE)
+    if not isinstance(source, str) or not isinstance(tool_source, str | None):
         raise CheckpointError(f"{config}: {KEY} is {template!r}; a text would be right")
-    return template
+    return Sources(f"{KEY} of {config}", source, tool_source)
 
 
 def _read_flag(file: Path) -> str:

@@ -11,6 +11,7 @@ from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.conversation import Message
 from expertmesh.text.grammar import Grammar, GrammarKind
+from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse, parse_json
 from expertmesh.v1 import generation_pb2 as pb
 
 FINISH_REASONS = {
@@ -19,13 +20,45 @@ FINISH_REASONS = {
     FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
 }
+TOOL_CHOICES = {
+    pb.ToolChoice.MODE_AUTO: ToolChoice.AUTO,
+    pb.ToolChoice.MODE_NONE: ToolChoice.NONE,
+    pb.ToolChoice.MODE_REQUIRED: ToolChoice.REQUIRED,
+}
 
 TokenBytes = Callable[[int], bytes]
 
 
 def decode_messages(messages: Iterable[pb.ChatMessage]) -> list[Message]:
     """Turn the turns of a conversation into messages of the template."""
-    return [Message(message.role, message.content) for message in messages]
+    return [
+        Message(
+            message.role,
+            message.content,
+            message.name or None,
+            tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls),
+            message.tool_call_id or None,
+        )
+        for message in messages
+    ]
+
+
+def decode_tools(tools: Iterable[pb.Tool], choice: pb.ToolChoice | None = None) -> ToolUse:
+    """Say what an answer may call; InvalidRequestError for a choice that is not known."""
+    if choice is None:
+        choice = pb.ToolChoice()
+    if choice.mode not in TOOL_CHOICES:
+        raise InvalidRequestError(f"tool_choice.mode is {choice.mode}; it must be one of {list(TOOL_CHOICES)}")
+    mode = ToolChoice.REQUIRED if choice.name else TOOL_CHOICES[choice.mode]
+    decoded = tuple(_decode_tool(tool, index) for index, tool in enumerate(tools))
+    return ToolUse(decoded, mode, choice.name or None, not choice.single)
+
+
+def _decode_tool(tool: pb.Tool, index: int) -> Tool:
+    parameters = parse_json(tool.parameters) if tool.parameters else None
+    if not isinstance(parameters, dict | None):
+        raise InvalidRequestError(f"tools[{index}].parameters is {tool.parameters[:80]!r}; it must be a JSON schema")
+    return Tool(tool.name, tool.description or None, parameters, tool.strict)
 
 
 def decode_request(
@@ -77,8 +110,12 @@ def encode_delta(delta: TextDelta, sampling: SamplingParams, token_bytes: TokenB
         index=delta.index,
         text=delta.text,
         token_ids=[delta.token.token_id],
-        finish_reason=FINISH_REASONS[delta.finish_reason],
+        finish_reason=_encode_reason(delta),
         stop=delta.stop or "",
+        tool_calls=[
+            pb.ToolCallPiece(index=piece.index, id=piece.id or "", name=piece.name or "", arguments=piece.arguments)
+            for piece in delta.calls
+        ],
     )
     if sampling.logprobs is not None:  # best_of computes them for itself
         message.logprobs.append(encode_logprobs(delta.token, token_bytes))
@@ -89,6 +126,12 @@ def encode_delta(delta: TextDelta, sampling: SamplingParams, token_bytes: TokenB
     if delta.finish_reason is not None:
         message.usage.CopyFrom(_encode_usage(delta))
     return message
+
+
+def _encode_reason(delta: TextDelta) -> pb.FinishReason:
+    if delta.finish_reason is FinishReason.STOP and delta.num_calls:
+        return pb.FINISH_REASON_TOOL_CALLS
+    return FINISH_REASONS[delta.finish_reason]
 
 
 def encode_logprobs(choice: Choice, token_bytes: TokenBytes) -> pb.TokenLogprobs:

@@ -38,7 +38,7 @@ class TrialWorker:
         if verdict.failure is not None:
             raise EngineError(f"a grammar could not be tried: {verdict.failure}")
         if verdict.refusal is not None:
-            raise InvalidRequestError(verdict.refusal)
+            raise InvalidRequestError(verdict.refusal, verdict.param)
         return verdict.num_bytes
 
     def stop(self) -> None:

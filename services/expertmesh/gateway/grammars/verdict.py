@@ -24,8 +24,12 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How a trial ended: with what it took at most, or with what is wrong with the grammar, or by a failure of ours."""
+    """How a trial ended: with what it took at most, or with what is wrong with the grammar, or by a failure of ours.
+
+    ``param`` is the field of the request that is to blame, where the refusal names one.
+    """
 
     num_bytes: int = 0
     refusal: str | None = None
+    param: str | None = None
     failure: str | None = None

@@ -134,7 +134,7 @@ def _compile(compiler: "GrammarCompiler", candidate: Candidate) -> Verdict:
     try:
         compiler.compile(Grammar(GrammarKind(candidate.kind), candidate.source))
     except InvalidRequestError as error:
-        return Verdict(refusal=str(error))
+        return Verdict(refusal=str(error), param=error.param)
     except MemoryError:
         raise  # told by the parent, like what the library cannot allocate
     except Exception as error:  # told where there is a log

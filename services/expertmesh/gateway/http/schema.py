@@ -20,10 +20,14 @@ class ReplyModel(BaseModel):
 
 
 class Only:
-    """Marks a field that this server has no use for: null and ``values``, which ask for nothing, are taken."""
+    """Marks a field that this server has no use for: null and ``values``, which ask for nothing, are taken.
 
-    def __init__(self, *values: Any) -> None:
+    ``hint`` says what to do instead.
+    """
+
+    def __init__(self, *values: Any, hint: str = "") -> None:
         self._values = (None, *values)
+        self._words = f"is not supported; {hint}" if hint else "is not supported"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
@@ -34,7 +38,7 @@ class Only:
     def _check(self, value: Any) -> Any:
         if any(type(value) is type(accepted) and value == accepted for accepted in self._values):
             return value
-        raise PydanticCustomError("unsupported", "is not supported")
+        raise PydanticCustomError("unsupported", "{words}", {"words": self._words})
 
 
 def absent_when_none(description: str, **more: Any) -> Any:

@@ -15,17 +15,18 @@ from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import (
     DONE,
     ERRORS,
-    FINISH_REASONS,
     Header,
     by_answer,
     count_usage,
     describe_prompt,
     describe_token,
+    finish_reason,
     make_header,
     routed_experts,
 )
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
+from expertmesh.gateway.http.openai.tool_calls import describe_calls, describe_pieces
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
@@ -56,12 +57,14 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request, 
 
 async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationRequest:
     _check(body)
-    prompt_ids = await service.generator.encode_chat([message.to_message() for message in body.messages])
-    request = generation_request(body, prompt_ids, service.defaults)
+    use, continues = body.tool_use(), body.continues(body.messages)
+    messages = [message.to_message() for message in body.messages]
+    prompt_ids = await service.generator.encode_chat(messages, use, continues)
+    request = generation_request(body, prompt_ids, service.defaults, continues)
     sampling = replace(request.sampling, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
     if body.max_completion_tokens is not None:
         sampling = replace(sampling, max_tokens=body.max_completion_tokens)
-    return replace(request, sampling=sampling)
+    return service.generator.allow_calls(replace(request, sampling=sampling), use)
 
 
 def _check(body: ChatCompletionRequest) -> None:
@@ -105,10 +108,13 @@ class _Writer:
         yield DONE
 
     def _choice(self, answer: Sequence[TextDelta]) -> replies.ChatChoice:
+        text, calls = "".join(delta.text for delta in answer), [piece for delta in answer for piece in delta.calls]
         return replies.ChatChoice(
             index=answer[0].index,
-            message=replies.AssistantMessage(content="".join(delta.text for delta in answer)),
-            finish_reason=FINISH_REASONS[answer[-1].finish_reason],
+            message=replies.AssistantMessage(
+                content=None if calls and not text else text, tool_calls=describe_calls(calls)
+            ),
+            finish_reason=finish_reason(answer[-1]),
             logprobs=self._logprobs(answer),
             prompt_logprobs=describe_prompt(self._generator, answer[0].prompt_logprobs),
             routed_experts=routed_experts(answer),
@@ -124,14 +130,14 @@ class _Writer:
     def _piece(self, delta: TextDelta) -> replies.ChatChunkChoice:
         return replies.ChatChunkChoice(
             index=delta.index,
-            delta=replies.Delta(content=delta.text or None),
-            finish_reason=FINISH_REASONS[delta.finish_reason],
+            delta=replies.Delta(content=delta.text or None, tool_calls=describe_pieces(delta.calls)),
+            finish_reason=finish_reason(delta),
             logprobs=self._logprobs([delta]),
             routed_experts=routed_experts([delta]),
         )
 
     def _says_something(self, delta: TextDelta) -> bool:
-        return bool(delta.text or delta.finish_reason or self._wants_logprobs or delta.routed_experts)
+        return bool(delta.text or delta.calls or delta.finish_reason or self._wants_logprobs or delta.routed_experts)
 
     def _logprobs(self, deltas: Sequence[TextDelta]) -> replies.ChatLogprobs | None:
         if not self._wants_logprobs:

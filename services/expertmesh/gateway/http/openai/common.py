@@ -22,6 +22,14 @@ FINISH_REASONS: Mapping[FinishReason | None, replies.FinishReason | None] = {
     FinishReason.LENGTH: "length",
 }
 
+
+def finish_reason(delta: TextDelta) -> replies.FinishReason | None:
+    """Return why an answer to a conversation ended, if it has."""
+    if delta.finish_reason is FinishReason.STOP and delta.num_calls:
+        return "tool_calls"
+    return FINISH_REASONS[delta.finish_reason]
+
+
 _INVALID = {"model": replies.ErrorReply}
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {**_INVALID, "description": "A field is wrong or not supported; `param` names it."},

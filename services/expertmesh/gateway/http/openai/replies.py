@@ -6,7 +6,7 @@ from pydantic import Field
 
 from expertmesh.gateway.http.schema import ReplyModel, absent_when_none
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 RoutedExperts = list[list[list[int]]]
 
 
@@ -75,7 +75,9 @@ class Choice(ReplyModel):
 
     index: int
     finish_reason: FinishReason | None = Field(
-        default=None, description='"stop" also for stop strings and ids; null in all chunks but the last.'
+        default=None,
+        description='"stop" also for stop strings and ids, "tool_calls" where an answer ends with calls; null in all '
+        "chunks but the last.",
     )
     prompt_logprobs: list[TokenLogprob | None] | None = absent_when_none(
         "For each token of the prompt but the first; only where asked for."
@@ -85,12 +87,28 @@ class Choice(ReplyModel):
     )
 
 
+class FunctionCall(ReplyModel):
+    """A function and what to call it with."""
+
+    name: str
+    arguments: str = Field(description="JSON; only the beginning of it where the answer was cut short.")
+
+
+class ToolCall(ReplyModel):
+    """A call that the caller is to make."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class AssistantMessage(ReplyModel):
     """An answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="What stands before the calls; null where there are only calls.")
     refusal: None = None
+    tool_calls: list[ToolCall] | None = absent_when_none("Only where functions are called.")
 
 
 class ChatChoice(Choice):
@@ -108,11 +126,28 @@ class ChatCompletion(Reply):
     usage: Usage
 
 
+class FunctionCallDelta(ReplyModel):
+    """What is new in a call: its first piece has the name."""
+
+    name: str | None = absent_when_none("In the first piece of a call.")
+    arguments: str = Field(description="JSON to append.")
+
+
+class ToolCallDelta(ReplyModel):
+    """What is new in one of the calls: its first piece has id and type."""
+
+    index: int = Field(description="Which of the answer's calls it is, from 0.")
+    id: str | None = absent_when_none("In the first piece of a call.")
+    type: Literal["function"] | None = absent_when_none("In the first piece of a call.")
+    function: FunctionCallDelta
+
+
 class Delta(ReplyModel):
-    """What is new in an answer: the first one has the role, later ones text."""
+    """What is new in an answer: the first one has the role, later ones text, then calls."""
 
     role: Literal["assistant"] | None = absent_when_none("In the first chunk of an answer.")
     content: str | None = absent_when_none("Text to append.")
+    tool_calls: list[ToolCallDelta] | None = absent_when_none("What is new in calls.")
 
 
 class ChatChunkChoice(Choice):

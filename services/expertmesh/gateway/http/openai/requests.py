@@ -1,68 +1,38 @@
 """Requests of OpenAI's API and of vLLM's tokenizer endpoints. Knows fields and types, not what is done with them."""
 
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from expertmesh.gateway.http.openai.conversation import ChatMessage, TemplateFields, ToolChoiceField, tool_use
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, RequestModel
-from expertmesh.text.conversation import Message
+from expertmesh.text.tools import ToolUse
 
 MAX_PROMPTS = 1024
 
 
-class TextPart(RequestModel):
-    """A part of a message; parts are joined by an empty line."""
-
-    type: Literal["text"]
-    text: str
-
-
-def _text_or_parts(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<parts>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")], Discriminator(_text_or_parts)
-]
-
-
-class ChatMessage(RequestModel):
-    """A message of a conversation. The model's template says where system messages go."""
-
-    role: Literal["system", "developer", "user", "assistant"] = Field(description='"developer" is "system".')
-    content: Content = Field(description="Text, or parts of it.")
-    name: Annotated[Any, Only()] = None
-    refusal: Annotated[Any, Only()] = None
-    audio: Annotated[Any, Only()] = None
-    annotations: Annotated[Any, Only([])] = None
-    tool_calls: Annotated[Any, Only([])] = None
-    function_call: Annotated[Any, Only()] = None
-
-    def to_message(self) -> Message:
-        """Return what the template takes."""
-        text = self.content if isinstance(self.content, str) else "\n\n".join(p.text for p in self.content if p.text)
-        return Message("system" if self.role == "developer" else self.role, text)
-
-
-class ChatCompletionRequest(CompletionFields):
+class ChatCompletionRequest(CompletionFields, TemplateFields):
     """A conversation to answer. Without max_tokens an answer may fill the context."""
 
     messages: list[ChatMessage] = Field(
         min_length=1,
-        description="The conversation, oldest first; the last one who speaks is the user.",
+        description="The conversation, oldest first; the last one who speaks is the user, or a tool.",
         examples=[[{"role": "user", "content": "What is 291 - 150?"}]],
     )
     max_completion_tokens: int | None = parameter("max_tokens", "Newer name of max_tokens.", le=MAX_COUNT)
     logprobs: bool | None = Field(default=None, description="Return how probable each token was.")
     top_logprobs: int | None = parameter("logprobs", "Alternatives to return for each token; only with logprobs.")
-    tools: Annotated[Any, Only([])] = None
-    tool_choice: Annotated[Any, Only("none", "auto")] = None
-    parallel_tool_calls: bool | None = Field(default=None, description="Changes nothing: there are no tools.")
-    functions: Annotated[Any, Only([])] = None
-    function_call: Annotated[Any, Only("none", "auto")] = None
+    tool_choice: ToolChoiceField | None = Field(
+        default=None,
+        description="none: call nothing; auto: answer or call; required (or any): call; or the function to call. "
+        "Default: auto.",
+    )
+    parallel_tool_calls: bool | None = Field(default=None, description="Whether an answer may call more than once.")
+    functions: Annotated[Any, Only([], hint="use tools")] = None
+    function_call: Annotated[Any, Only("none", "auto", hint="use tool_choice")] = None
     modalities: Annotated[Any, Only(["text"])] = None
     reasoning_effort: Annotated[Any, Only("none")] = None
     verbosity: Annotated[Any, Only("medium")] = None
@@ -70,6 +40,10 @@ class ChatCompletionRequest(CompletionFields):
     prediction: Annotated[Any, Only()] = None
     web_search_options: Annotated[Any, Only()] = None
     moderation: Annotated[Any, Only()] = None
+
+    def tool_use(self) -> ToolUse:
+        """Return what an answer may call."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
 
 def _kind_of_prompt(value: Any) -> str:
@@ -109,7 +83,7 @@ class CompletionRequest(CompletionFields):
         return cast(list[str | list[int]], self.prompt)
 
 
-class TokenizeRequest(RequestModel):
+class TokenizeRequest(TemplateFields):
     """A text or a conversation, tokenized as a completion would."""
 
     model: str | None = Field(default=None, description="As for completions.")

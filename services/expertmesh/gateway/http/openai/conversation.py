@@ -1,0 +1,170 @@
+"""Messages and tools of OpenAI's API, as fields. Knows types, not what a template does with them."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.schema import Only, RequestModel
+from expertmesh.text.conversation import Message
+from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
+
+
+class TextPart(RequestModel):
+    """A part of a message; parts are joined by an empty line."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _text_or_parts(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<parts>"
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")], Discriminator(_text_or_parts)
+]
+
+
+def _text_or_object(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<object>"
+
+
+class CalledFunction(RequestModel):
+    """A function and what it was called with."""
+
+    name: str
+    arguments: Annotated[
+        Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")], Discriminator(_text_or_object)
+    ] = Field(description="JSON, or what it says.")
+
+
+class MessageToolCall(RequestModel):
+    """A call that the assistant has made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = Field(default=None, description="Changes nothing.")
+
+    def to_call(self) -> ToolCall:
+        """Return what the template takes."""
+        arguments = self.function.arguments
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        return ToolCall(self.id, self.function.name, text)
+
+
+class ChatMessage(RequestModel):
+    """A message of a conversation. The model's template says where system messages go."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(description='"developer" is "system".')
+    content: Content | None = Field(default=None, description="Text, or parts of it. An assistant's may be null.")
+    name: str | None = Field(default=None, description="Who it is, for templates that say so.")
+    tool_calls: list[MessageToolCall] | None = Field(default=None, description="What the assistant called.")
+    tool_call_id: str | None = Field(default=None, description="The call that a tool's message answers.")
+    prefix: bool | None = Field(default=None, description="On the last message: as continue_final_message.")
+    refusal: Annotated[Any, Only()] = None
+    audio: Annotated[Any, Only()] = None
+    annotations: Annotated[Any, Only([])] = None
+    function_call: Annotated[Any, Only(hint="use tool_calls")] = None
+
+    @model_validator(mode="after")
+    def _has_what_its_role_needs(self) -> Self:
+        if self.role == "tool" and self.tool_call_id is None:
+            raise PydanticCustomError("unsupported", "needs tool_call_id, as every message of a tool")
+        if self.role != "assistant" and self.content is None:
+            raise PydanticCustomError("unsupported", "needs content, as every message but an assistant's")
+        return self
+
+    def to_message(self) -> Message:
+        """Return what the template takes."""
+        return Message(
+            "system" if self.role == "developer" else self.role,
+            self._text(),
+            self.name,
+            tuple(call.to_call() for call in self.tool_calls or ()),
+            self.tool_call_id,
+        )
+
+    def _text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "\n\n".join(part.text for part in self.content or () if part.text)
+
+
+class Function(RequestModel):
+    """A function that the model may call."""
+
+    name: str = Field(description="1 to 64 of a-z, A-Z, 0-9, _ and -.", examples=["get_weather"])
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(default=None, description="JSON schema of its arguments. Default: none.")
+    strict: bool | None = Field(
+        default=None, description="Refuse what grammars cannot express of the schema, rather than pass over it."
+    )
+
+
+class FunctionTool(RequestModel):
+    """A tool; all are functions."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+    def to_tool(self) -> Tool:
+        """Return what the template takes."""
+        function = self.function
+        return Tool(function.name, function.description, function.parameters, bool(function.strict))
+
+
+class FunctionName(RequestModel):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolChoice(RequestModel):
+    """The function to call."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+ToolChoiceField = Annotated[
+    Annotated[Literal["none", "auto", "required", "any"], Tag("<text>")] | Annotated[NamedToolChoice, Tag("<object>")],
+    Discriminator(_text_or_object),
+]
+
+
+class TemplateFields(RequestModel):
+    """What a conversation is written with besides its messages."""
+
+    tools: list[FunctionTool] | None = Field(default=None, description="Functions that the model may call.")
+    continue_final_message: bool | None = Field(
+        default=None, description="Go on with the last message, which is the assistant's, rather than answer it."
+    )
+    add_generation_prompt: bool | None = Field(
+        default=None, description="Taken for vLLM's sake: the opposite of continue_final_message."
+    )
+
+    def continues(self, messages: Sequence[ChatMessage]) -> bool:
+        """Tell whether the last message is to be continued; ParameterError where fields contradict each other."""
+        for index, message in enumerate(messages[:-1]):
+            if message.prefix:
+                raise ParameterError(f"messages[{index}].prefix", "is true; only the last message can be continued")
+        asked = bool(self.continue_final_message or messages[-1].prefix)
+        if self.add_generation_prompt is asked:
+            raise ParameterError("add_generation_prompt", f"is {asked}, and so is continue_final_message or prefix")
+        return asked
+
+
+def tool_use(
+    tools: Sequence[FunctionTool] | None, choice: str | NamedToolChoice | None, is_parallel: bool | None
+) -> ToolUse:
+    """Return what an answer may call."""
+    given = tuple(tool.to_tool() for tool in tools or ())
+    parallel = is_parallel is not False
+    if isinstance(choice, NamedToolChoice):
+        return ToolUse(given, ToolChoice.REQUIRED, choice.function.name, parallel)
+    return ToolUse(given, ToolChoice("required" if choice == "any" else choice or "auto"), None, parallel)
