@@ -133,3 +133,31 @@ def train_sentence_pieces(
     )
     (directory / "tokenizer.model").write_bytes(model.getvalue())
     return directory
+
+
+# What templates with tools do: Qwen's and Hermes's way, in other words, and Mistral's with its strict turns.
+HERMES_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content + '\\n' }}"
+    "{% endif %}{{ '<tools>' }}{% for tool in tools %}{{ '\\n' + tool | tojson }}{% endfor %}{{ '\\n</tools>"
+    "<|im_end|>\\n' }}{% endif %}{% for message in messages %}{% if message.role == 'tool' %}{{ '<|im_start|>user\\n"
+    "<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}{% elif message.role != 'system' or "
+    "not tools %}{{ '<|im_start|>' + message.role + '\\n' + message.content }}{% for call in message.tool_calls %}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{ call.function.arguments | tojson }}{{ '}\\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MISTRAL_TOOLS = (
+    "{{ bos_token }}{% set ns = namespace(turn='user') %}{% for message in messages %}"
+    "{% if message.role in ('user', 'assistant') and not message.tool_calls %}{% if message.role != ns.turn %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "{% set ns.turn = 'assistant' if ns.turn == 'user' else 'user' %}{% endif %}"
+    "{% if message.role == 'user' %}{% if loop.last and tools %}{{ '[AVAILABLE_TOOLS]' + tools | tojson + "
+    "'[/AVAILABLE_TOOLS]' }}{% endif %}{{ '[INST] ' + message.content + '[/INST]' }}{% elif message.tool_calls %}"
+    "{{ '[TOOL_CALLS] [' }}{% for call in message.tool_calls %}{% if call.id | length != 9 %}"
+    "{{ raise_exception('ids have length 9') }}{% endif %}"
+    "{{ '{\"name\": \"' + call.function.name + '\", \"arguments\": ' + call.function.arguments | tojson + '}' }}"
+    "{% if not loop.last %}{{ ', ' }}{% endif %}{% endfor %}{{ ']' + eos_token }}{% elif message.role == 'tool' %}"
+    "{{ '[TOOL_RESULTS] ' + message.content + '[/TOOL_RESULTS]' }}{% elif message.role == 'assistant' %}"
+    "{{ ' ' + message.content + eos_token }}{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
+    "{% if tools and messages | length == 1 %}{{ tools[0].function.name }}{% endif %}"
+)

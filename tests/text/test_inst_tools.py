@@ -131,9 +131,9 @@ class TestInWords:
         assert opening.startswith("[INST] Be kind.\n\nYou may call functions.")
         assert all(json.dumps(tool.describe(), ensure_ascii=False) in opening for tool in TOOLS)
         assert rest == (
-            'Wait.\n<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>\n'
+            ' Wait.\n<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>\n'
             '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-            "[INST] <tool_response>\nnoon\n</tool_response>\n\n<tool_response>\nsunny\n</tool_response> [/INST]"
+            " [INST] <tool_response>\nnoon\n</tool_response>\n\n<tool_response>\nsunny\n</tool_response> [/INST]"
         )
 
     def test_without_tools_nothing_is_told(self, template: InstTemplate):

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from expertmesh.text.tokenizer import Tokenizer
 
-# Blanks around the parts of a call; models that lose the thread repeat them for ever where any number is allowed.
-BLANKS = r"[ \n\r\t]{0,32}"
 # Half a character of UTF-16, which no text of a model can hold.
 _SIGN = "\udffe"
 

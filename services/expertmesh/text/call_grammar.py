@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from expertmesh.text.call_format import BLANKS, CallFormat, Mark
+from expertmesh.text.call_format import CallFormat, Mark
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tools import Tool, ToolChoice, ToolUse
 
@@ -17,6 +17,9 @@ from expertmesh.text.tools import Tool, ToolChoice, ToolUse
 WriteSchema = Callable[[Mapping[str, Any], bool], str]
 # Writes a whole grammar as the right side of a rule.
 WriteGrammar = Callable[[Grammar], str]
+# A blank, or a new line, as models write JSON; those that lose the thread write as many blanks as they may.
+GAP = r"(?: |\n {0,16})"
+BLANKS = f"{GAP}?"
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -46,11 +49,11 @@ def write_call_grammar(source: str, write_schema: WriteSchema, write_content: Wr
     opening = _mark(grammar["format"]["opening"])
     closing = grammar["format"]["closing"] and _mark(grammar["format"]["closing"])
     rules = [
-        f"start: {' | '.join(_answers(grammar))}",
+        f"start: {' | '.join(_answers(opening, grammar))}",
         f"calls: {_calls(closing, grammar['may_repeat'])}",
         f"BLANKS: /{BLANKS}/",
-        f"next: {_behind_blanks(opening)}",
-        *([f"closing: {_behind_blanks(closing)}"] if closing else []),
+        f"next: BLANKS {_write(opening)}",
+        *([f"closing: BLANKS {_write(closing)}"] if closing else []),
         *_content(opening, grammar["content"], write_content),
         f"call: {' | '.join(f'call_{index}' for index in range(len(grammar['tools'])))}",
         *_functions(grammar["tools"], write_schema),
@@ -66,11 +69,11 @@ def _arguments(tool: Tool) -> Mapping[str, Any]:
     return NO_ARGUMENTS if tool.parameters is None else {"type": "object", **tool.parameters}
 
 
-def _answers(grammar: Mapping[str, Any]) -> Sequence[str]:
+def _answers(opening: Mark, grammar: Mapping[str, Any]) -> Sequence[str]:
     """Return what an answer may be; only free text can have calls behind it."""
     if not grammar["may_answer"]:
-        return ("next calls",)
-    return ("text", "opening calls") if grammar["content"] is None else ("content", "next calls")
+        return (f"{_write(opening)} calls",)
+    return ("text", "opening calls") if grammar["content"] is None else ("content", f"{_write(opening)} calls")
 
 
 def _calls(closing: Mark | None, may_repeat: bool) -> str:
@@ -86,19 +89,19 @@ def _content(opening: Mark, content: tuple[str, str] | None, write_content: Writ
         kind, source = content
         return [f"content: {write_content(Grammar(GrammarKind(kind), source))}"]
     if opening.token_id is not None:
-        return ["TEXT: /(?s:.*)/", "text: TEXT", f"opening: TEXT <[{opening.token_id}]>"]
+        return ["TEXT: /(?s:.*)/", "text: TEXT", f"opening: TEXT {_write(opening)}"]
     # Free text ends where a mark that is text first comes up.
-    return ["TEXT: /(?s:.*)/", "text: TEXT", f"opening[lazy]: TEXT {json.dumps(opening.text)}"]
+    return ["TEXT: /(?s:.*)/", "text: TEXT", f"opening[lazy]: TEXT {_write(opening)}"]
 
 
-def _behind_blanks(mark: Mark) -> str:
-    return f"BLANKS {json.dumps(mark.text)}" if mark.token_id is None else f"BLANKS <[{mark.token_id}]>"
+def _write(mark: Mark) -> str:
+    return json.dumps(mark.text) if mark.token_id is None else f"<[{mark.token_id}]>"
 
 
 def _functions(tools: Sequence[tuple[str, bool, Any]], write_schema: WriteSchema) -> list[str]:
     rules = []
     for index, (name, is_strict, schema) in enumerate(tools):
-        head = BLANKS.join(("", r"\{", '"name"', ":", re.escape(f'"{name}"'), ",", '"arguments"', ":", ""))
+        head = rf'{BLANKS}\{{{BLANKS}"name": ?"{re.escape(name)}",{BLANKS}"arguments": ?'
         rules.append(f"call_{index}: /{head}/ arguments_{index} /{BLANKS}\\}}/")
         rules.append(f"arguments_{index}: %json {write_schema(schema, not is_strict)}")
     return rules

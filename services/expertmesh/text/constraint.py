@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.text.call_grammar import argument_schemas, write_call_grammar
+from expertmesh.text.call_grammar import GAP, argument_schemas, write_call_grammar
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.text.vocabulary import Vocabulary
@@ -74,7 +74,7 @@ class GrammarCompiler:
         if grammar.kind is not GrammarKind.TOOL_CALLS:
             return
         for index, (schema, is_lenient) in enumerate(argument_schemas(grammar.source)):
-            matcher = self._match(f"start: %json {_add_options(schema, is_lenient)}")
+            matcher = self._match(f"start: %json {_write_arguments(schema, is_lenient)}")
             if matcher.is_error():
                 param = f"tools[{index}].function.parameters"
                 raise InvalidRequestError(f"{param}: cannot be used: {_reason(matcher)}", param)
@@ -164,7 +164,7 @@ def _to_lark(grammar: Grammar) -> str:
             f"the {_name(grammar)} has {len(grammar.source)} characters; at most {MAX_SOURCE_LENGTH} are taken"
         )
     if grammar.kind is GrammarKind.TOOL_CALLS:
-        return write_call_grammar(grammar.source, _add_options, _to_rule)
+        return write_call_grammar(grammar.source, _write_arguments, _to_rule)
     return f"start: {_to_rule(grammar)}"
 
 
@@ -191,13 +191,13 @@ def _with_options(source: str) -> str:
         schema = json.loads(source)
         if not isinstance(schema, dict):
             raise InvalidRequestError(f"the JSON schema is of type {type(schema).__name__}; it must be an object")
-        return _add_options(schema)
+        return json.dumps({**schema, "x-guidance": JSON_OPTIONS})
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the JSON schema is not JSON: {error}") from None
 
 
-def _add_options(schema: Mapping[str, Any], is_lenient: bool = False) -> str:
-    return json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "lenient": is_lenient}})
+def _write_arguments(schema: Mapping[str, Any], is_lenient: bool) -> str:
+    return json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "whitespace_pattern": GAP, "lenient": is_lenient}})
 
 
 def _limits() -> "LLParserLimits":

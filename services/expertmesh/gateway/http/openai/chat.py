@@ -24,6 +24,7 @@ from expertmesh.gateway.http.openai.common import (
     make_header,
     routed_experts,
 )
+from expertmesh.gateway.http.openai.conversation import to_messages
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.gateway.http.openai.tool_calls import describe_calls, describe_pieces
@@ -58,8 +59,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request, 
 async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationRequest:
     _check(body)
     use, continues = body.tool_use(), body.continues(body.messages)
-    messages = [message.to_message() for message in body.messages]
-    prompt_ids = await service.generator.encode_chat(messages, use, continues)
+    prompt_ids = await service.generator.encode_chat(to_messages(body.messages), use, continues)
     request = generation_request(body, prompt_ids, service.defaults, continues)
     sampling = replace(request.sampling, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
     if body.max_completion_tokens is not None:

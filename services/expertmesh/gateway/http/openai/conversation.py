@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag
 
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.schema import Only, RequestModel
@@ -71,16 +70,12 @@ class ChatMessage(RequestModel):
     annotations: Annotated[Any, Only([])] = None
     function_call: Annotated[Any, Only(hint="use tool_calls")] = None
 
-    @model_validator(mode="after")
-    def _has_what_its_role_needs(self) -> Self:
+    def to_message(self, index: int) -> Message:
+        """Return what the template takes; ParameterError where the message, at ``index``, lacks what its role needs."""
         if self.role == "tool" and self.tool_call_id is None:
-            raise PydanticCustomError("unsupported", "needs tool_call_id, as every message of a tool")
+            raise ParameterError(f"messages[{index}].tool_call_id", "is required for a tool's message")
         if self.role != "assistant" and self.content is None:
-            raise PydanticCustomError("unsupported", "needs content, as every message but an assistant's")
-        return self
-
-    def to_message(self) -> Message:
-        """Return what the template takes."""
+            raise ParameterError(f"messages[{index}].content", "is required for all but an assistant's message")
         return Message(
             "system" if self.role == "developer" else self.role,
             self._text(),
@@ -157,6 +152,11 @@ class TemplateFields(RequestModel):
         if self.add_generation_prompt is asked:
             raise ParameterError("add_generation_prompt", f"is {asked}, and so is continue_final_message or prefix")
         return asked
+
+
+def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Return what the template takes."""
+    return [message.to_message(index) for index, message in enumerate(messages)]
 
 
 def tool_use(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import ERRORS
-from expertmesh.gateway.http.openai.conversation import tool_use
+from expertmesh.gateway.http.openai.conversation import to_messages, tool_use
 from expertmesh.gateway.http.openai.requests import DetokenizeRequest, TokenizeRequest
 from expertmesh.gateway.http.openai.sampling import check_model
 from expertmesh.gateway.http.schema import json_response
@@ -35,7 +35,7 @@ async def create_text(body: DetokenizeRequest, service: ServiceDep) -> Response:
 
 async def _encode(body: TokenizeRequest, generator: TextGenerator) -> list[int]:
     if body.messages is not None:
-        messages = [message.to_message() for message in body.messages]
+        messages = to_messages(body.messages)
         return await generator.encode_chat(messages, tool_use(body.tools, None, None), body.continues(body.messages))
     encode = generator.encode_prompt if body.add_special_tokens else generator.encode_text
     return await encode(body.prompt or "")
