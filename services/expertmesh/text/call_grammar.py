@@ -21,6 +21,8 @@ WriteGrammar = Callable[[Grammar], str]
 GAP = r"(?: |\n {0,16})"
 BLANKS = f"{GAP}?"
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+# Keys of a schema by which its properties may have other names than those under ``properties``.
+_MORE_PROPERTIES = {"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
 
 
 def make_call_grammar(use: ToolUse, call_format: CallFormat, content: Grammar | None = None) -> Grammar:
@@ -66,7 +68,11 @@ def _is_allowed(tool: Tool, use: ToolUse) -> bool:
 
 
 def _arguments(tool: Tool) -> Mapping[str, Any]:
-    return NO_ARGUMENTS if tool.parameters is None else {"type": "object", **tool.parameters}
+    """Return the schema of a function's arguments. It takes those that are named, unless something else is said."""
+    if tool.parameters is None:
+        return NO_ARGUMENTS
+    is_closed = "properties" in tool.parameters and not tool.parameters.keys() & _MORE_PROPERTIES
+    return {"type": "object", **tool.parameters, **({"additionalProperties": False} if is_closed else {})}
 
 
 def _answers(opening: Mark, grammar: Mapping[str, Any]) -> Sequence[str]:
