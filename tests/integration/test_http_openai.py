@@ -255,7 +255,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 @pytest.mark.parametrize(
     ("path", "param", "value"),
     [
-        (CHAT, "tools", [{"type": "function", "function": {"name": "f"}}]),
+        (CHAT, "tools", [{"type": "web_search"}]),
         (CHAT, "tool_choice", "required"),
         (CHAT, "functions", [{"name": "f"}]),
         (CHAT, "function_call", {"name": "f"}),
@@ -309,11 +309,11 @@ def test_what_is_not_supported_is_refused_by_name(served, path, param, value):
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role"),
+        ({"role": "function", "content": "x", "name": "f"}, "messages[0].role"),
         ({"role": "robot", "content": "x"}, "messages[0].role"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"role": "user"}, "messages[0].content"),
-        ({"role": "user", "content": "x", "name": "Anna"}, "messages[0].name"),
+        ({"role": "user", "content": "x", "name": 1}, "messages[0].name"),
         ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "messages[0].tool_calls"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]"),
         ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[0].content[0]"),
@@ -338,7 +338,7 @@ def test_errors_have_openais_shape_whatever_is_wrong(served, client):
     assert served.http.delete(CHAT).status_code == 405
     with pytest.raises(openai.BadRequestError) as error:
         client.chat.completions.create(model="awq", messages=ASK, tools=[{"type": "function"}])
-    assert error.value.param == "tools"
+    assert error.value.param == "tools[0].function"
 
 
 def test_a_prompt_that_is_too_long_is_named_before_a_stream_begins(served):
