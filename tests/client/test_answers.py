@@ -1,4 +1,13 @@
-from expertmesh.client import Answer, Piece, TokenLogprob, TokenLogprobs, put_together
+from expertmesh.client import (
+    Answer,
+    Message,
+    Piece,
+    TokenLogprob,
+    TokenLogprobs,
+    ToolCall,
+    ToolCallPiece,
+    put_together,
+)
 
 
 def logprobs(token_id: int) -> tuple[TokenLogprobs, ...]:
@@ -30,3 +39,19 @@ def test_the_pieces_of_several_answers_are_sorted_out():
 
 def test_nothing_is_no_answer():
     assert put_together([]) == []
+
+
+def test_calls_are_put_together_piece_by_piece():
+    pieces = [
+        Piece("Wait.", (1,), None, 0, 0),
+        Piece("", (2,), None, 0, 0, tool_call_pieces=(ToolCallPiece(0, "a", "now", "{"),)),
+        Piece(
+            "", (3,), None, 0, 0, tool_call_pieces=(ToolCallPiece(0, None, None, "}"), ToolCallPiece(1, "b", "f", ""))
+        ),
+        Piece("", (4,), "tool_calls", 5, 4, tool_call_pieces=(ToolCallPiece(1, None, None, '{"x": 1}'),)),
+    ]
+    (answer,) = put_together(pieces)
+    calls = (ToolCall("a", "now", "{}"), ToolCall("b", "f", '{"x": 1}'))
+    assert answer.tool_calls == calls
+    assert answer.message == Message("assistant", "Wait.", tool_calls=calls)
+    assert calls[0].result("noon") == Message("tool", "noon", tool_call_id="a")

@@ -12,11 +12,16 @@ from expertmesh.client import (
     Load,
     LoadRates,
     LoadUpdate,
+    Message,
     ModelInfo,
     Output,
     Regex,
     ReplicaLoad,
     Sampling,
+    Tool,
+    ToolCall,
+    ToolCallPiece,
+    ToolUse,
 )
 from expertmesh.client.codec import (
     decode_info,
@@ -29,6 +34,9 @@ from expertmesh.client.codec import (
     encode_tokenize,
 )
 from expertmesh.errors import InvalidRequestError
+from expertmesh.gateway.api.generation_codec import decode_messages, decode_tools
+from expertmesh.text import tools
+from expertmesh.text.conversation import Message as TextMessage
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import load_pb2
 
@@ -49,6 +57,10 @@ def names(message) -> set[str]:
         (GatewayLoad, load_pb2.GatewayLoad),
         (LoadUpdate, load_pb2.WatchLoadResponse),
         (LoadRates, load_pb2.LoadRates),
+        (Message, pb.ChatMessage),
+        (Tool, pb.Tool),
+        (ToolCall, pb.ToolCall),
+        (ToolCallPiece, pb.ToolCallPiece),
         (ExpertRates, load_pb2.ExpertRates),
     ],
 )
@@ -140,3 +152,47 @@ def test_load_and_info_are_read_field_by_field():
     assert decode_update(load_pb2.WatchLoadResponse(load=message)) == LoadUpdate(load, None)
     info = ModelInfo("m", "A", "f", "awq", 2, 64, 8, 2, 512, 128, "0.1", "avx2", True)
     assert decode_info(pb.GetModelInfoResponse(**vars(info))) == info
+
+
+def test_tools_calls_and_results():
+    nothing = (Sampling(), Output())
+    use = ToolUse([Tool("now"), Tool("f", "does", {"type": "object"}, strict=True)], "required", single=True)
+    call = ToolCall("a", "now", "{}")
+    chat = [("user", "a"), Message("assistant", tool_calls=(call,)), call.result("noon")]
+    request = encode_chat(chat, *nothing, use, continues=True)
+    assert list(request.tools) == [
+        pb.Tool(name="now"),
+        pb.Tool(name="f", description="does", parameters='{"type": "object"}', strict=True),
+    ]
+    assert request.tool_choice == pb.ToolChoice(mode=pb.ToolChoice.MODE_REQUIRED, single=True)
+    assert list(request.messages)[1:] == [
+        pb.ChatMessage(role="assistant", tool_calls=[pb.ToolCall(id="a", name="now", arguments="{}")]),
+        pb.ChatMessage(role="tool", content="noon", tool_call_id="a"),
+    ]
+    assert request.continue_final_message
+    named = encode_chat("a", *nothing, ToolUse(use.tools, "now"))
+    assert named.tool_choice == pb.ToolChoice(name="now")
+    assert decode_messages(request.messages)[1:] == [
+        TextMessage("assistant", "", tool_calls=(tools.ToolCall("a", "now", "{}"),)),
+        TextMessage("tool", "noon", tool_call_id="a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "decoded"),
+    [
+        (ToolUse(), tools.ToolUse()),
+        (ToolUse(choice="none"), tools.ToolUse(choice=tools.ToolChoice.NONE)),
+        (ToolUse(choice="f", single=True), tools.ToolUse((), tools.ToolChoice.REQUIRED, "f", False)),
+        (ToolUse([Tool("f", "d", "{}")]), tools.ToolUse((tools.Tool("f", "d", {}),))),
+    ],
+)
+def test_a_gateway_reads_what_may_be_called(choice: ToolUse, decoded: tools.ToolUse):
+    request = encode_chat("a", Sampling(), Output(), choice)
+    assert decode_tools(request.tools, request.tool_choice) == decoded
+
+
+def test_what_is_no_schema_is_named():
+    request = encode_chat("a", Sampling(), Output(), ToolUse([Tool("f"), Tool("g", parameters="[")]))
+    with pytest.raises(InvalidRequestError, match=r"tools\[1\].parameters is '\['; it must be a JSON schema"):
+        decode_tools(request.tools)

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
-from chat_files import copy_version
+from chat_files import HERMES_TOOLS, copy_version
 
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
+from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import encode_delta
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
@@ -17,8 +18,9 @@ from expertmesh.model.sampling import Choice, SamplingParams
 from expertmesh.text.call_parser import join_calls
 from expertmesh.text.conversation import Message
 from expertmesh.text.inst_template import InstTemplate
+from expertmesh.text.jinja_template import JinjaTemplate
 from expertmesh.text.tokenizer import Tokenizer
-from expertmesh.text.tools import Tool, ToolChoice, ToolUse
+from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
 from expertmesh.v1 import generation_pb2 as pb
 
 CALL = '{"name": "now", "arguments": {"zone": "UTC"}}'
@@ -106,6 +108,21 @@ def test_a_stop_string_ends_a_call_too(tokenizer: Tokenizer):
     (call,) = join_calls(piece for delta in deltas for piece in delta.calls)
     assert call.arguments == '{"zone": "'
     assert finish_reason(deltas[-1]) == "stop"
+
+
+def test_a_stop_string_that_looks_like_a_mark_stops_text_only(tokenizer: Tokenizer):
+    deltas, _ = run(tokenizer, [*written(tokenizer, "Wait.", [CALL]), EOS], FinishReason.STOP, stop=("[TOOL",))
+    assert "".join(delta.text for delta in deltas) == "Wait."
+    assert finish_reason(deltas[-1]) == "tool_calls"
+
+
+def test_json_that_is_nested_too_deeply_is_refused(tokenizer: Tokenizer):
+    template = JinjaTemplate(tokenizer, HERMES_TOOLS, "FILE")
+    generator = TextGenerator(tokenizer, template, ScriptedEngine([EOS], FinishReason.STOP))
+    call = ToolCall("1", "now", "[" * 900 + "]" * 900)
+    messages = [Message("user", "a"), Message("assistant", "", tool_calls=(call,)), Message("user", "b")]
+    with pytest.raises(InvalidRequestError, match="nested too deeply"):
+        asyncio.run(generator.encode_chat(messages))
 
 
 def test_without_tools_nothing_is_parsed(tokenizer: Tokenizer):

@@ -26,6 +26,7 @@ SCHEMAS = {
 NONE = {"type": "object", "maxProperties": 0}
 TOOLS = (*(Tool(name, parameters=schema) for name, schema in SCHEMAS.items()), Tool("now"))
 FORMATS = {"hermes": HERMES, "mistral, as text": MISTRAL, "mistral": CallFormat(Mark("[TOOL_CALLS]", 5))}
+HERMES_TOKENS = CallFormat(Mark("<tool_call>", 6), Mark("</tool_call>", 7))
 TWO = ['{"name": "now", "arguments": {}}', '{"name": "look-up", "arguments": {"w": "a"}}']
 
 
@@ -75,12 +76,12 @@ def test_the_choice_says_what_an_answer_may_be(tokenizer, compiler, name: str, u
     assert tuple(fits(compiler, grammar, ids_of(tokenizer, call_format, text)) for text in answers) == takes
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_any_walk_is_calls_valid_under_their_schemas(tokenizer, compiler, name: str):
-    constraint = compiler.compile(make_call_grammar(ToolUse(TOOLS, ToolChoice.REQUIRED), FORMATS[name]))
+@pytest.mark.parametrize("call_format", [*FORMATS.values(), HERMES_TOKENS], ids=[*FORMATS, "hermes, as tokens"])
+def test_any_walk_is_calls_valid_under_their_schemas(tokenizer, compiler, call_format: CallFormat):
+    constraint = compiler.compile(make_call_grammar(ToolUse(TOOLS, ToolChoice.REQUIRED), call_format))
     for seed in range(6):
-        text = walk(tokenizer, constraint.copy(), FORMATS[name], random.Random(seed))
-        parser = CallParser(FORMATS[name])
+        text = walk(tokenizer, constraint.copy(), call_format, random.Random(seed))
+        parser = CallParser(call_format)
         content, pieces = parser.push(text)
         calls = join_calls(pieces)
         assert (content, bool(calls)) == ("", True), text

@@ -1,14 +1,15 @@
 """Text in, text out: prompts to ids, and the answers of one request as one stream. Knows text, not transport."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from statistics import fmean
 from typing import Protocol
 
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
+from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
@@ -72,14 +73,16 @@ class TextGenerator:
         Runs in a thread: conversations may be long.
         """
         use.check()
-        return await asyncio.to_thread(self._template.encode, messages, use.offered, continues)
+        with _nested_in_bounds():
+            return await asyncio.to_thread(self._template.encode, messages, use.offered, continues)
 
     def allow_calls(self, request: GenerationRequest, use: ToolUse) -> GenerationRequest:
         """Return a request whose answers may call functions, as the model writes that; nothing new where none may."""
         if not use.offered:
             return request
         call_format = self._template.call_format
-        grammar = make_call_grammar(use, call_format, request.grammar)
+        with _nested_in_bounds():
+            grammar = make_call_grammar(use, call_format, request.grammar)
         return replace(request, grammar=grammar, call_format=call_format)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -125,6 +128,15 @@ class TextGenerator:
         shown = call_format.shown if call_format else {}
         text = TextStream(Detokenizer(self._tokenizer, request.begins_text, shown), request.stop, parser)
         return stream_text(self._engine.generate(sequence), text, index, len(request.prompt_ids))
+
+
+@contextmanager
+def _nested_in_bounds() -> Iterator[None]:
+    """Refuse JSON of schemas, calls and results that is nested deeper than Python goes."""
+    try:
+        yield
+    except RecursionError:
+        raise InvalidRequestError("JSON of a tool, a call or its result is nested too deeply") from None
 
 
 def _describe(request: GenerationRequest) -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from expertmesh.text.tokenizer import Tokenizer
 
-# Half a character of UTF-16, which no text of a model can hold.
+# Half a character of UTF-16, which neither a text of a model nor a stop string can hold.
 _SIGN = "\udffe"
 
 
@@ -24,7 +24,7 @@ class Mark:
     @property
     def shown(self) -> str:
         """How it is told from other text in an answer."""
-        return self.text if self.token_id is None else _SIGN + self.text
+        return self.text if self.token_id is None else _SIGN
 
 
 @dataclass(frozen=True)
