@@ -138,8 +138,11 @@ def test_chat_completion(served):
         assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
         chunks = list(client.chat_completion(messages, stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "141"
-        with pytest.raises(HfHubHTTPError, match="tools: is not supported"):
-            client.chat_completion(messages, tools=[{"type": "function", "function": {"name": "f"}}])
+        tools, named = [{"type": "function", "function": {"name": "f"}}], {"function": {"name": "f"}}
+        called = client.chat_completion(messages, tools=tools, tool_choice=named, max_tokens=70).choices[0]
+        assert (called.message.tool_calls[0].function.name, called.finish_reason) == ("f", "tool_calls")
+        with pytest.raises(HfHubHTTPError, match="tool_prompt: is not supported"):
+            client.chat_completion(messages, tools=tools, tool_prompt="Choose.")
 
 
 @pytest.mark.parametrize(
