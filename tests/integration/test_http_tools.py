@@ -11,6 +11,7 @@ import openai
 import pytest
 from hostile import hostile_schema
 from http_serving import MODEL, Served, serving
+from pydantic import BaseModel, Field
 
 from expertmesh.client import Message, Tool, ToolUse, put_together
 from expertmesh.client import Sampling as ClientSampling
@@ -97,6 +98,27 @@ def test_what_clients_send_is_answered(served: Served, request_: dict[str, Any])
     assert choice["finish_reason"] == "tool_calls"
     for name, arguments in calls_of(choice):
         jsonschema.validate(arguments, schemas[name])
+
+
+class Subtract(BaseModel):
+    """a - b."""
+
+    a: int = Field(ge=0, le=999)
+    b: int = Field(ge=0, le=999)
+
+
+def test_openais_client_reads_calls_and_streams_of_them(client: openai.OpenAI):
+    request = {"model": "awq", "messages": ASK, "tools": [openai.pydantic_function_tool(Subtract)], "max_tokens": 300}
+    choice = client.chat.completions.parse(**request, tool_choice="required").choices[0]
+    called = choice.message.tool_calls[0].function
+    assert isinstance(called.parsed_arguments, Subtract)
+    with client.chat.completions.stream(**request, tool_choice="required") as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.message.tool_calls[0].function.parsed_arguments == called.parsed_arguments
+    assert streamed.finish_reason == choice.finish_reason == "tool_calls"
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "141"} for call in choice.message.tool_calls]
+    told = client.chat.completions.create(**{**request, "messages": [*ASK, choice.message, *results]})
+    assert told.usage.prompt_tokens > 0
 
 
 @pytest.mark.parametrize("seed", range(4))
