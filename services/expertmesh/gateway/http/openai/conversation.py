@@ -39,6 +39,7 @@ class CalledFunction(RequestModel):
     arguments: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")], Discriminator(_text_or_object)
     ] = Field(description="JSON, or what it says.")
+    parsed_arguments: Any = Field(default=None, description="Changes nothing: OpenAI's client repeats it.")
 
 
 class MessageToolCall(RequestModel):
@@ -64,6 +65,7 @@ class ChatMessage(RequestModel):
     name: str | None = Field(default=None, description="Who it is, for templates that say so.")
     tool_calls: list[MessageToolCall] | None = Field(default=None, description="What the assistant called.")
     tool_call_id: str | None = Field(default=None, description="The call that a tool's message answers.")
+    parsed: Any = Field(default=None, description="Changes nothing: OpenAI's client repeats it.")
     prefix: bool | None = Field(default=None, description="On the last message: as continue_final_message.")
     refusal: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
