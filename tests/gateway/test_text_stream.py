@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,7 @@ from expertmesh.engine.door import TokenDelta
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
 from expertmesh.model.sampling import Choice
-from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.detokenizer import Detokenizer, NamedControls
 from expertmesh.text.tokenizer import Tokenizer
 
 TEXT = "one two three four"
@@ -41,8 +42,8 @@ class Tokens:
             raise
 
 
-async def read(tokenizer: Tokenizer, tokens: Tokens, stops: Sequence[str]) -> list[TextDelta]:
-    text = TextStream(Detokenizer(tokenizer), stops)
+async def read(tokenizer: Tokenizer, tokens: Tokens, stops: Sequence[str], **wanted: Any) -> list[TextDelta]:
+    text = TextStream(Detokenizer(tokenizer), stops, **wanted)
     return [delta async for delta in stream_text(tokens.generate(), text, index=3, num_prompt_tokens=5)]
 
 
@@ -74,3 +75,23 @@ def test_who_leaves_early_ends_the_tokens(tokenizer):
     tokens = Tokens(tokenizer)
     asyncio.run(leave())
     assert tokens.left == "left early"
+
+
+def test_a_stop_string_before_the_least_number_of_tokens_ends_nothing(tokenizer):
+    num_before = len(tokenizer.encode("one two three"))
+    for min_tokens, text in ((num_before, "one two "), (num_before + 1, TEXT)):
+        deltas = asyncio.run(read(tokenizer, Tokens(tokenizer), ["three"], min_tokens=min_tokens))
+        assert "".join(delta.text for delta in deltas) == text
+        assert len(deltas) >= min_tokens
+
+
+def test_a_stop_string_may_be_part_of_the_text(tokenizer):
+    deltas = asyncio.run(read(tokenizer, Tokens(tokenizer), ["three"], includes_stop=True))
+    assert "".join(delta.text for delta in deltas) == "one two three"
+
+
+@pytest.mark.parametrize(("includes_stop", "text"), [(False, "one"), (True, "one</s>")])
+def test_a_token_that_ends_the_text_is_part_of_it_only_where_that_is_wanted(tokenizer, includes_stop, text):
+    stream = TextStream(Detokenizer(NamedControls(tokenizer)), [], includes_stop=includes_stop)
+    pieces = [stream.push(TokenDelta(Choice(token_id), None))[0] for token_id in tokenizer.encode("one")]
+    assert "".join([*pieces, stream.push(TokenDelta(Choice(2), FinishReason.STOP))[0]]) == text

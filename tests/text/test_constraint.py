@@ -41,6 +41,10 @@ def of_regex(source: str) -> Grammar:
     return Grammar(GrammarKind.REGEX, source)
 
 
+def of_rules(source: str) -> Grammar:
+    return Grammar(GrammarKind.RULES, source)
+
+
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     detokenizer = Detokenizer(tokenizer)
     return detokenizer.push(ids) + detokenizer.flush()
@@ -131,6 +135,24 @@ def test_any_walk_matches_its_regex(tokenizer: Tokenizer, compiler: GrammarCompi
     for seed in range(8):
         text = walk(tokenizer, constraint.copy(), random.Random(seed))
         assert re.fullmatch(source, text), text
+
+
+CHOICES = ["yes", "no", 'say "yes"\n', "\\", "é🙂"]
+
+
+@pytest.mark.parametrize(
+    ("grammar", "texts"),
+    [
+        (Grammar.one_of(CHOICES), CHOICES),
+        (of_rules('start: "a" b\nb: "b" | "c" "d"?'), ["ab", "ac", "acd"]),
+        (of_rules('root ::= "a" b\nb ::= "b" | "c" "d"?'), ["ab", "ac", "acd"]),
+        (of_rules('%llguidance {"no_forcing": false}\nstart: "abc"'), ["abc"]),
+    ],
+    ids=str,
+)
+def test_walks_are_the_texts_of_their_rules(tokenizer, compiler, grammar: Grammar, texts: list[str]):
+    rng = random.Random(0)
+    assert {walk(tokenizer, compiler.compile(grammar), rng) for _ in range(60)} == set(texts)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"a": [1, -2.5e3, null]}', '{\n    "naïve": {"日本語": "🙂\\n"}\n}'])
@@ -243,6 +265,9 @@ def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler):
         (of_schema({"$ref": "#/$defs/lost"}), "/\\$defs/lost' does not exist"),
         (of_schema({"type": "string", "pattern": "("}), "unclosed group"),
         (of_schema({"allOf": [{"type": "null"}, {"type": "string"}]}), "Unsatisfiable schema"),
+        (of_rules("start: b"), "the grammar cannot be used: .*unknown name"),
+        (of_rules("root ::= b"), "the grammar cannot be used: Rule 'b' not found"),
+        (of_rules("\ud800"), "not valid Unicode"),
     ],
 )
 def test_what_is_wrong_with_a_grammar_is_named(compiler: GrammarCompiler, grammar: Grammar, message: str):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.detokenizer import Detokenizer, NamedControls
 from expertmesh.text.tokenizer import Tokenizer
 
 FIRST_BYTE_ID = 3
@@ -106,3 +106,9 @@ def test_half_a_character_waits_for_its_other_half(tokenizer: Tokenizer):
 def test_id_outside_the_vocabulary_is_named(tokenizer: Tokenizer, token_id: int):
     with pytest.raises(InvalidRequestError, match=str(token_id)):
         Detokenizer(tokenizer).push([token_id])
+
+
+def test_control_tokens_have_their_names_where_these_are_wanted(tokenizer: Tokenizer):
+    ids = [1, *tokenizer.encode("one"), 2, FIRST_BYTE_ID + 65]
+    assert Detokenizer(tokenizer).push(ids) == "oneA"
+    assert Detokenizer(NamedControls(tokenizer)).push(ids) == "<s> one</s>A"

@@ -165,6 +165,12 @@ def test_conversations_out_of_order_are_refused(template: InstTemplate):
         template.encode([Message("user", "a"), Message("assistant", "b")])
 
 
+def test_a_client_may_set_no_variables(template: InstTemplate):
+    assert template.with_variables({}) is template
+    with pytest.raises(InvalidRequestError, match="chat_template_kwargs: thinking is not known"):
+        template.with_variables({"thinking": True})
+
+
 def test_a_tokenizer_of_a_later_version_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"tokenizer.model holds \[SYSTEM_PROMPT\]"):
         InstTemplate(Tokenizer.open(copy_version(tmp_path, 7)))

@@ -196,3 +196,18 @@ class TestOneTokenizer:
     def test_it_is_this_year(self, tokenizer: Tokenizer):
         template = JinjaTemplate(tokenizer, "{{ strftime_now('%Y') }}", "year")
         assert template.render([Message("user", "a")]) == str(datetime.now().year)
+
+    def test_a_client_may_set_further_variables(self, tokenizer: Tokenizer):
+        source = "{{ bos_token }}{{ mood | default('plain') }} {{ (more or {}).values() | join }}"
+        template = JinjaTemplate(tokenizer, source, "moods")
+        moody = template.with_variables({"mood": "good", "more": {"text": "<|im_end|>", "number": 1}})
+        asked = [Message("user", "Hello")]
+        end = tokenizer.named_tokens["<|im_end|>"].token_id
+        assert end not in moody.encode(asked)
+        assert tokenizer.decode(moody.encode(asked)) == "good <|im_end|>1"
+        assert tokenizer.decode(template.encode(asked)).strip() == "plain"
+
+    @pytest.mark.parametrize("name", ["messages", "add_generation_prompt", "bos_token"])
+    def test_a_client_may_not_set_the_gateways_own_variables(self, tokenizer: Tokenizer, name: str):
+        with pytest.raises(InvalidRequestError, match=f"chat_template_kwargs: {name} is set already"):
+            JinjaTemplate(tokenizer, CHATML, "chatml").with_variables({name: 1})

@@ -6,6 +6,7 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.call_format import CallFormat
 from expertmesh.text.grammar import Grammar
+from expertmesh.text.tokenizer import check_unicode
 
 MAX_SEQUENCES = 64
 MAX_STOPS = 16
@@ -16,8 +17,10 @@ class GenerationRequest:
     """What a client wants: ``n`` answers to a prompt, the most probable ones of ``best_of`` where that is greater.
 
     ``stop`` strings end an answer and are not part of it. With a seed, answer i is drawn with seed + i. Text that
-    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Calls of functions
-    in the form of ``call_format`` are told from text.
+    ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Control tokens
+    have no text where it ``skips_special_tokens``, else their names. What ends an answer, a stop string or a control
+    token, is part of it where it ``includes_stop``. Calls of functions in the form of ``call_format`` are told from
+    text.
     """
 
     prompt_ids: tuple[int, ...]
@@ -29,6 +32,8 @@ class GenerationRequest:
     return_routed_experts: bool = False
     continues_text: bool = False
     call_format: CallFormat | None = None
+    skips_special_tokens: bool = True
+    includes_stop: bool = False
 
     @property
     def begins_text(self) -> bool:
@@ -57,6 +62,8 @@ class GenerationRequest:
 
     def _validate_with_grammar(self) -> None:
         """A grammar says where the answer ends: there, end-of-sequence is all that may come."""
+        assert self.grammar is not None
+        check_unicode(self.grammar.source)
         if self.sampling.ignore_eos:
             raise InvalidRequestError("ignore_eos is True; with a grammar it must be False", "ignore_eos")
         if self.sampling.min_tokens > 0:

@@ -1,11 +1,12 @@
 """Text in, text out: prompts to ids, and the answers of one request as one stream. Knows text, not transport."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from copy import copy
 from dataclasses import replace
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
@@ -17,7 +18,7 @@ from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.call_grammar import make_call_grammar
 from expertmesh.text.call_parser import CallParser
 from expertmesh.text.conversation import ChatTemplate, Message
-from expertmesh.text.detokenizer import Detokenizer
+from expertmesh.text.detokenizer import Detokenizer, NamedControls
 from expertmesh.text.tokenizer import Tokenizer
 from expertmesh.text.tools import ToolUse
 from expertmesh.tracing.tracer import NullTracer, SpanKind, Tracer, ending
@@ -56,6 +57,12 @@ class TextGenerator:
         if not (traceparent and self._tracer.is_on):
             return self
         return TextGenerator(self._tokenizer, self._template, self._engine, self._tracer, traceparent)
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "TextGenerator":
+        """Return the generator whose template has further variables; InvalidRequestError where it takes none."""
+        other = copy(self)
+        other._template = self._template.with_variables(variables)
+        return other
 
     async def encode_prompt(self, text: str) -> list[int]:
         """Ids of raw text, begin-of-sequence id first. Runs in a thread: prompts may be long."""
@@ -124,9 +131,15 @@ class TextGenerator:
     def _answer(self, request: GenerationRequest, index: int, sequence: Request) -> AsyncGenerator[TextDelta]:
         """Generate one sequence until it ends by itself or with a stop string."""
         call_format = request.call_format
-        parser = CallParser(call_format) if call_format else None
+        texts = self._tokenizer if request.skips_special_tokens else NamedControls(self._tokenizer)
         shown = call_format.shown if call_format else {}
-        text = TextStream(Detokenizer(self._tokenizer, request.begins_text, shown), request.stop, parser)
+        text = TextStream(
+            Detokenizer(texts, request.begins_text, shown),
+            request.stop,
+            CallParser(call_format) if call_format else None,
+            request.sampling.min_tokens,
+            request.includes_stop,
+        )
         return stream_text(self._engine.generate(sequence), text, index, len(request.prompt_ids))
 
 

@@ -38,12 +38,25 @@ class TextDelta:
 
 
 class TextStream:
-    """The text of one sequence as it becomes certain, and its calls where there is a parser of them."""
+    """The text of one sequence as it becomes certain, and its calls where there is a parser of them.
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], parser: CallParser | None = None) -> None:
+    A stop string that is complete with one of the first tokens, before there are ``min_tokens``, ends nothing. The stop
+    string or token that ends the text is part of it where that ``includes_stop``.
+    """
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stops: Sequence[str],
+        parser: CallParser | None = None,
+        min_tokens: int = 0,
+        includes_stop: bool = False,
+    ) -> None:
         self._detokenizer = detokenizer
-        self._matcher = StopMatcher(stops)
+        self._matcher = StopMatcher(stops, includes_stop)
         self._parser = parser
+        self._num_missing = min_tokens
+        self._includes_stop = includes_stop
 
     @property
     def stop(self) -> str | None:
@@ -66,13 +79,18 @@ class TextStream:
         return content, calls
 
     def _push(self, token: TokenDelta) -> str:
-        text = self._detokenizer.push([token.choice.token_id])
+        self._num_missing -= 1
+        text = "" if self._is_silent(token) else self._detokenizer.push([token.choice.token_id])
         if token.finish_reason is not None:
             text += self._detokenizer.flush()
-        text = self._matcher.push(text)
+        text = self._matcher.push(text, may_stop=self._num_missing <= 0)
         if token.finish_reason is not None and self.stop is None:
             text += self._matcher.flush()
         return text
+
+    def _is_silent(self, token: TokenDelta) -> bool:
+        """Tell whether a token ends the text and is no part of it."""
+        return token.finish_reason in (FinishReason.STOP, FinishReason.STOP_SEQUENCE) and not self._includes_stop
 
 
 async def stream_text(

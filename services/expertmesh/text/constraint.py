@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from expertmesh.errors import InvalidRequestError
 from expertmesh.text.call_grammar import GAP, argument_schemas, write_call_grammar
 from expertmesh.text.grammar import Grammar, GrammarKind
-from expertmesh.text.tokenizer import Tokenizer
+from expertmesh.text.tokenizer import Tokenizer, check_unicode
 from expertmesh.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ JSON_OPTIONS = {
 }
 # A model chooses its own tokens for text that the grammar leaves no choice in.
 LARK_OPTIONS = '%llguidance {"no_forcing": true}\n'
+# How a rule of GBNF begins, and none of Lark.
+GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 
 
 class GrammarCompiler:
@@ -165,6 +167,8 @@ def _to_lark(grammar: Grammar) -> str:
         )
     if grammar.kind is GrammarKind.TOOL_CALLS:
         return write_call_grammar(grammar.source, _write_arguments, _to_rule)
+    if grammar.kind is GrammarKind.RULES:
+        return f"{_in_lark(grammar.source)}\n{LARK_OPTIONS}"  # behind those that the client may have written
     return f"start: {_to_rule(grammar)}"
 
 
@@ -174,6 +178,18 @@ def _to_rule(grammar: Grammar) -> str:
         return f"/{_escape_regex(grammar.source)}/"
     source = '{"type": "object"}' if grammar.kind is GrammarKind.JSON_OBJECT else grammar.source
     return f"%json {_with_options(source)}"
+
+
+def _in_lark(source: str) -> str:
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    check_unicode(source)
+    if not GBNF_RULE.search(source):
+        return source
+    try:
+        return gbnf_to_lark(source)
+    except Exception as error:  # Exception itself among them
+        raise InvalidRequestError(f"the grammar cannot be used: {_shorten(str(error))}") from None
 
 
 def _escape_regex(source: str) -> str:
@@ -208,7 +224,11 @@ def _limits() -> "LLParserLimits":
 
 
 def _name(grammar: Grammar) -> str:
-    names = {GrammarKind.REGEX: "regular expression", GrammarKind.TOOL_CALLS: "description of tools"}
+    names = {
+        GrammarKind.REGEX: "regular expression",
+        GrammarKind.RULES: "grammar",
+        GrammarKind.TOOL_CALLS: "description of tools",
+    }
     return names.get(grammar.kind, "JSON schema")
 
 
@@ -219,4 +239,8 @@ def _reason(matcher: "LLMatcher") -> str:
         return "no text fits"
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
     reason = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason)
+    return _shorten(reason)
+
+
+def _shorten(reason: str) -> str:
     return reason if len(reason) <= MAX_REASON_LENGTH else f"{reason[:MAX_REASON_LENGTH]}..."

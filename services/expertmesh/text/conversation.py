@@ -1,8 +1,8 @@
 """Who says what, and what makes no conversation. Knows roles, not ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.text.call_format import CallFormat
@@ -34,6 +34,10 @@ class ChatTemplate(Protocol):
     """How a model was taught to read conversations, and to call functions."""
 
     call_format: CallFormat
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "ChatTemplate":
+        """Return the template with further variables; InvalidRequestError names one that it does not take."""
+        ...
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), continues: bool = False) -> list[int]:
         """Ids of a conversation that the model is to answer, or whose last message it is to go on with.

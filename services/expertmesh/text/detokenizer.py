@@ -23,6 +23,35 @@ class TokenTexts(Protocol):
         ...
 
 
+class NamedTexts(TokenTexts, Protocol):
+    """What a tokenizer says of its ids, names included."""
+
+    def piece(self, token_id: int) -> str:
+        """Name of an id."""
+        ...
+
+
+class NamedControls:
+    """The texts of a tokenizer, with names for the ids that have none."""
+
+    def __init__(self, tokenizer: NamedTexts) -> None:
+        self._tokenizer = tokenizer
+
+    def is_control(self, token_id: int) -> bool:
+        """See ``TokenTexts``."""
+        return False
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See ``TokenTexts``."""
+        if self._tokenizer.is_control(token_id):
+            return self._tokenizer.piece(token_id).encode()
+        return self._tokenizer.token_bytes(token_id)
+
+    def drops_space(self, token_id: int) -> bool:
+        """See ``TokenTexts``."""
+        return self._tokenizer.drops_space(token_id)
+
+
 class Detokenizer:
     """Decodes a stream of ids: what ``push`` and ``flush`` return adds up to ``Tokenizer.decode`` of all ids.
 

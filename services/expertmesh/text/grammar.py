@@ -1,7 +1,10 @@
-"""What an answer may look like: JSON, a regular expression, calls of functions. Knows texts, not tokens."""
+"""What an answer may look like: JSON, a regular expression, rules, calls of functions. Knows texts, not tokens."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 
 class GrammarKind(Enum):
@@ -10,15 +13,22 @@ class GrammarKind(Enum):
     JSON_OBJECT = "json_object"
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
+    RULES = "rules"
     TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The shape of a whole answer; ``source`` is a JSON schema or a regular expression, empty for any JSON object.
+    """The shape of a whole answer.
 
-    That of calls is written by ``make_call_grammar``.
+    ``source`` is a JSON schema, a regular expression, or rules of a context-free grammar in Lark or GBNF; it is empty
+    for any JSON object. That of calls is written by ``make_call_grammar``.
     """
 
     kind: GrammarKind
     source: str = ""
+
+    @classmethod
+    def one_of(cls, texts: Iterable[str]) -> Self:
+        """Make the grammar of an answer that is one of ``texts``, none of them empty."""
+        return cls(GrammarKind.RULES, "start: " + " | ".join(map(json.dumps, texts)))

@@ -7,10 +7,10 @@ message right after an assistant's, an assistant's without text, and text before
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expertmesh.errors import CheckpointError
+from expertmesh.errors import CheckpointError, InvalidRequestError
 from expertmesh.text.call_format import MISTRAL
 from expertmesh.text.conversation import Message, check_conversation
 from expertmesh.text.normal_form import join_system, merge_turns
@@ -52,6 +52,13 @@ class InstTemplate:
     def has_ids(self) -> bool:
         """Whether the tokenizer has tokens for [INST] and [/INST]."""
         return self._begin_id is not None and self._end_id is not None
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "InstTemplate":
+        """Return the template as it is; InvalidRequestError where there are variables."""
+        if variables:
+            message = f"chat_template_kwargs: {next(iter(variables))} is not known to [INST] templates"
+            raise InvalidRequestError(message, "chat_template_kwargs")
+        return self
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), continues: bool = False) -> list[int]:
         """Ids of a conversation; InvalidRequestError names a message out of place. See ``ChatTemplate``."""

@@ -5,6 +5,7 @@ Only what the template writes becomes special tokens; what users write never doe
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Render = Callable[..., str]
 
+# What the gateway says to every template.
+OWN_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 # Around what a model says to itself. They are tokens of its own making, in its answers.
 REASONING = ("<think>", "</think>")
 # Stands behind the text that a model is to go on with; no message can hold it. A blank behind it shows whether the
@@ -51,6 +54,7 @@ class JinjaTemplate:
         self._names_in_answers = TokenNames(own)
         self._render = _compile(source, origin)
         self._render_with_tools = self._render if tool_source is None else _compile(tool_source, origin)
+        self._variables: Mapping[str, Any] = {}
         own_format = self._find_format()
         self._knows_tools = own_format is not None
         self.call_format = (own_format or CALL_FORMAT).bind(tokenizer)
@@ -58,6 +62,16 @@ class JinjaTemplate:
             self.encode([Message("user", "Hello")])
         except InvalidRequestError as error:
             raise CheckpointError(f"{origin}: {error}; a template that does would be right") from None
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "JinjaTemplate":
+        """Return the template with further variables; InvalidRequestError names one that is not the client's."""
+        for name in variables:
+            if name in OWN_VARIABLES or name in self._tokenizer.roles:
+                message = f"chat_template_kwargs: {name} is set already, by the gateway"
+                raise InvalidRequestError(message, "chat_template_kwargs")
+        other = copy(self)
+        other._variables = {name: _mark(value, self._names) for name, value in variables.items()}
+        return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), continues: bool = False) -> list[int]:
         """Ids of a conversation; InvalidRequestError also when the template refuses it. See ``ChatTemplate``."""
@@ -75,6 +89,7 @@ class JinjaTemplate:
             conversation[-1]["content"] += f"{_CUT} "
         try:
             text = (self._render_with_tools if tools or called else self._render)(
+                **self._variables,
                 **self._tokenizer.roles,
                 messages=conversation,
                 tools=[{"type": "function", "function": _mark(tool.describe(), self._names)} for tool in tools] or None,

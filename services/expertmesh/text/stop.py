@@ -1,30 +1,45 @@
 """Stop strings in a stream of text. Knows characters, not tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class StopMatcher:
-    """Passes text on until one of ``stops`` appears; text that may be the beginning of one is held back."""
+    """Passes text on until one of ``stops`` appears; text that may be the beginning of one is held back.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    The stop string itself is passed on where it ``includes_stop``.
+    """
+
+    def __init__(self, stops: Sequence[str], includes_stop: bool = False) -> None:
         self._stops = tuple(stops)
+        self._includes_stop = includes_stop
         self._held = ""
         self.matched: str | None = None
 
-    def push(self, text: str) -> str:
-        """Take more text and return what is certain to stand before any stop string; sets ``matched`` at the first."""
+    def push(self, text: str, may_stop: bool = True) -> str:
+        """Take more text and return what is certain to stand before any stop string; sets ``matched`` at the first.
+
+        One that is complete with this text is like any other text unless it ``may_stop``.
+        """
         if not self._stops:
             return text
+        num_known = len(self._held)
         self._held += text
-        found = [(position, stop) for stop in self._stops if (position := self._held.find(stop)) >= 0]
+        found = list(self._find(num_known)) if may_stop else []
         if found:
             position, self.matched = min(found)
-            return self._release(position)
+            return self._release(position + len(self.matched) * self._includes_stop)
         return self._release(len(self._held) - self._num_suspicious())
 
     def flush(self) -> str:
         """Return what was held back, at the end of a text that no stop string ended."""
         return self._release(len(self._held))
+
+    def _find(self, num_known: int) -> Iterator[tuple[int, str]]:
+        """Find the first place of each stop string that ends behind the characters that were ``known``."""
+        for stop in self._stops:
+            position = self._held.find(stop, max(0, num_known - len(stop) + 1))
+            if position >= 0:
+                yield position, stop
 
     def _release(self, length: int) -> str:
         released, self._held = self._held[:length], self._held[length:]
