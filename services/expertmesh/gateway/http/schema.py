@@ -1,16 +1,36 @@
 """What the request and reply models of every shape have in common. Knows pydantic, no endpoint."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from starlette.responses import Response
 
+from expertmesh.gateway.http.field_rules import FieldRules, without_idle
+
 
 class RequestModel(BaseModel):
-    """A request: an unknown field or a value of another type is refused by name."""
+    """A request: an unknown field or a value of another type is refused by name, and null asks for nothing.
+
+    ``rules`` say what else asks for nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    rules: ClassVar[FieldRules] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_idle(cls, fields: Any) -> Any:
+        return without_idle(fields, cls.rules) if isinstance(fields, dict) else fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the fields of ``rules`` beside those of the model."""
+        described = handler(schema)
+        properties = handler.resolve_ref_schema(described).setdefault("properties", {})
+        for rule in cls.rules:
+            properties.update((name, rule.schema) for name in rule.names if name not in properties)
+        return described
 
 
 class ReplyModel(BaseModel):
@@ -26,17 +46,17 @@ class Only:
     """
 
     def __init__(self, *values: Any, hint: str = "") -> None:
-        self._values = (None, *values)
+        self.values = (None, *values)
         self._words = f"is not supported; {hint}" if hint else "is not supported"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"enum": list(self._values)}
+        return {"enum": list(self.values)}
 
     def _check(self, value: Any) -> Any:
-        if any(type(value) is type(accepted) and value == accepted for accepted in self._values):
+        if any(type(value) is type(accepted) and value == accepted for accepted in self.values):
             return value
         raise PydanticCustomError("unsupported", "{words}", {"words": self._words})
 

@@ -4,7 +4,6 @@ from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.wire.model_info import ModelInfo
 
 DEFAULTS = SamplingParams(temperature=0.7, top_k=40)
@@ -28,6 +27,8 @@ def test_what_is_not_set_is_the_models_default():
         ({"top_k": -1}, "top_k", 0),
         ({"seed": -1}, "seed", 2**64 - 1),
         ({"seed": 5}, "seed", 5),
+        ({"random_seed": 5}, "seed", 5),
+        ({"random_seed": 5, "seed": 5}, "seed", 5),
         ({"logit_bias": {"7": -1, "8": 2.5}}, "logit_bias", ((7, -1.0), (8, 2.5))),
         ({"stop_token_ids": [3]}, "stop_ids", (3,)),
         ({"min_tokens": 3}, "min_tokens", 3),
@@ -45,25 +46,10 @@ def test_stop_is_a_string_or_a_list(stop, stops):
 
 
 @pytest.mark.parametrize(
-    ("response_format", "grammar"),
-    [
-        (None, None),
-        ({"type": "text"}, None),
-        ({"type": "json_object"}, Grammar(GrammarKind.JSON_OBJECT)),
-        (
-            {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "array"}}},
-            Grammar(GrammarKind.JSON_SCHEMA, '{"type": "array"}'),
-        ),
-    ],
-)
-def test_response_formats_are_grammars(response_format, grammar):
-    assert request(response_format=response_format).grammar == grammar
-
-
-@pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"seed": 1, "random_seed": 2}, "random_seed"),
         ({"n": 3, "best_of": 2}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
     ],

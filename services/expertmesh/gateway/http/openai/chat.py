@@ -16,6 +16,7 @@ from expertmesh.gateway.http.openai.common import (
     DONE,
     ERRORS,
     Header,
+    StreamUsage,
     by_answer,
     count_usage,
     describe_prompt,
@@ -26,7 +27,7 @@ from expertmesh.gateway.http.openai.common import (
 )
 from expertmesh.gateway.http.openai.conversation import to_messages
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
-from expertmesh.gateway.http.openai.sampling import check_model, generation_request
+from expertmesh.gateway.http.openai.sampling import check_model, generation_request, truncated
 from expertmesh.gateway.http.openai.tool_calls import describe_calls, describe_pieces
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
@@ -59,8 +60,9 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request, 
 async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationRequest:
     _check(body)
     use, continues = body.tool_use(), body.continues(body.messages)
-    prompt_ids = await service.generator.encode_chat(to_messages(body.messages), use, continues)
-    request = generation_request(body, prompt_ids, service.defaults, continues)
+    generator = service.generator.with_variables(body.chat_template_kwargs or {})
+    prompt_ids = await generator.encode_chat(to_messages(body.messages), use, continues)
+    request = generation_request(body, truncated(prompt_ids, body), service.defaults, continues)
     sampling = replace(request.sampling, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
     if body.max_completion_tokens is not None:
         sampling = replace(sampling, max_tokens=body.max_completion_tokens)
@@ -68,7 +70,7 @@ async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationR
 
 
 def _check(body: ChatCompletionRequest) -> None:
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ParameterError("top_logprobs", "is only for requests with logprobs")
     if None not in (body.max_tokens, body.max_completion_tokens) and body.max_tokens != body.max_completion_tokens:
         raise ParameterError("max_tokens", f"is {body.max_tokens}, but max_completion_tokens is another number")
@@ -81,7 +83,8 @@ class _Writer:
         self._generator = generator
         self._header = header
         self._wants_logprobs = bool(body.logprobs)
-        self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._wants_ids = bool(body.return_token_ids)
+        self._stream_usage = StreamUsage.of(body.stream_options)
 
     async def complete(self, generation: GenerationRequest) -> replies.ChatCompletion:
         """Generate and describe all answers."""
@@ -91,6 +94,7 @@ class _Writer:
             **self._header,
             choices=[self._choice(answer) for answer in answers],
             usage=count_usage([[answer[-1] for answer in answers]]),
+            prompt_token_ids=list(generation.prompt_ids) if self._wants_ids else None,
         )
 
     async def stream(self, generation: GenerationRequest) -> AsyncGenerator[str]:
@@ -98,12 +102,15 @@ class _Writer:
         last: dict[int, TextDelta] = {}
         async with aclosing(self._generator.generate(generation)) as deltas:
             async for delta in deltas:
-                if delta.index not in last:
-                    yield self._chunk([self._opening(delta)])
+                is_first = delta.index not in last
+                prompt_ids = list(generation.prompt_ids) if self._wants_ids and not last else None
                 last[delta.index] = delta
+                usage = self._stream_usage.so_far([last.values()])
+                if is_first:
+                    yield self._chunk([self._opening(delta)], usage, prompt_ids)
                 if self._says_something(delta):
-                    yield self._chunk([self._piece(delta)])
-        if self._wants_usage:
+                    yield self._chunk([self._piece(delta)], usage)
+        if self._stream_usage.is_wanted:
             yield self._chunk([], count_usage([last.values()]))
         yield DONE
 
@@ -118,6 +125,7 @@ class _Writer:
             logprobs=self._logprobs(answer),
             prompt_logprobs=describe_prompt(self._generator, answer[0].prompt_logprobs),
             routed_experts=routed_experts(answer),
+            token_ids=self._ids(answer),
         )
 
     def _opening(self, delta: TextDelta) -> replies.ChatChunkChoice:
@@ -134,15 +142,26 @@ class _Writer:
             finish_reason=finish_reason(delta),
             logprobs=self._logprobs([delta]),
             routed_experts=routed_experts([delta]),
+            token_ids=self._ids([delta]),
         )
 
     def _says_something(self, delta: TextDelta) -> bool:
-        return bool(delta.text or delta.calls or delta.finish_reason or self._wants_logprobs or delta.routed_experts)
+        wants_all = self._wants_logprobs or self._wants_ids
+        return bool(delta.text or delta.calls or delta.finish_reason or wants_all or delta.routed_experts)
+
+    def _ids(self, deltas: Sequence[TextDelta]) -> list[int] | None:
+        return [delta.token.token_id for delta in deltas] if self._wants_ids else None
 
     def _logprobs(self, deltas: Sequence[TextDelta]) -> replies.ChatLogprobs | None:
         if not self._wants_logprobs:
             return None
         return replies.ChatLogprobs(content=[describe_token(self._generator, delta.token) for delta in deltas])
 
-    def _chunk(self, choices: list[replies.ChatChunkChoice], usage: replies.Usage | None = None) -> str:
-        return replies.ChatCompletionChunk(**self._header, choices=choices, usage=usage).model_dump_json()
+    def _chunk(
+        self,
+        choices: list[replies.ChatChunkChoice],
+        usage: replies.Usage | None = None,
+        prompt_ids: list[int] | None = None,
+    ) -> str:
+        chunk = replies.ChatCompletionChunk(**self._header, choices=choices, usage=usage, prompt_token_ids=prompt_ids)
+        return chunk.model_dump_json()

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
 from uuid import uuid4
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
+from expertmesh.gateway.http.openai.fields import StreamOptions
 from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice
 from expertmesh.wire.model_info import ModelInfo
@@ -44,6 +46,24 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class StreamUsage:
+    """Which counts a stream holds: in the end where that ``is_wanted``, in every chunk where it ``is_continuous``."""
+
+    is_wanted: bool
+    is_continuous: bool
+
+    @classmethod
+    def of(cls, options: StreamOptions | None) -> Self:
+        """Read what a request says."""
+        is_wanted = bool(options and options.include_usage)
+        return cls(is_wanted, is_wanted and bool(options and options.continuous_usage_stats))
+
+    def so_far(self, prompts: Iterable[Iterable[TextDelta]]) -> replies.Usage | None:
+        """Count what a chunk in the middle holds, as ``count_usage`` does."""
+        return count_usage(prompts) if self.is_continuous else None
+
+
 class Header(TypedDict):
     """The fields of ``replies.Reply``."""
 
@@ -64,9 +84,9 @@ def make_header(prefix: str, model: ModelInfo) -> Header:
 
 
 def count_usage(prompts: Iterable[Iterable[TextDelta]]) -> replies.Usage:
-    """Add up the counts of prompts, given the last delta of each of their answers."""
+    """Add up the counts of prompts, given the last delta of each of their answers so far."""
     num_prompt = num_cached = num_output = 0
-    for last_deltas in prompts:
+    for last_deltas in filter(None, map(tuple, prompts)):
         first, *others = last_deltas
         num_prompt += first.num_prompt_tokens
         num_cached += first.num_cached_tokens

@@ -12,7 +12,7 @@ from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import replies
-from expertmesh.gateway.http.openai.common import DONE, ERRORS, Header, by_answer, count_usage, make_header
+from expertmesh.gateway.http.openai.common import DONE, ERRORS, Header, StreamUsage, by_answer, count_usage, make_header
 from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
 from expertmesh.gateway.http.openai.requests import MAX_PROMPTS, CompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
@@ -21,6 +21,7 @@ from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta
+from expertmesh.model.sampling import SamplingParams
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -38,15 +39,20 @@ _STREAM = describe_stream(replies.Completion, 'data: {"object": "text_completion
 async def create_completion(body: CompletionRequest, request: Request, service: ServiceDep) -> Response:
     """Continue one text or several; no template is applied."""
     check_model(body.model, service.model)
+    _check_length(body)
     _check_size(body)
     prompts = await encode_prompts(body, service.generator)
     writer = _Writer(
         make_header("cmpl", service.model), [_job(body, prompt, i, service) for i, prompt in enumerate(prompts)]
     )
     if body.stream:
-        wants_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await event_stream(request, writer.stream(wants_usage))
+        return await event_stream(request, writer.stream(StreamUsage.of(body.stream_options)))
     return json_response(await unless_disconnected(request.receive, writer.complete()))
+
+
+def _check_length(body: CompletionRequest) -> None:
+    if body.max_tokens == 0 and not body.echo:
+        raise ParameterError("max_tokens", "is 0; without echo it must be at least 1")
 
 
 def _check_size(body: CompletionRequest) -> None:
@@ -62,17 +68,18 @@ class _Job:
     generator: TextGenerator
     generation: GenerationRequest
     writer: PromptWriter
+    is_scoring: bool
 
     async def run(self) -> AsyncGenerator[tuple["_Job", TextDelta]]:
         """Generate, naming the job with every delta."""
         async with aclosing(self.generator.generate(self.generation)) as deltas:
             async for delta in deltas:
-                yield self, delta
+                yield self, replace(delta, text="", num_output_tokens=0) if self.is_scoring else delta
 
 
 def _job(body: CompletionRequest, prompt: Prompt, position: int, service: Service) -> _Job:
     writer = PromptWriter(service.generator, prompt, position * (body.n or 1), body)
-    return _Job(service.generator, _generation(body, prompt, service), writer)
+    return _Job(service.generator, _generation(body, prompt, service), writer, body.max_tokens == 0)
 
 
 def _generation(body: CompletionRequest, prompt: Prompt, service: Service) -> GenerationRequest:
@@ -83,7 +90,14 @@ def _generation(body: CompletionRequest, prompt: Prompt, service: Service) -> Ge
         sampling = replace(sampling, max_tokens=DEFAULT_MAX_TOKENS)
     if body.echo and body.logprobs is not None:
         sampling = replace(sampling, prompt_logprobs=max(body.logprobs, sampling.prompt_logprobs or 0))
-    return replace(request, sampling=sampling)
+    return replace(request, sampling=sampling) if body.max_tokens != 0 else _scoring(request, sampling)
+
+
+def _scoring(request: GenerationRequest, sampling: SamplingParams) -> GenerationRequest:
+    """Only the prompt is wanted: of the one token that is produced in any case, nobody hears."""
+    return replace(
+        request, sampling=replace(sampling, max_tokens=1, ignore_eos=True, stop_ids=()), stop=(), grammar=None
+    )
 
 
 class _Writer:
@@ -106,14 +120,16 @@ class _Writer:
             usage=count_usage([answer[-1] for answer in answers[job]] for job in self._jobs),
         )
 
-    async def stream(self, wants_usage: bool) -> AsyncGenerator[str]:
+    async def stream(self, usage: StreamUsage) -> AsyncGenerator[str]:
         """Generate and describe each piece as it comes."""
         last: dict[_Job, dict[int, TextDelta]] = {job: {} for job in self._jobs}
         async with aclosing(merge([job.run() for job in self._jobs])) as pieces:
             async for job, delta in pieces:
                 last[job][delta.index] = delta
-                yield self._chunk([job.writer.write([delta])])
-        if wants_usage:
+                yield self._chunk(
+                    [job.writer.write([delta])], usage.so_far(deltas.values() for deltas in last.values())
+                )
+        if usage.is_wanted:
             yield self._chunk([], count_usage(deltas.values() for deltas in last.values()))
         yield DONE
 

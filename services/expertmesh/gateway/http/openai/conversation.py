@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.text.conversation import Message
 from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
@@ -14,6 +15,8 @@ from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
 
 class TextPart(RequestModel):
     """A part of a message; parts are joined by an empty line."""
+
+    rules = unused_fields.PART
 
     type: Literal["text"]
     text: str
@@ -60,6 +63,8 @@ class MessageToolCall(RequestModel):
 class ChatMessage(RequestModel):
     """A message of a conversation. The model's template says where system messages go."""
 
+    rules = unused_fields.MESSAGE
+
     role: Literal["system", "developer", "user", "assistant", "tool"] = Field(description='"developer" is "system".')
     content: Content | None = Field(default=None, description="Text, or parts of it. An assistant's may be null.")
     name: str | None = Field(default=None, description="Who it is, for templates that say so.")
@@ -67,9 +72,6 @@ class ChatMessage(RequestModel):
     tool_call_id: str | None = Field(default=None, description="The call that a tool's message answers.")
     parsed: Any = Field(default=None, description="Changes nothing: OpenAI's client repeats it.")
     prefix: bool | None = Field(default=None, description="On the last message: as continue_final_message.")
-    refusal: Annotated[Any, Only()] = None
-    audio: Annotated[Any, Only()] = None
-    annotations: Annotated[Any, Only([])] = None
     function_call: Annotated[Any, Only(hint="use tool_calls")] = None
 
     def to_message(self, index: int) -> Message:

@@ -7,6 +7,7 @@ from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import FINISH_REASONS, describe_prompt, routed_experts, token_text
 from expertmesh.gateway.http.openai.requests import CompletionRequest
+from expertmesh.gateway.http.openai.sampling import truncated
 from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import Choice
 
@@ -30,13 +31,19 @@ class _Piece:
 
 async def encode_prompts(body: CompletionRequest, generator: TextGenerator) -> list[Prompt]:
     """Return the prompts of a request in order."""
-    return [await _encode(prompt, generator) for prompt in body.prompts()]
+    return [_truncate(await _encode(prompt, body, generator), body) for prompt in body.prompts()]
 
 
-async def _encode(prompt: str | list[int], generator: TextGenerator) -> Prompt:
-    if isinstance(prompt, str):
-        return Prompt(await generator.encode_prompt(prompt), prompt)
-    return Prompt(prompt, None)
+async def _encode(prompt: str | list[int], body: CompletionRequest, generator: TextGenerator) -> Prompt:
+    if not isinstance(prompt, str):
+        return Prompt(prompt, None)
+    encode = generator.encode_prompt if body.add_special_tokens else generator.encode_text
+    return Prompt(await encode(prompt), prompt)
+
+
+def _truncate(prompt: Prompt, body: CompletionRequest) -> Prompt:
+    ids = truncated(prompt.ids, body)
+    return prompt if len(ids) == len(prompt.ids) else Prompt(ids, None)
 
 
 class PromptWriter:
@@ -49,21 +56,26 @@ class PromptWriter:
         self._wants_echo = bool(body.echo)
         self._wants_logprobs = body.logprobs is not None
         self._wants_prompt_logprobs = body.prompt_logprobs is not None
+        self._wants_ids = bool(body.return_token_ids)
         self._lengths: dict[int, int] = {}
 
     def write(self, deltas: Sequence[TextDelta]) -> replies.CompletionChoice:
         """Describe the next deltas of one answer, behind the prompt if they are the first and it is to be echoed."""
         first, last = deltas[0], deltas[-1]
-        echoes = self._wants_echo and first.index not in self._lengths
+        is_first = first.index not in self._lengths
+        echoes = self._wants_echo and is_first
         echo = self._echo(first) if echoes else []
-        pieces = [*echo, *(_Piece(delta.token.token_id, delta.text, delta.token) for delta in deltas)]
+        answered = [delta for delta in deltas if delta.num_output_tokens]  # without one, only the prompt was wanted
+        pieces = [*echo, *(_Piece(delta.token.token_id, delta.text, delta.token) for delta in answered)]
         return replies.CompletionChoice(
             index=self._first_index + first.index,
             text=(self._echoed_text(echo) if echoes else "") + "".join(delta.text for delta in deltas),
             logprobs=self._logprobs(pieces, first.index),
             finish_reason=FINISH_REASONS[last.finish_reason],
             prompt_logprobs=self._prompt_logprobs(first),
-            routed_experts=routed_experts(deltas),
+            routed_experts=routed_experts(answered),
+            token_ids=[delta.token.token_id for delta in answered] if self._wants_ids else None,
+            prompt_token_ids=self._prompt.ids if self._wants_ids and is_first else None,
         )
 
     def _echo(self, delta: TextDelta) -> list[_Piece]:

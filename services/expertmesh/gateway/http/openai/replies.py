@@ -85,6 +85,7 @@ class Choice(ReplyModel):
     routed_experts: RoutedExperts | None = absent_when_none(
         "Expert ids by token and layer; only where return_routed_experts asked for them."
     )
+    token_ids: list[int] | None = absent_when_none("Ids of the tokens; only where return_token_ids asked for them.")
 
 
 class FunctionCall(ReplyModel):
@@ -124,6 +125,7 @@ class ChatCompletion(Reply):
     object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: list[int] | None = absent_when_none("Only where return_token_ids asked for them.")
 
 
 class FunctionCallDelta(ReplyModel):
@@ -162,7 +164,10 @@ class ChatCompletionChunk(Reply):
 
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChatChunkChoice]
-    usage: Usage | None = absent_when_none("Only in the last chunk, where stream_options.include_usage asked for it.")
+    usage: Usage | None = absent_when_none(
+        "Only in the last chunk, where stream_options.include_usage asked for it; continuous_usage_stats: in all."
+    )
+    prompt_token_ids: list[int] | None = absent_when_none("In the first chunk, where return_token_ids asked for them.")
 
 
 class CompletionLogprobs(ReplyModel):
@@ -179,6 +184,7 @@ class CompletionChoice(Choice):
 
     text: str
     logprobs: CompletionLogprobs | None = None
+    prompt_token_ids: list[int] | None = absent_when_none("With the first text, where return_token_ids asked for them.")
 
 
 class Completion(Reply):
@@ -186,7 +192,9 @@ class Completion(Reply):
 
     object: Literal["text_completion"] = "text_completion"
     choices: list[CompletionChoice]
-    usage: Usage | None = absent_when_none("In a stream only in the last event, where include_usage asked for it.")
+    usage: Usage | None = absent_when_none(
+        "In a stream only in the last event, where include_usage asked for it; continuous_usage_stats: in all."
+    )
 
 
 class Model(ReplyModel):

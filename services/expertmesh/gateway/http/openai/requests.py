@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Self, cast
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.openai.conversation import ChatMessage, TemplateFields, ToolChoiceField, tool_use
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
 from expertmesh.gateway.http.parameters import parameter
@@ -16,6 +17,8 @@ MAX_PROMPTS = 1024
 
 class ChatCompletionRequest(CompletionFields, TemplateFields):
     """A conversation to answer. Without max_tokens an answer may fill the context."""
+
+    rules = (*unused_fields.COMPLETIONS, *unused_fields.CHAT)
 
     messages: list[ChatMessage] = Field(
         min_length=1,
@@ -33,13 +36,9 @@ class ChatCompletionRequest(CompletionFields, TemplateFields):
     parallel_tool_calls: bool | None = Field(default=None, description="Whether an answer may call more than once.")
     functions: Annotated[Any, Only([], hint="use tools")] = None
     function_call: Annotated[Any, Only("none", "auto", hint="use tool_choice")] = None
-    modalities: Annotated[Any, Only(["text"])] = None
-    reasoning_effort: Annotated[Any, Only("none")] = None
-    verbosity: Annotated[Any, Only("medium")] = None
-    audio: Annotated[Any, Only()] = None
-    prediction: Annotated[Any, Only()] = None
-    web_search_options: Annotated[Any, Only()] = None
-    moderation: Annotated[Any, Only()] = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, description="Further variables of the template, where it is one in Jinja."
+    )
 
     def tool_use(self) -> ToolUse:
         """Return what an answer may call."""
@@ -66,14 +65,19 @@ Prompt = Annotated[
 class CompletionRequest(CompletionFields):
     """A text to continue. Without max_tokens 16 tokens are produced."""
 
+    rules = (*unused_fields.COMPLETIONS, *unused_fields.TEXT)
+
     prompt: Prompt = Field(
         description="A text, a list of texts, token ids or lists of them. A text gets the begin-of-sequence token "
         "before it, ids are used as they are.",
         examples=["The capital of France is"],
     )
     echo: bool | None = Field(default=None, description="Put the prompt before the text, and its tokens into logprobs.")
-    logprobs: int | None = parameter("logprobs")
-    suffix: Annotated[Any, Only("")] = None
+    max_tokens: int | None = parameter("max_tokens", "Tokens to produce; 0 = only echo the prompt.", ge=0, le=MAX_COUNT)
+    logprobs: Annotated[int | None, BeforeValidator(lambda value: None if value is False else value)] = parameter(
+        "logprobs"
+    )
+    add_special_tokens: bool = Field(default=True, description="Put the begin-of-sequence token before a text.")
 
     def prompts(self) -> list[str | list[int]]:
         """Return the prompts one by one: texts or ids."""

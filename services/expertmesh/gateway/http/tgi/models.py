@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.http.field_rules import refused
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, StopString
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
@@ -47,6 +48,11 @@ GrammarField = Annotated[JsonGrammar | JsonSchemaGrammar | RegexGrammar, Field(d
 class Parameters(RequestModel):
     """How to generate. Tokens are drawn if do_sample says so, or says nothing and a parameter of drawing is set."""
 
+    rules = (
+        refused("a mark in the choice of tokens", "watermark", unless=(False,)),
+        refused("an adapter of the model", "adapter_id"),
+    )
+
     max_new_tokens: int | None = parameter(
         "max_tokens", f"{PARAMETERS['max_tokens'].text} Default: {DEFAULT_MAX_NEW_TOKENS}.", le=MAX_COUNT
     )
@@ -74,8 +80,6 @@ class Parameters(RequestModel):
     )
     top_n_tokens: int | None = parameter("logprobs", "Return so many of the most probable tokens in place of each.")
     grammar: GrammarField | None = Field(default=None, description="What the text has to look like.")
-    watermark: Annotated[Any, Only(False)] = None
-    adapter_id: Annotated[Any, Only()] = None
 
 
 class InputsRequest(RequestModel):
