@@ -2,24 +2,31 @@ import json
 import shlex
 from contextlib import ExitStack
 
-from expertmesh.cli.output import MeshOutput, suggestions
+from expertmesh.cli.output import Asking, MeshOutput, suggestions
 
 
 def test_the_suggested_request_is_whole():
-    generate, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"])
+    generate, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("org/it's"))
     assert shlex.split(generate)[-1] == "127.0.0.1:50051"
     words = shlex.split(curl)
     assert "http://127.0.0.1:8000/v1/chat/completions" in words
-    assert json.loads(words[-1])["messages"][0]["role"] == "user"
+    body = json.loads(words[-1])
+    assert (body["model"], body["messages"][0]["role"]) == ("org/it's", "user")
+
+
+def test_a_key_is_suggested_where_one_is_needed_and_not_shown():
+    first, _, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("model", needs_key=True))
+    assert "EXPERTMESH_API_KEY" in first
+    assert "authorization: Bearer $EXPERTMESH_API_KEY" in shlex.split(curl)
 
 
 def test_without_http_there_is_no_request_to_suggest():
-    assert len(suggestions(["127.0.0.1:50051"])) == 1
+    assert len(suggestions(["127.0.0.1:50051"], Asking("model"))) == 1
 
 
 def test_suggestions_come_once_everything_is_ready(capsys):
     with ExitStack() as starting:
-        output = MeshOutput("gateway", 2, starting)
+        output = MeshOutput("gateway", Asking("model"), 2, starting)
         output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")
         output.show("experts 0-7", "ready: or so it says")
         output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")

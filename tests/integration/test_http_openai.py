@@ -237,6 +237,22 @@ def test_models(client):
         client.chat.completions.create(model="gpt-4", messages=ASK)
 
 
+def test_a_model_of_several_names_answers_to_each_and_signs_with_the_first():
+    with serving(served_model_names=("org/first", "second")) as served:
+        listed = served.http.get("/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["org/first", "second"]
+        assert served.http.get("/v1/models/second").json() == listed[1]
+        for name in ("org/first", "second", "dummy", None):
+            reply = served.http.post("/v1/chat/completions", json={"model": name, "messages": ASK, "max_tokens": 1})
+            assert reply.json()["model"] == "org/first"
+        refused = served.http.post("/tokenize", json={"model": "awq", "prompt": "a"})
+        assert refused.status_code == 404
+        assert "'org/first', 'second' are" in refused.json()["error"]["message"]
+        assert served.http.get("/info").json()["model_id"] == "org/first"
+        assert 'model="org/first"' in served.http.get("/metrics").text
+        assert served.run(served.mesh.client.model_info()).name == "org/first"
+
+
 def test_tokenize_and_detokenize(served, tokenizer):
     text = "Hello 🙂 world"
     ids = served.http.post("/tokenize", json={"prompt": text}).json()["tokens"]

@@ -80,10 +80,10 @@ KEYS: KeyRules = (
         but=": what fp8, nf4 and fp4 are unpacked to; else weights are read as their files have them, and `--dtype` "
         "says what is computed in",
     ),
+    honoured("_name_or_path", but=" as a name of the model, where it is of the form ORG/NAME"),
     nothing(
         "they are about the program that wrote the file, or how another one runs",
         "transformers_version",
-        "_name_or_path",
         "auto_map",
         "use_cache",
         "attn_implementation",

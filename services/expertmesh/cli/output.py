@@ -1,18 +1,23 @@
 """What ``up`` prints: the lines of its processes, how far they are, and what to try once they are ready."""
 
+import json
+import shlex
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from expertmesh.cli.progress import progress_bar
 
 QUESTION = "What is 291 - 150?"
+KEY = "EXPERTMESH_API_KEY"
 
 
 class MeshOutput:
     """Prints the lines of all processes, with a progress bar below them until every process is ready."""
 
-    def __init__(self, gateway: str, num_programs: int, starting: ExitStack) -> None:
-        """``gateway`` is the name of the one program that users talk to."""
+    def __init__(self, gateway: str, asking: "Asking", num_programs: int, starting: ExitStack) -> None:
+        """``gateway`` is the name of the one program that users talk to, by ``asking`` as that says."""
         self._gateway = gateway
+        self._asking = asking
         self._num_programs = num_programs
         self._addresses: dict[str, str] = {}
         self._starting = starting
@@ -34,20 +39,33 @@ class MeshOutput:
             self._suggest()
 
     def _suggest(self) -> None:
-        """Print commands that work as they stand, where the gateway wants no key."""
-        for suggestion in suggestions(self._addresses[self._gateway].split()):
+        """Print commands that work as they stand."""
+        for suggestion in suggestions(self._addresses[self._gateway].split(), self._asking):
             print(suggestion, flush=True)
 
 
-def suggestions(addresses: list[str]) -> list[str]:
-    """Say how to ask a gateway at ``addresses``: host:port, and the URL of its HTTP API if it has one."""
+@dataclass(frozen=True)
+class Asking:
+    """What a request has to say: the name of the model, and whether it needs a key."""
+
+    model: str
+    needs_key: bool = False
+
+
+def suggestions(addresses: list[str], asking: Asking) -> list[str]:
+    """Say how to ask a gateway at ``addresses``: host:port, and the URL of its HTTP API if it has one.
+
+    A key is where no screen shows it: in the variable that ``expertmesh generate`` reads, too.
+    """
     grpc, *http = addresses
     return [
+        *([f"[up] first: export {KEY}=...  # one of the keys, if it is not there already"] if asking.needs_key else []),
         f'[up] try: expertmesh generate "{QUESTION}" --endpoint {grpc}',
-        *(f"[up] or:  {_curl(url)}" for url in http),
+        *(f"[up] or:  {_curl(url, asking)}" for url in http),
     ]
 
 
-def _curl(url: str) -> str:
-    body = f'{{"model": "dummy", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
-    return f"curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+def _curl(url: str, asking: Asking) -> str:
+    body = json.dumps({"model": asking.model, "messages": [{"role": "user", "content": QUESTION}]})
+    key = f'-H "authorization: Bearer ${KEY}" ' if asking.needs_key else ""
+    return f"curl {url}/v1/chat/completions {key}-H 'content-type: application/json' -d {shlex.quote(body)}"

@@ -14,13 +14,14 @@ from expertmesh.cli.exit_codes import child_error
 from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.cli.logs import configure_logging
-from expertmesh.cli.output import MeshOutput
+from expertmesh.cli.output import Asking, MeshOutput
 from expertmesh.cli.places import Place, choose_places, count_kinds
 from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.servable import check_servable
+from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
 from expertmesh.settings.flags import MODEL, Flag, fill, flags_of, setting
@@ -95,7 +96,8 @@ def up(**flags: Any) -> None:
     gateway = plan_gateway(servers, flags, places[0])
     gateway = replace(gateway, environment=gateway.environment + _key_environment(keys))
     where = count_kinds(place.kind for place in places)
-    asyncio.run(_supervise([server.program for server in servers], gateway, where, config.drain_seconds))
+    asking = Asking(served_names(config.model, config.served_model_names)[0], bool(keys))
+    asyncio.run(_supervise([server.program for server in servers], gateway, asking, where, config.drain_seconds))
 
 
 def plan_servers(
@@ -157,9 +159,11 @@ def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return (("EXPERTMESH_API_KEY", " ".join(keys)),) if keys else ()
 
 
-async def _supervise(experts: list[Program], gateway: Program, where: str, drain_seconds: float) -> None:
+async def _supervise(
+    experts: list[Program], gateway: Program, asking: Asking, where: str, drain_seconds: float
+) -> None:
     with ExitStack() as starting:
-        output = MeshOutput(gateway.name, len(experts) + 1, starting)
+        output = MeshOutput(gateway.name, asking, len(experts) + 1, starting)
         output.show("up", f"starting a gateway and {len(experts)} expert servers on {where} ...")
         supervisor = Supervisor([experts, [gateway]], output.show, output.ready)
         running = asyncio.create_task(supervisor.run())

@@ -26,6 +26,12 @@ CHAT_TEMPLATE = Flag(
     "CHAT_TEMPLATE",
     "File with a chat template in Jinja. Default: that of the checkpoint, or [INST] as its tokenizer has it.",
 )
+SERVED_MODEL_NAME = Flag(
+    MODEL,
+    "SERVED_MODEL_NAME",
+    "Name of the model in requests and replies; may be repeated (in the environment: separated by spaces): replies carry "
+    "the first. Default: ORG/NAME of the Hugging Face Hub where the checkpoint says so, else its directory's name.",
+)
 LOCAL_EXPERTS = Flag(NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", kind=bool, default=False)
 HTTP_LISTEN = Flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
 API_KEY = Flag(
@@ -93,7 +99,8 @@ TRACED_AS = "expertmesh-gateway"
 class GatewayConfig:
     """What to serve, where, and within which bounds. The order of the fields is that of their flags in ``--help``.
 
-    Plain weights are rounded to ``round_to_bits``. ``chat_template`` None takes that of the checkpoint. ``discovery``
+    Plain weights are rounded to ``round_to_bits``. ``chat_template`` None takes that of the checkpoint, and so without
+    ``served_model_names`` do its names. ``discovery``
     says where expert servers are, None runs all experts in the engine. ``isa`` is the instruction set of the CPU
     kernels, ``dtype`` the type of activations. ``max_model_len`` None serves the longest sequence that the model and
     the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
@@ -105,6 +112,7 @@ class GatewayConfig:
     discovery: Discovery | None = setting(None, EXPERTS, LOCAL_EXPERTS)
     round_to_bits: int | None = servers.round_to_bits()
     chat_template: Path | None = setting(None, CHAT_TEMPLATE)
+    served_model_names: tuple[str, ...] = setting((), SERVED_MODEL_NAME)
     listen: str = setting("127.0.0.1:50051", servers.LISTEN)
     http_listen: str | None = setting("127.0.0.1:8000", HTTP_LISTEN)
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY, API_KEY_FILE))

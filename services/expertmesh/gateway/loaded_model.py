@@ -11,7 +11,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.engine.sizing import choose_dtype
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults, read_eos_ids
-from expertmesh.gguf.files import SUFFIX
+from expertmesh.gateway.served_names import served_names
 from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.backend import Backend
 from expertmesh.model.backends import log_backend, open_backend
@@ -55,7 +55,7 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     cuda_devices.give_back_spare()
     return LoadedModel(
         config=model,
-        name=config.model.resolve().name.removesuffix(SUFFIX),
+        name=served_names(config.model, config.served_model_names)[0],
         fingerprint=fingerprint(checkpoint),
         weight_format=checkpoint.weight_format,
         tokenizer=tokenizer,

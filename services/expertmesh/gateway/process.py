@@ -27,6 +27,7 @@ from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper
+from expertmesh.gateway.served_names import served_names
 from expertmesh.gateway.text_files import TextFiles, read_text_files
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.server import RpcServer
@@ -149,7 +150,8 @@ async def serving(
     loads = LoadServicer(client)
     metrics = Metrics(client, lambda: client.model, config.metrics)
     server = _make_server(config, GenerationServicer(generator, lambda: client.model, defaults), loads)
-    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving)
+    names = served_names(config.model, config.served_model_names)
+    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names)
     http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))
     gateway = Gateway(client, server, http, metrics)
     async with background(_tell_health(client, server)):

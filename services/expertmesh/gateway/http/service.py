@@ -25,8 +25,9 @@ class HttpConfig:
 
 @dataclass(frozen=True)
 class Service:
-    """A model that generates; ``defaults`` stand for what a request does not set, ``started`` is in Unix seconds.
+    """A model that generates under ``names``; ``defaults`` stand for what a request does not set.
 
+    ``started`` is in Unix seconds.
     ``get_model`` raises StillLoadingError before the model is known.
     """
 
@@ -34,6 +35,7 @@ class Service:
     get_model: Callable[[], ModelInfo]
     defaults: SamplingParams
     is_ready: Callable[[], bool]
+    names: tuple[str, ...]
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -4,10 +4,8 @@ from expertmesh.gateway.http.errors import ModelNotFoundError, ParameterError
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.wire.model_info import ModelInfo
 
 DEFAULTS = SamplingParams(temperature=0.7, top_k=40)
-MODEL = ModelInfo("served", "MixtralForCausalLM", "f", "bfloat16", 2, 8, 8, 2, 32, 64, "0", "avx2", True)
 
 
 def request(**fields):
@@ -61,7 +59,7 @@ def test_fields_that_contradict_each_other_are_named(fields, param):
 
 
 def test_only_the_served_model_and_names_of_clients_that_know_none_are_taken():
-    for name in (None, "served", "dummy", "tgi"):
-        check_model(name, MODEL)
-    with pytest.raises(ModelNotFoundError, match="'other' is not served here; 'served' is"):
-        check_model("other", MODEL)
+    for name in (None, "served", "alias", "dummy", "tgi"):
+        check_model(name, ("served", "alias"))
+    with pytest.raises(ModelNotFoundError, match="'other' is not served here; 'served', 'alias' are"):
+        check_model("other", ("served", "alias"))

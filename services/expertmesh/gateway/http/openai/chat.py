@@ -49,7 +49,7 @@ _STREAM = describe_stream(
 )
 async def create_chat_completion(body: ChatCompletionRequest, request: Request, service: ServiceDep) -> Response:
     """Answer a conversation in the model's template."""
-    check_model(body.model, service.model)
+    check_model(body.model, service.names)
     writer = _Writer(service.generator, make_header("chatcmpl", service.model), body)
     generation = await _prepare(body, service)
     if body.stream:

@@ -38,7 +38,7 @@ _STREAM = describe_stream(replies.Completion, 'data: {"object": "text_completion
 )
 async def create_completion(body: CompletionRequest, request: Request, service: ServiceDep) -> Response:
     """Continue one text or several; no template is applied."""
-    check_model(body.model, service.model)
+    check_model(body.model, service.names)
     _check_length(body)
     _check_size(body)
     prompts = await encode_prompts(body, service.generator)

@@ -109,7 +109,7 @@ class CompletionFields(RequestModel):
     rules = unused_fields.COMPLETIONS
 
     model: str | None = Field(
-        default=None, description='Name of the served model, or "dummy" or "tgi". Default: the served model.'
+        default=None, description='A name of the served model, or "dummy" or "tgi". Default: the served model.'
     )
     max_tokens: int | None = parameter("max_tokens", le=MAX_COUNT)
     min_tokens: int | None = parameter("min_tokens", le=MAX_COUNT)

@@ -1,4 +1,4 @@
-"""GET /v1/models: the one that is served."""
+"""GET /v1/models: the one that is served, by all its names."""
 
 from fastapi import APIRouter, Response
 
@@ -14,8 +14,8 @@ _ERRORS = {status: ERRORS[status] for status in (401, "default")}
 
 @router.get("/v1/models", summary="List the models", response_model=replies.ModelList, responses=_ERRORS)
 async def list_models(service: ServiceDep) -> Response:
-    """List the served model."""
-    return json_response(replies.ModelList(data=[_describe(service)]))
+    """List the served model, once for each of its names."""
+    return json_response(replies.ModelList(data=[_describe(service, name) for name in service.names]))
 
 
 @router.get(
@@ -26,9 +26,9 @@ async def list_models(service: ServiceDep) -> Response:
 )
 async def get_model(model: str, service: ServiceDep) -> Response:
     """Describe the served model by its name."""
-    check_model(model, service.model)
-    return json_response(_describe(service))
+    check_model(model, service.names)
+    return json_response(_describe(service, model if model in service.names else service.names[0]))
 
 
-def _describe(service: Service) -> replies.Model:
-    return replies.Model(id=service.model.name, created=service.started, max_model_len=service.model.max_model_len)
+def _describe(service: Service, name: str) -> replies.Model:
+    return replies.Model(id=name, created=service.started, max_model_len=service.model.max_model_len)

@@ -208,7 +208,7 @@ class Model(ReplyModel):
 
 
 class ModelList(ReplyModel):
-    """All models: one."""
+    """All models: one, by each of its names."""
 
     object: Literal["list"] = "list"
     data: list[Model]

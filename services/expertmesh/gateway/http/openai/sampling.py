@@ -1,5 +1,6 @@
 """From the fields of a request to what the generator takes. Knows both sides, no replies."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from expertmesh.gateway.generation_request import GenerationRequest
@@ -8,7 +9,6 @@ from expertmesh.gateway.http.openai.fields import CompletionFields
 from expertmesh.gateway.http.openai.wanted_grammar import read_grammar
 from expertmesh.gateway.http.parameters import given
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
-from expertmesh.wire.model_info import ModelInfo
 
 # Names that clients send which know only a URL: huggingface_hub and those written for TGI.
 ANY_MODEL = ("dummy", "tgi")
@@ -17,10 +17,11 @@ ANY_MODEL = ("dummy", "tgi")
 _CONVERTED = ("top_k", "seed", "logit_bias", "logprobs")
 
 
-def check_model(name: str | None, model: ModelInfo) -> None:
-    """Raise ModelNotFoundError if a request names another model."""
-    if name not in (None, model.name, *ANY_MODEL):
-        raise ModelNotFoundError(f"model {name!r} is not served here; {model.name!r} is")
+def check_model(name: str | None, names: Sequence[str]) -> None:
+    """Raise ModelNotFoundError if a request names another model than that of ``names``."""
+    if name not in (None, *names, *ANY_MODEL):
+        served = f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'}"
+        raise ModelNotFoundError(f"model {name!r} is not served here; {served}")
 
 
 def truncated(prompt_ids: list[int], body: CompletionFields) -> list[int]:

@@ -20,7 +20,7 @@ _ERRORS = {status: ERRORS[status] for status in (400, 401, 404, 413, "default")}
 @router.post("/tokenize", summary="Text to ids", response_model=replies.TokenizeReply, responses=_ERRORS)
 async def create_tokens(body: TokenizeRequest, service: ServiceDep) -> Response:
     """Tokenize a text or a conversation as a completion would."""
-    check_model(body.model, service.model)
+    check_model(body.model, service.names)
     ids = await _encode(body, service.generator)
     return json_response(replies.TokenizeReply(count=len(ids), max_model_len=service.model.max_model_len, tokens=ids))
 
@@ -28,7 +28,7 @@ async def create_tokens(body: TokenizeRequest, service: ServiceDep) -> Response:
 @router.post("/detokenize", summary="Ids to text", response_model=replies.DetokenizeReply, responses=_ERRORS)
 async def create_text(body: DetokenizeRequest, service: ServiceDep) -> Response:
     """Return the text of token ids; control tokens have none."""
-    check_model(body.model, service.model)
+    check_model(body.model, service.names)
     text = await asyncio.to_thread(service.generator.decode, body.tokens)
     return json_response(replies.DetokenizeReply(prompt=text))
 
