@@ -29,8 +29,8 @@ CHAT_TEMPLATE = Flag(
 SERVED_MODEL_NAME = Flag(
     MODEL,
     "SERVED_MODEL_NAME",
-    "Name of the model in requests and replies; may be repeated (in the environment: separated by spaces): replies carry "
-    "the first. Default: ORG/NAME of the Hugging Face Hub where the checkpoint says so, else its directory's name.",
+    "Name of the model in requests and replies; may be repeated (in the environment: separated by spaces), replies "
+    "carry the first. Default: ORG/NAME of the Hugging Face Hub if the checkpoint says so, else its directory's name.",
 )
 LOCAL_EXPERTS = Flag(NETWORK, "LOCAL_EXPERTS", "Run all experts in this process instead.", kind=bool, default=False)
 HTTP_LISTEN = Flag(NETWORK, "HTTP_LISTEN", "Serve HTTP on host:port; port 0 = any free one, empty = no HTTP.")
