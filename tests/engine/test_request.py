@@ -20,6 +20,14 @@ def test_prompts_that_cannot_be_served_are_named(ids: tuple[int, ...], message: 
         LIMITS.check(Request(ids, SamplingParams()))
 
 
+def test_a_request_that_never_fits_is_refused_for_good():
+    limits = Limits(max_model_len=8, vocab_size=100, max_sequences=3)
+    limits.check(Request((1,), SamplingParams(), num_in_all=3))
+    with pytest.raises(InvalidRequestError, match="asks for 4 sequences.*at most 3") as error:
+        limits.check(Request((1,), SamplingParams(), num_in_all=4))
+    assert error.value.param == "n"
+
+
 def test_sampling_is_checked_too():
     with pytest.raises(InvalidRequestError, match="top_p"):
         LIMITS.check(Request((1,), SamplingParams(top_p=2)))

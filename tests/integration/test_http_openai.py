@@ -368,7 +368,11 @@ def test_a_prompt_that_is_too_long_is_named_before_a_stream_begins(served):
     ):
         for stream in (False, True):
             reply = served.http.post(path, json={**body, "stream": stream})
-            assert (reply.status_code, reply.json()["error"]["code"]) == (413, "context_length_exceeded")
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"]) == (400, "context_length_exceeded")
+            assert error["message"].startswith(
+                "This model's maximum context length is 512 tokens. However, you requested"
+            )
     served.wait_idle()
 
 
@@ -394,7 +398,7 @@ def test_the_field_to_blame_is_named(served, fields, param):
 
 def test_one_bad_prompt_of_several_refuses_them_all(served):
     reply = served.http.post(TEXT, json={"prompt": [[1, 2], [1] * 512]})
-    assert reply.status_code == 413
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
     served.wait_idle()
 
 

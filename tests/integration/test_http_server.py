@@ -31,6 +31,12 @@ def guarded():
         yield mesh
 
 
+@pytest.fixture(scope="module")
+def narrow():
+    with serving(scheduler=SchedulerConfig(max_num_seqs=1, max_num_waiting=2)) as mesh:
+        yield mesh
+
+
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"}])
 def test_callers_without_a_key_are_refused_in_the_shape_of_the_route(guarded, headers):
     for path, body in ((CHAT, ASK), (TEXT, {"prompt": "a"}), ("/tokenize", {"prompt": "a"}), ("/nothing", {})):
@@ -53,6 +59,28 @@ def test_callers_with_a_key_and_probes_are_let_in(guarded):
     wrong = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key="no", max_retries=0)
     with wrong, pytest.raises(openai.AuthenticationError):
         wrong.models.list()
+
+
+def test_every_reply_names_its_request(guarded):
+    name = {"X-Request-Id": "job 7/é".encode("ascii", "replace").decode()}
+    for path, body, status in (
+        (CHAT, ASK, 200),
+        (TEXT, {}, 400),
+        (CHAT, {**ASK, "stream": True}, 200),
+        ("/x", {}, 404),
+    ):
+        reply = guarded.http.post(path, json=body, headers={**KEY, **name})
+        assert (reply.status_code, reply.headers["X-Request-Id"]) == (status, "job 7/?")
+    refused = guarded.http.post(CHAT, json=ASK, headers=name)
+    assert (refused.status_code, refused.headers["X-Request-Id"]) == (401, "job 7/?")
+    made = {guarded.http.get("/health", headers=headers).headers["X-Request-Id"] for headers in ({}, {})}
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("name", ["", "a" * 129, "a\tb", "é".encode()])
+def test_a_name_that_is_not_sane_is_replaced(guarded, name):
+    reply = guarded.http.get("/health", headers={"X-Request-Id": name})
+    assert len(reply.headers["X-Request-Id"]) == 32
 
 
 def preflight(http: httpx.Client, origin: str) -> httpx.Response:
@@ -146,9 +174,27 @@ def test_a_full_queue_is_answered_with_429_and_when_to_come_back():
         assert 0 < len(refused) < 8
         assert {(reply.status_code, reply.headers["Retry-After"]) for reply in refused} == {(429, "1")}
         assert {reply.json()["error"]["code"] for reply in refused} == {"queue_full"}
-        crowd = mesh.http.post("/generate", json={"inputs": "a", "parameters": {"best_of": 64, "max_new_tokens": 5}})
-        assert (crowd.status_code, crowd.json()["error_type"]) == (429, "overloaded")
         mesh.wait_idle()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (TEXT, {"prompt": "a", "n": 4}),
+        (TEXT, {"prompt": "a", "best_of": 4}),
+        (TEXT, {"prompt": ["a", "b"], "n": 2}),
+        (TEXT, {"prompt": ["a"] * 4, "stream": True}),
+        (CHAT, {"messages": [{"role": "user", "content": "a"}], "n": 4}),
+        ("/generate", {"inputs": "a", "parameters": {"best_of": 4}}),
+    ],
+    ids=str,
+)
+def test_what_never_fits_is_not_told_to_come_again(narrow, path, body):
+    reply = narrow.http.post(path, json=body)
+    assert reply.status_code == (422 if path == "/generate" else 400)
+    assert "Retry-After" not in reply.headers
+    assert "asks for 4 sequences" in reply.text and "at most 3" in reply.text
+    assert narrow.http.post(TEXT, json={"prompt": ["a", "b"], "max_tokens": 1}).status_code == 200
 
 
 def test_an_expert_that_is_gone_is_answered_with_503_and_ends_a_stream_with_an_error():

@@ -22,6 +22,8 @@ CALLER = "b7ad6b7169203331"
 HALVES = ((0, 1, 2, 3), (4, 5, 6, 7))
 PROMPT = (1, 5, 9, 13)
 
+NAME = "job 7"
+
 
 class TracedMesh:
     """A mesh with the spans of the gateway and of its expert servers."""
@@ -35,7 +37,7 @@ class TracedMesh:
         """Generate; as a client that sends ``traceparent``, if any."""
         request = pb.GenerateRequest(token_ids=pb.TokenIds(ids=PROMPT))
         request.sampling.MergeFrom(pb.SamplingParams(max_tokens=max_tokens, ignore_eos=True))
-        metadata = (("traceparent", traceparent),) if traceparent else ()
+        metadata = (("x-request-id", NAME), *([("traceparent", traceparent)] if traceparent else []))
         async with grpc.aio.insecure_channel(self.mesh.gateway.server.address) as channel:
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
             async for _ in stub.Generate(request, metadata=metadata):
@@ -75,6 +77,7 @@ def test_one_request_is_one_trace_from_the_request_to_the_kernels(directory):
     assert len(trace_ids(spans)) == 1
     [request] = mesh.gateway.named("generate")
     assert (request.parent, request.attributes["gen_ai.usage.input_tokens"]) == (None, len(PROMPT))
+    assert request.attributes["expertmesh.request_id"] == NAME
     steps = children(request, spans)
     assert [(step.name, step.attributes["expertmesh.num_rows"]) for step in steps] == [
         ("step", len(PROMPT)),
@@ -137,13 +140,16 @@ def test_requests_over_http_follow_their_caller_too(path, body, flags):
     async def main() -> TracedMesh:
         async with traced(MODEL, ratio=1.0 - int(flags), http_listen="127.0.0.1:0") as mesh:
             url = f"http://{mesh.mesh.gateway.http.address}"
-            async with httpx.AsyncClient(base_url=url, headers={"traceparent": f"00-{TRACE}-{CALLER}-{flags}"}) as http:
+            headers = {"traceparent": f"00-{TRACE}-{CALLER}-{flags}", "x-request-id": NAME}
+            async with httpx.AsyncClient(base_url=url, headers=headers) as http:
                 (await http.post(path, json=body)).raise_for_status()
         return mesh
 
     mesh = asyncio.run(main())
     assert trace_ids(mesh.experts.spans) == ({int(TRACE, 16)} if flags == "01" else set())
-    assert [f"{span.parent.span_id:016x}" for span in mesh.gateway.named("generate")] == [CALLER] * int(flags)
+    requests = mesh.gateway.named("generate")
+    assert [f"{span.parent.span_id:016x}" for span in requests] == [CALLER] * int(flags)
+    assert all(span.attributes["expertmesh.request_id"] == NAME for span in requests)
 
 
 def test_requests_of_one_step_share_its_work_by_links(directory):

@@ -45,32 +45,42 @@ class Request:
     """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included.
 
     ``grammar`` is kind and source of what the text must look like, in the words of whoever makes constraints of it.
-    ``traceparent`` names the span of the request, empty when it is not sampled.
+    ``num_in_all`` sequences, this one included, are what a client wants at once. ``traceparent`` names the span of the
+    request, empty when it is not sampled.
     """
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     grammar: tuple[str, str] | None = None
     return_routed_experts: bool = False
+    num_in_all: int = 1
     traceparent: str = ""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask of the served model."""
+    """What a request may ask of the served model; ``max_sequences`` are held at once, computed or waiting."""
 
     max_model_len: int
     vocab_size: int
+    max_sequences: int | None = None
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError if the request can never be served."""
+        if self.max_sequences is not None and request.num_in_all > self.max_sequences:
+            raise InvalidRequestError(
+                f"the request asks for {request.num_in_all} sequences, one for each answer to each prompt; "
+                f"at most {self.max_sequences} can be computed or wait at once",
+                "n",
+            )
         num_prompt = len(request.prompt_ids)
         if num_prompt == 0:
             raise InvalidRequestError("the prompt has no tokens; give at least one", "prompt")
         if num_prompt >= self.max_model_len:
             raise PromptTooLongError(
-                f"the prompt has {num_prompt} tokens; with room for one new token "
-                f"at most {self.max_model_len - 1} fit the context of {self.max_model_len}"
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested at least "
+                f"{num_prompt + 1} tokens: {num_prompt} in the prompt and 1 for the answer. "
+                f"A prompt of at most {self.max_model_len - 1} tokens would be right."
             )
         for token_id in request.prompt_ids:
             if not 0 <= token_id < self.vocab_size:

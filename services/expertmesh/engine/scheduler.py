@@ -42,6 +42,11 @@ class SchedulerConfig:
     max_num_waiting: int = setting(256, _WAITING)
     num_draft_tokens: int = setting(0, _DRAFT)
 
+    @property
+    def max_held(self) -> int:
+        """Sequences that are computed or wait at the most."""
+        return self.max_num_seqs + self.max_num_waiting
+
     def fitted_to(self, device_type: str) -> "SchedulerConfig":
         """Put numbers that suit a device, "cpu" or any other, in place of 0."""
         num_seqs, num_tokens = (CPU_SEQS, CPU_TOKENS) if device_type == "cpu" else (GPU_SEQS, GPU_TOKENS)

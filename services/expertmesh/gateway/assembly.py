@@ -70,7 +70,8 @@ def assemble(config: GatewayConfig, model: LoadedModel, tracer: Tracer) -> Core:
         _record_steps(config, model, scheduling, cache, plan, experts),
         tracer,
     )
-    door = Door(state.scheduler, Limits(plan.max_model_len, model.config.vocab_size), state.stats)
+    limits = Limits(plan.max_model_len, model.config.vocab_size, scheduling.max_held)
+    door = Door(state.scheduler, limits, state.stats)
     inbox = Inbox()
     engine = Engine(runner, state.scheduler, door, inbox, model.eos_ids, state.stats, tracer)
     return Core(engine, door, inbox, _make_compiler(config, model), _describe(model, plan), state)

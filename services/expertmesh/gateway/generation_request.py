@@ -20,7 +20,7 @@ class GenerationRequest:
     ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Control tokens
     have no text where it ``skips_special_tokens``, else their names. What ends an answer, a stop string or a control
     token, is part of it where it ``includes_stop``. Calls of functions in the form of ``call_format`` are told from
-    text.
+    text. The client wants as much for ``num_prompts``, this one included.
     """
 
     prompt_ids: tuple[int, ...]
@@ -34,6 +34,7 @@ class GenerationRequest:
     call_format: CallFormat | None = None
     skips_special_tokens: bool = True
     includes_stop: bool = False
+    num_prompts: int = 1
 
     @property
     def begins_text(self) -> bool:

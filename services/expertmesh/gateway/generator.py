@@ -35,7 +35,8 @@ class Engine(Protocol):
 class TextGenerator:
     """Answers prompts and conversations with a stream of text.
 
-    Requests are traced under the span ``traceparent`` of who asks, or are traces of their own where it is empty.
+    Requests are traced under the span ``traceparent`` of who asks, or are traces of their own where it is empty, with
+    ``request_id`` as an attribute.
     """
 
     def __init__(
@@ -45,18 +46,20 @@ class TextGenerator:
         engine: Engine,
         tracer: Tracer = NullTracer(),
         traceparent: str = "",
+        request_id: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._engine = engine
         self._tracer = tracer
         self._traceparent = traceparent
+        self._request_id = request_id
 
-    def under(self, traceparent: str) -> "TextGenerator":
-        """Return the generator for a caller with a span of its own; empty where it named none."""
-        if not (traceparent and self._tracer.is_on):
+    def under(self, traceparent: str, request_id: str = "") -> "TextGenerator":
+        """Return the generator for a caller with a span, empty where it named none, and a name for its request."""
+        if not self._tracer.is_on:
             return self
-        return TextGenerator(self._tokenizer, self._template, self._engine, self._tracer, traceparent)
+        return TextGenerator(self._tokenizer, self._template, self._engine, self._tracer, traceparent, request_id)
 
     def with_variables(self, variables: Mapping[str, Any]) -> "TextGenerator":
         """Return the generator whose template has further variables; InvalidRequestError where it takes none."""
@@ -117,7 +120,8 @@ class TextGenerator:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
         """Stream the answers; errors are those of ``EngineClient.generate``. Leaving early ends every sequence."""
         request.validate()
-        with ending(self._tracer.start("generate", self._traceparent, _describe(request), SpanKind.SERVER)) as span:
+        attributes = _describe(request, self._request_id)
+        with ending(self._tracer.start("generate", self._traceparent, attributes, SpanKind.SERVER)) as span:
             sequences = _sequence_requests(request, span.traceparent)
             answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
             async with aclosing(merge(answers)) as deltas:
@@ -152,11 +156,12 @@ def _nested_in_bounds() -> Iterator[None]:
         raise InvalidRequestError("JSON of a tool, a call or its result is nested too deeply") from None
 
 
-def _describe(request: GenerationRequest) -> dict[str, int]:
+def _describe(request: GenerationRequest, request_id: str) -> dict[str, int | str]:
     """Attributes of a request's span, named as in OpenTelemetry's conventions for generative models."""
     return {
         "gen_ai.usage.input_tokens": len(request.prompt_ids),
         "gen_ai.request.choice.count": request.n,
+        **({"expertmesh.request_id": request_id} if request_id else {}),
     }
 
 
@@ -169,6 +174,7 @@ def _sequence_requests(request: GenerationRequest, traceparent: str) -> list[Req
             _sequence_sampling(request, index),
             grammar=grammar,
             return_routed_experts=request.return_routed_experts,
+            num_in_all=request.num_sequences * request.num_prompts,
             traceparent=traceparent,
         )
         for index in range(request.num_sequences)

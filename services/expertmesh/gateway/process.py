@@ -22,6 +22,7 @@ from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
 from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.http_server import HttpServer
+from expertmesh.gateway.http.request_ids import RequestIds as HttpRequestIds
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.gateway.link.client import EngineClient, Report
@@ -30,6 +31,7 @@ from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, Proce
 from expertmesh.gateway.served_names import served_names
 from expertmesh.gateway.text_files import TextFiles, read_text_files
 from expertmesh.rpc.access import RequireAuthorization
+from expertmesh.rpc.request_ids import RequestIds
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.socket_directory import socket_directory
@@ -175,7 +177,7 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
 
 
 def _make_server(config: GatewayConfig, generation: GenerationServicer, loads: LoadServicer) -> RpcServer:
-    interceptors = [RequireAuthorization(ApiKeys(config.api_keys).accept)]
+    interceptors = (RequestIds(), RequireAuthorization(ApiKeys(config.api_keys).accept))
     server = RpcServer(config.listen, interceptors, config.num_api_processes > 1)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
@@ -186,4 +188,5 @@ def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRou
     if config.http_listen is None:
         return None
     http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
-    return HttpServer(config.http_listen, make_app(service, http, routers), config.num_api_processes > 1)
+    app = HttpRequestIds(make_app(service, http, routers))
+    return HttpServer(config.http_listen, app, config.num_api_processes > 1)

@@ -1,6 +1,7 @@
 """Names of metadata keys that travel beside a call."""
 
 from collections.abc import Iterable
+from uuid import uuid4
 
 FINGERPRINT_KEY = "expertmesh-fingerprint"
 
@@ -14,6 +15,28 @@ NEVER_AGAIN = "-1"
 TRACEPARENT_KEY = "traceparent"
 
 
-def traceparent(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+# What a request is called where something is told of it, as a header of HTTP too.
+REQUEST_ID_KEY = "x-request-id"
+MAX_REQUEST_ID = 128
+
+Metadata = Iterable[tuple[str, str | bytes]] | None
+
+
+def traceparent(metadata: Metadata) -> str:
     """Return the caller's span; empty when the metadata name none."""
-    return next((str(value) for key, value in metadata or () if key == TRACEPARENT_KEY), "")
+    return _find(metadata, TRACEPARENT_KEY)
+
+
+def request_id(metadata: Metadata) -> str:
+    """Return what the request is called; empty when the metadata do not say."""
+    return _find(metadata, REQUEST_ID_KEY)
+
+
+def choose_request_id(given: str) -> str:
+    """Return the name that a caller gave a request if it is 1 to 128 printable ASCII characters, else a new one."""
+    is_sane = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if is_sane else uuid4().hex
+
+
+def _find(metadata: Metadata, wanted: str) -> str:
+    return next((str(value) for key, value in metadata or () if key == wanted), "")

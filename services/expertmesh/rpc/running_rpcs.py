@@ -1,26 +1,16 @@
 """Rpcs that are being answered, and how they end when a server has no more time. Knows no method and no message."""
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any
 
 import grpc
 import grpc.aio
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, surround
 
 TOO_LATE = "this server is shutting down, and the time that it had for running rpcs is over"
-# By whether requests and responses are streams: how gRPC calls what answers, and what makes a handler of it.
-_KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
 
 
 class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -47,9 +37,7 @@ class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
         handler = await continuation(handler_call_details)
         if handler is None:  # there is no such method, of which the stubs know nothing
             return handler
-        name, make_handler = _KINDS[handler.request_streaming, handler.response_streaming]
-        behaviour = self._noted(_written(getattr(handler, name)))
-        return make_handler(behaviour, handler.request_deserializer, handler.response_serializer)
+        return surround(handler, self._noted)
 
     def _noted(self, answer: Behaviour) -> Behaviour:
         async def answer_noted(request: Any, context: Context) -> Any:
@@ -70,17 +58,3 @@ class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 self._tasks.discard(task)
 
         return answer_noted
-
-
-def _written(answer: Callable[[Any, Context], Any]) -> Behaviour:
-    """Have a generator's responses written as gRPC would, by a coroutine that closes it however that ends."""
-    if not inspect.isasyncgenfunction(answer):
-        return answer
-    generate: Callable[[Any, Context], Any] = answer
-
-    async def write_all(request: Any, context: Context) -> None:
-        async with aclosing(generate(request, context)) as responses:
-            async for response in responses:
-                await context.write(response)
-
-    return write_all

@@ -17,7 +17,7 @@ from expertmesh.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY
+from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY, request_id
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 _log = logging.getLogger(__name__)
@@ -77,10 +77,11 @@ async def report_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncI
     except grpc.aio.AbortError:
         raise
     except Exception as error:
-        code, details = status_of(error) or _unexpected(error)
-        await context.abort(code, details, retry_hint(error))
+        trailing = tuple(context.trailing_metadata() or ())
+        code, details = status_of(error) or _unexpected(error, request_id(trailing))
+        await context.abort(code, details, (*retry_hint(error), *trailing))
 
 
-def _unexpected(error: Exception) -> tuple[grpc.StatusCode, str]:
-    _log.error("unexpected error in an rpc", exc_info=error)
+def _unexpected(error: Exception, name: str) -> tuple[grpc.StatusCode, str]:
+    _log.error("unexpected error in an rpc%s", f", request {name}" if name else "", exc_info=error)
     return grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); the server's log has the details"

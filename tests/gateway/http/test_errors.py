@@ -24,7 +24,7 @@ CASES = (
     (ModelNotFoundError("x"), 404, 404, "validation"),
     (InvalidRequestError("x"), 400, 422, "validation"),
     (ParameterError("top_p", "x"), 400, 422, "validation"),
-    (PromptTooLongError("x"), 413, 422, "validation"),
+    (PromptTooLongError("x"), 400, 422, "validation"),
     (QueueFullError("x"), 429, 429, "overloaded"),
     (ExpertUnavailableError("x"), 503, 503, "generation"),
     (ComputeError("x"), 500, 424, "generation"),

@@ -12,7 +12,7 @@ from expertmesh.gateway.api.generation_codec import decode_messages, decode_requ
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.rpc.metadata import traceparent
+from expertmesh.rpc.metadata import request_id, traceparent
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
@@ -85,7 +85,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return decode_request(prompt_ids, request.sampling, request.output, self._defaults)
 
     async def _stream(self, request: GenerationRequest, context: Context) -> AsyncGenerator[pb.Delta]:
-        generator = self._generator.under(traceparent(context.invocation_metadata()))
+        name = request_id(context.trailing_metadata())
+        generator = self._generator.under(traceparent(context.invocation_metadata()), name)
         async with aclosing(generator.generate(request)) as deltas:
             async for delta in deltas:
                 yield encode_delta(delta, request.sampling, self._generator.token_bytes)

@@ -19,6 +19,7 @@ from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completi
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
 from expertmesh.gateway.http.tgi.models import StreamEvent
+from expertmesh.rpc.metadata import REQUEST_ID_KEY
 
 OPEN_ROUTERS = (system.router,)
 KEYED_ROUTERS = (chat.router, completions.router, model_list.router, tokenize.router, tgi.router)
@@ -66,5 +67,5 @@ def _add_middleware(app: FastAPI, config: HttpConfig) -> None:
             allow_origins=config.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "Content-Type"),
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", REQUEST_ID_KEY),
         )

@@ -19,6 +19,7 @@ from expertmesh.errors import (
     PromptTooLongError,
     QueueFullError,
 )
+from expertmesh.gateway.http.request_ids import request_id_of
 from expertmesh.gateway.http.validation import describe_validation
 
 _log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ _OF_ERRORS: tuple[tuple[type[Exception], Problem], ...] = (
         ),
     ),
     (ModelNotFoundError, replace(_INVALID, status=404, code="model_not_found", tgi_status=404, param="model")),
-    (PromptTooLongError, replace(_INVALID, status=413, code="context_length_exceeded")),
+    (PromptTooLongError, replace(_INVALID, code="context_length_exceeded")),
     (InvalidRequestError, _INVALID),
     (ClientGoneError, _INVALID),
     (QueueFullError, Problem(429, "rate_limit_error", "queue_full", 429, "overloaded", (("Retry-After", "1"),))),
@@ -100,7 +101,7 @@ def shape_of(path: str) -> Shape:
     return Shape.TGI if path in TGI_PATHS else Shape.OPENAI
 
 
-def problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception, request_id: str = "") -> Problem:
     """Say what a client sees of ``error``. What nobody foresaw is logged here, and its text stays here."""
     if isinstance(error, RequestValidationError):
         param, message = describe_validation(error)
@@ -111,7 +112,7 @@ def problem_of(error: Exception) -> Problem:
         if isinstance(error, kind):
             field: str | None = getattr(error, "param", problem.param)
             return replace(problem, message=str(error), param=FIELD_NAMES.get(field or "", field))
-    _log.error("unexpected error in a request", exc_info=error)
+    _log.error("unexpected error in request %s", request_id, exc_info=error)
     return replace(_INTERNAL, message=f"internal error ({type(error).__name__}); the gateway's log has the details")
 
 
@@ -123,9 +124,9 @@ def error_body(problem: Problem, shape: Shape) -> str:
     return json.dumps({"error": fields})
 
 
-def error_response(error: Exception, path: str) -> Response:
+def error_response(error: Exception, path: str, request_id: str = "") -> Response:
     """Answer a request with an error, in the shape of its path."""
-    problem, shape = problem_of(error), shape_of(path)
+    problem, shape = problem_of(error, request_id), shape_of(path)
     status = problem.tgi_status if shape is Shape.TGI else problem.status
     return Response(error_body(problem, shape), status, dict(problem.headers), "application/json")
 
@@ -134,7 +135,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Have every error of a route answered here."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return error_response(error, request.url.path)
+        return error_response(error, request.url.path, request_id_of(request.scope))
 
     for kind in (ExpertmeshError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.request_ids import request_id_of
 from expertmesh.gateway.keys import ApiKeys
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.metadata import TRACEPARENT_KEY
@@ -47,7 +48,8 @@ class Service:
 async def get_service(request: Request) -> Service:
     """Find the service that the application was made for, to work under the caller's span where it sent one."""
     service: Service = request.app.state.service
-    return replace(service, generator=service.generator.under(request.headers.get(TRACEPARENT_KEY, "")))
+    traceparent = request.headers.get(TRACEPARENT_KEY, "")
+    return replace(service, generator=service.generator.under(traceparent, request_id_of(request.scope)))
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.errors import ClientGoneError, error_body, problem_of, shape_of
+from expertmesh.gateway.http.request_ids import request_id_of
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -47,7 +48,7 @@ class _EventStream(Response):
             async for event in self._events:
                 await self._send_event(send, event)
         except Exception as error:
-            await self._send_event(send, error_body(problem_of(error), shape_of(scope["path"])))
+            await self._send_event(send, error_body(problem_of(error, request_id_of(scope)), shape_of(scope["path"])))
         await send({"type": "http.response.body", "body": b""})
 
     async def _send_event(self, send: Send, event: str) -> None:

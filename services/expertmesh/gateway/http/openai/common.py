@@ -34,11 +34,11 @@ def finish_reason(delta: TextDelta) -> replies.FinishReason | None:
 
 _INVALID = {"model": replies.ErrorReply}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {**_INVALID, "description": "A field is wrong or not supported; `param` names it."},
+    400: {**_INVALID, "description": "A field is wrong or not supported, or the prompt too long for the model."},
     401: {**_INVALID, "description": "The gateway wants an API key."},
     404: {**_INVALID, "description": "Another model is served here."},
     408: {**_INVALID, "description": "The body did not arrive in time."},
-    413: {**_INVALID, "description": "The body is too large, or the prompt too long for the model."},
+    413: {**_INVALID, "description": "The body is too large."},
     429: {**_INVALID, "description": "Too many requests wait already; see Retry-After."},
     500: {**_INVALID, "description": "The gateway failed; its log says more."},
     503: {**_INVALID, "description": "No replica of an expert answered in time; see Retry-After."},

@@ -21,7 +21,6 @@ from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import SamplingParams
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -90,14 +89,14 @@ def _generation(body: CompletionRequest, prompt: Prompt, service: Service) -> Ge
         sampling = replace(sampling, max_tokens=DEFAULT_MAX_TOKENS)
     if body.echo and body.logprobs is not None:
         sampling = replace(sampling, prompt_logprobs=max(body.logprobs, sampling.prompt_logprobs or 0))
-    return replace(request, sampling=sampling) if body.max_tokens != 0 else _scoring(request, sampling)
+    request = replace(request, sampling=sampling, num_prompts=len(body.prompts()))
+    return _scoring(request) if body.max_tokens == 0 else request
 
 
-def _scoring(request: GenerationRequest, sampling: SamplingParams) -> GenerationRequest:
+def _scoring(request: GenerationRequest) -> GenerationRequest:
     """Only the prompt is wanted: of the one token that is produced in any case, nobody hears."""
-    return replace(
-        request, sampling=replace(sampling, max_tokens=1, ignore_eos=True, stop_ids=()), stop=(), grammar=None
-    )
+    sampling = replace(request.sampling, max_tokens=1, ignore_eos=True, stop_ids=())
+    return replace(request, sampling=sampling, stop=(), grammar=None)
 
 
 class _Writer:
