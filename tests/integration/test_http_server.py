@@ -83,14 +83,37 @@ def test_a_name_that_is_not_sane_is_replaced(guarded, name):
     assert len(reply.headers["X-Request-Id"]) == 32
 
 
+def test_head_asks_for_the_headers_that_get_has(guarded):
+    for path in ("/health", "/v1/models", "/v1/models/awq", "/info", "/metrics", "/dashboard", "/nothing"):
+        whole, head = (ask(path, headers=KEY) for ask in (guarded.http.get, guarded.http.head))
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert guarded.http.head("/v1/models").status_code == 401
+    assert guarded.http.head(CHAT, headers=KEY).status_code == 405
+
+
+def test_a_slash_at_the_end_changes_nothing(guarded):
+    assert guarded.http.get("/health/").json() == {"status": "ok"}
+    assert guarded.http.get("/v1/models/", headers=KEY).json()["object"] == "list"
+    assert guarded.http.post(f"{CHAT}/", json={**ASK, "max_tokens": 1}, headers=KEY).status_code == 200
+    assert guarded.http.post(f"{CHAT}/", json=ASK).status_code == 401
+
+
+def test_unknown_paths_are_answered_with_what_may_be_meant(guarded):
+    for path, words in (("/chat/completions", f"{CHAT} is nearest"), ("/v1/embeddings", "no embeddings")):
+        reply = guarded.http.post(path, json={}, headers=KEY)
+        assert (reply.status_code, words in reply.json()["error"]["message"]) == (404, True)
+
+
 def preflight(http: httpx.Client, origin: str) -> httpx.Response:
-    wants = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    wants = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
     return http.options(CHAT, headers={"Origin": origin, **wants})
 
 
 def test_pages_of_an_allowed_origin_may_call_and_read_errors(guarded):
     allowed = preflight(guarded.http, "https://example.org")
     assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (200, "https://example.org")
+    assert allowed.headers["Access-Control-Allow-Headers"] == "authorization,x-stainless-os"
     assert "Access-Control-Allow-Origin" not in preflight(guarded.http, "https://elsewhere.org").headers
     refused = guarded.http.post(CHAT, json=ASK, headers={"Origin": "https://example.org"})
     assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "https://example.org")

@@ -54,6 +54,13 @@ CORS_ORIGIN = Flag(
     "Origin whose pages may call over HTTP, such as https://example.org, or *; may be repeated. Default: none.",
 )
 MAX_BODY = Flag(LIMITS, "MAX_BODY_MIB", "Largest body of an HTTP request, MiB.", min=0, max=2**20, unit=2**20)
+KEEP_ALIVE = Flag(
+    NETWORK,
+    "KEEP_ALIVE_SECONDS",
+    "Close an HTTP connection that idles for so long. Proxies before the gateway should keep theirs less long.",
+    min=0,
+    max=86_400,
+)
 DTYPE = Flag(
     COMPUTE,
     "DTYPE",
@@ -118,6 +125,7 @@ class GatewayConfig:
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY, API_KEY_FILE))
     cors_origins: tuple[str, ...] = setting((), CORS_ORIGIN)
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
+    keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)
     backend: str = servers.backend()
     device: str = servers.device()
     isa: str = servers.isa()

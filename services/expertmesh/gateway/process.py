@@ -189,4 +189,4 @@ def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRou
         return None
     http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
     app = HttpRequestIds(make_app(service, http, routers))
-    return HttpServer(config.http_listen, app, config.num_api_processes > 1)
+    return HttpServer(config.http_listen, app, config.num_api_processes > 1, config.keep_alive_seconds)

@@ -98,3 +98,22 @@ def test_signals_stay_with_the_process():
         assert signal.getsignal(signal.SIGTERM) is before
 
     serve(slow, use)
+
+
+@pytest.mark.parametrize(("keep_alive_seconds", "is_closed"), [(0.05, True), (75.0, False)])
+def test_a_connection_may_idle_for_as_long_as_it_is_told(keep_alive_seconds, is_closed):
+    async def run() -> None:
+        server = HttpServer("127.0.0.1:0", slow, keep_alive_seconds=keep_alive_seconds)
+        await server.start()
+        host, _, port = server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        closing = asyncio.create_task(reader.read())
+        done, _ = await asyncio.wait((closing,), timeout=30 if is_closed else 0.3)
+        assert bool(done) == is_closed
+        writer.close()
+        await server.drain(0)
+        await closing
+
+    asyncio.run(run())

@@ -1,6 +1,6 @@
 """The HTTP application: which routes there are and what surrounds them. Knows no endpoint's work."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from expertmesh.gateway.http import system
 from expertmesh.gateway.http.auth import KeyCheck
@@ -16,9 +17,11 @@ from expertmesh.gateway.http.document import make_document
 from expertmesh.gateway.http.errors import add_error_handlers
 from expertmesh.gateway.http.openai import chat, completions, model_list, tokenize
 from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completion
+from expertmesh.gateway.http.other_forms import OtherForms
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
 from expertmesh.gateway.http.tgi.models import StreamEvent
+from expertmesh.gateway.http.unknown_paths import refuse_unknown
 from expertmesh.rpc.metadata import REQUEST_ID_KEY
 
 OPEN_ROUTERS = (system.router,)
@@ -37,18 +40,29 @@ def make_app(service: Service, config: HttpConfig, more_routers: Iterable[APIRou
     There are no documentation pages: theirs would load from elsewhere.
     """
     app = FastAPI(
-        title="expertmesh", version=version("expertmesh"), description=DESCRIPTION, docs_url=None, redoc_url=None
+        title="expertmesh",
+        version=version("expertmesh"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service = service
-    for router in (*OPEN_ROUTERS, *more_routers):
+    open_routers = (*OPEN_ROUTERS, *more_routers)
+    for router in open_routers:
         app.include_router(router)
     bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway was started with keys.")
     for router in KEYED_ROUTERS:
         app.include_router(router, dependencies=[Security(bearer)])
     app.openapi = partial(_document, app)  # type: ignore[method-assign]  # the way FastAPI documents
+    app.router.default = refuse_unknown(_paths((*open_routers, *KEYED_ROUTERS)))
     add_error_handlers(app)
     _add_middleware(app, config)
     return app
+
+
+def _paths(routers: Iterable[APIRouter]) -> Iterator[str]:
+    return (route.path for router in routers for route in router.routes if isinstance(route, Route))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -65,7 +79,8 @@ def _add_middleware(app: FastAPI, config: HttpConfig) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type"),
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
             expose_headers=("Retry-After", REQUEST_ID_KEY),
         )
+    app.add_middleware(OtherForms)

@@ -13,10 +13,10 @@ from expertmesh.rpc.sockets import bind, with_port
 class HttpServer:
     """Serves ``app`` on ``address`` (host:port, port 0 for a free one); start and drain it in one loop.
 
-    Where it ``shares_port``, so may servers of other processes.
+    Where it ``shares_port``, so may servers of other processes. A connection may idle for ``keep_alive_seconds``.
     """
 
-    def __init__(self, address: str, app: ASGIApp, shares_port: bool = False) -> None:
+    def __init__(self, address: str, app: ASGIApp, shares_port: bool = False, keep_alive_seconds: float = 75.0) -> None:
         self._address = address
         self._shares_port = shares_port
         self._server = _Server(
@@ -27,6 +27,7 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=keep_alive_seconds,  # type: ignore[arg-type]  # it may be no whole number
                 lifespan="off",
                 ws="none",
             )
