@@ -109,7 +109,9 @@ BODIES = {
             "messages": ASK,
             "stream": False,
             "cache_prompt": True,
-            "samplers": None,
+            "samplers": "edkypmxt",
+            "max_tokens": -1,
+            "reasoning_format": "auto",
             "temperature": 0.8,
             "dynatemp_range": 0,
             "dynatemp_exponent": 1,
@@ -216,6 +218,9 @@ def test_what_ends_an_answer_is_part_of_it_only_where_that_is_wanted(served: Ser
     assert text(skip_special_tokens=False, include_stop_str_in_output=True) == "141</s>"
     assert text(include_stop_str_in_output=True) == "141"
     assert text(stop="4", min_tokens=4) == "141"
+    four = served.http.post("/tokenize", json={"prompt": "14", "add_special_tokens": False}).json()["tokens"][-1]
+    assert text(stop_token_ids=[four]) == "1"
+    assert text(stop_token_ids=[four], include_stop_str_in_output=True) == "14"
     assert "</s>" in text(ignore_eos=True, max_tokens=12, skip_special_tokens=False)
 
 

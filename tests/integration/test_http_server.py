@@ -10,7 +10,9 @@ import pytest
 from http_serving import MODEL, QUESTION, serving
 from integration_mesh import run_mesh
 
+from expertmesh.client import Output, Sampling
 from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.errors import InvalidRequestError
 from expertmesh.mesh.dispatch_config import DispatchConfig
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -218,6 +220,11 @@ def test_what_never_fits_is_not_told_to_come_again(narrow, path, body):
     assert "Retry-After" not in reply.headers
     assert "asks for 4 sequences" in reply.text and "at most 3" in reply.text
     assert narrow.http.post(TEXT, json={"prompt": ["a", "b"], "max_tokens": 1}).status_code == 200
+
+
+def test_what_never_fits_is_refused_over_grpc_too(narrow):
+    with pytest.raises(InvalidRequestError, match="asks for 4 sequences.*at most 3"):
+        narrow.run(narrow.mesh.client.generate_answers("a", Sampling(), Output(n=4)))
 
 
 def test_an_expert_that_is_gone_is_answered_with_503_and_ends_a_stream_with_an_error():

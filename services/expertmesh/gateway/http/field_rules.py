@@ -19,7 +19,7 @@ class FieldRule:
 
     def lets_pass(self, value: object) -> bool:
         """Tell whether a value asks for nothing that is missed."""
-        return self.allowed is None or any(_same(value, one) for one in self.allowed)
+        return self.allowed is None or any(is_same(value, one) for one in self.allowed)
 
     @property
     def effect(self) -> str:
@@ -59,6 +59,6 @@ def without_idle(fields: Mapping[str, Any], rules: Iterable[FieldRule]) -> dict[
     }
 
 
-def _same(value: object, allowed: object) -> bool:
+def is_same(value: object, allowed: object) -> bool:
     """Compare as JSON does: 1 is 1.0 and not true."""
     return isinstance(value, bool) == isinstance(allowed, bool) and value == allowed

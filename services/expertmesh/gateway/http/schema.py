@@ -2,11 +2,19 @@
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from starlette.responses import Response
 
-from expertmesh.gateway.http.field_rules import FieldRules, without_idle
+from expertmesh.gateway.http.field_rules import FieldRules, is_same, without_idle
 
 
 class RequestModel(BaseModel):
@@ -59,6 +67,11 @@ class Only:
         if any(type(value) is type(accepted) and value == accepted for accepted in self.values):
             return value
         raise PydanticCustomError("unsupported", "{words}", {"words": self._words})
+
+
+def absent_for(value: object) -> BeforeValidator:
+    """Have a field of a request be as if left out for one more ``value`` than null."""
+    return BeforeValidator(lambda given: None if is_same(given, value) else given)
 
 
 def absent_when_none(description: str, **more: Any) -> Any:

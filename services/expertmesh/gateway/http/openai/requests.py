@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.openai.conversation import ChatMessage, TemplateFields, ToolChoiceField, tool_use
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
 from expertmesh.gateway.http.parameters import parameter
-from expertmesh.gateway.http.schema import Only, RequestModel
+from expertmesh.gateway.http.schema import Only, RequestModel, absent_for
 from expertmesh.text.tools import ToolUse
 
 MAX_PROMPTS = 1024
@@ -25,7 +25,10 @@ class ChatCompletionRequest(CompletionFields, TemplateFields):
         description="The conversation, oldest first; the last one who speaks is the user, or a tool.",
         examples=[[{"role": "user", "content": "What is 291 - 150?"}]],
     )
-    max_completion_tokens: int | None = parameter("max_tokens", "Newer name of max_tokens.", le=MAX_COUNT)
+    max_tokens: Annotated[int | None, absent_for(-1)] = parameter("max_tokens", le=MAX_COUNT)
+    max_completion_tokens: Annotated[int | None, absent_for(-1)] = parameter(
+        "max_tokens", "Newer name of max_tokens.", le=MAX_COUNT
+    )
     logprobs: bool | None = Field(default=None, description="Return how probable each token was.")
     top_logprobs: int | None = parameter("logprobs", "Alternatives to return for each token; only with logprobs.")
     tool_choice: ToolChoiceField | None = Field(
@@ -74,9 +77,7 @@ class CompletionRequest(CompletionFields):
     )
     echo: bool | None = Field(default=None, description="Put the prompt before the text, and its tokens into logprobs.")
     max_tokens: int | None = parameter("max_tokens", "Tokens to produce; 0 = only echo the prompt.", ge=0, le=MAX_COUNT)
-    logprobs: Annotated[int | None, BeforeValidator(lambda value: None if value is False else value)] = parameter(
-        "logprobs"
-    )
+    logprobs: Annotated[int | None, absent_for(False)] = parameter("logprobs")
     add_special_tokens: bool = Field(default=True, description="Put the begin-of-sequence token before a text.")
 
     def prompts(self) -> list[str | list[int]]:

@@ -4,6 +4,10 @@ from expertmesh.gateway.http.field_rules import FieldRules, ignored, refused
 
 _PREFIX_CACHE = ("prompt_cache_key", "prompt_cache_retention", "cache_prompt", "n_cache_reuse", "id_slot")
 _LAZY_GRAMMARS = ("grammar_lazy", "grammar_triggers", "preserved_tokens")
+_REPETITION = (
+    *("repetition_detection", "repetition_min_count"),
+    *("max_repetition_pattern_size", "min_repetition_pattern_size"),
+)
 _OTHER_SAMPLING = ("mirostat", "dynatemp_range", "xtc_probability", "dry_multiplier")
 _HOW_OF_OTHER_SAMPLING = (
     *("mirostat_tau", "mirostat_eta", "dynatemp_exponent", "xtc_threshold", "repeat_last_n"),
@@ -33,7 +37,7 @@ COMPLETIONS: FieldRules = (
     refused("prompts as vectors", "prompt_embeds"),
     refused("prompts that another server computed", "kv_transfer_params"),
     refused("arguments of extensions", "vllm_xargs", "mm_processor_kwargs", "media_io_kwargs", unless=({},)),
-    refused("ending an answer that repeats itself", "repetition_detection"),
+    refused("ending an answer that repeats itself", *_REPETITION, unless=(0,)),
     refused("an adapter of the model", "adapter_id", "lora", unless=([], "")),
     refused("a mark in the choice of tokens", "watermark", unless=(False,)),
     refused("another name of max_tokens", "n_predict", unless=(-1,)),
@@ -47,7 +51,7 @@ COMPLETIONS: FieldRules = (
     ignored("would tell other ways of choosing tokens how", *_HOW_OF_OTHER_SAMPLING),
     refused("tokens within so many deviations of the best", "top_n_sigma", unless=(-1, 0)),
     refused("at least so many tokens to choose from", "min_keep", unless=(0, 1)),
-    refused("steps of sampling in this order", "samplers"),
+    ignored("would put the steps of choosing a token in another order", "samplers"),
     refused("dropping the middle of a full context", "n_keep", "n_discard", unless=(0,)),
     refused("lines indented so far at least", "n_indent", unless=(0,)),
     refused("an end after so many milliseconds", "t_max_predict_ms", "t_max_prompt_ms", unless=(-1, 0)),
@@ -69,6 +73,7 @@ CHAT: FieldRules = (
     refused("answers from the web", "web_search_options"),
     refused("texts for the template to quote", "documents", unless=([],)),
     refused("a template of the client's", "chat_template"),
+    refused("words of the client's for a template", "tool_prompt", "guideline"),
     refused("a begin-of-sequence token beside the template's", "add_special_tokens", unless=(False,)),
     refused("the last message before the answer", "echo", unless=(False,)),
 )
