@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from expertmesh.gateway.http.field_rules import refused
-from expertmesh.gateway.http.openai import fields, requests
+from expertmesh.gateway.http.openai import conversation, fields, requests
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.gateway.http.tgi import models
 
@@ -18,8 +18,10 @@ TABLES: dict[str, tuple[type[RequestModel], type[RequestModel] | None]] = {
     "text": (requests.CompletionRequest, fields.CompletionFields),
     "`stream_options`": (fields.StreamOptions, None),
     "`structured_outputs`": (fields.StructuredOutputs, None),
-    "each of `messages`": (requests.ChatMessage, None),
-    "each part of its `content`": (requests.TextPart, None),
+    "each of `messages`": (conversation.ChatMessage, None),
+    "each part of its `content`": (conversation.TextPart, None),
+    "each of its `tool_calls`": (conversation.MessageToolCall, None),
+    "`function` in these": (conversation.CalledFunction, None),
     "TGI's `parameters`": (models.Parameters, None),
 }
 

@@ -15,7 +15,7 @@ from checkpoints import (
     TOKENIZER_FILE,
     RandomCheckpoint,
     Tensors,
-    dense_name,
+    own_name,
     random_weights,
 )
 from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, get_tensor_name_map
@@ -133,7 +133,7 @@ def _store(dense: Tensors, config: dict[str, Any], kind_of: Callable[[str], str]
         data = _turn(data, num_heads) if num_heads else data
         layer, expert, role = _split(name)
         if expert is None or not _has_experts(config):
-            renamed = dense_name(name) if expert is not None else name
+            renamed = own_name(name, DENSE_MODEL) if expert is not None else name
             yield Stored(f"{names.get_name(renamed.removesuffix('.weight'))}.weight", kind, data)
         elif is_stacked:
             stacks[f"{names.get_name(f'model.layers.{layer}.block_sparse_moe.experts.{role}')}.weight", kind].append(

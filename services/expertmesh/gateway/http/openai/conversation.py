@@ -38,20 +38,22 @@ def _text_or_object(value: Any) -> str:
 class CalledFunction(RequestModel):
     """A function and what it was called with."""
 
+    rules = unused_fields.CALLED_FUNCTION
+
     name: str
     arguments: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")], Discriminator(_text_or_object)
     ] = Field(description="JSON, or what it says.")
-    parsed_arguments: Any = Field(default=None, description="Changes nothing: OpenAI's client repeats it.")
 
 
 class MessageToolCall(RequestModel):
     """A call that the assistant has made."""
 
+    rules = unused_fields.CALL
+
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
-    index: int | None = Field(default=None, description="Changes nothing.")
 
     def to_call(self) -> ToolCall:
         """Return what the template takes."""
@@ -70,7 +72,6 @@ class ChatMessage(RequestModel):
     name: str | None = Field(default=None, description="Who it is, for templates that say so.")
     tool_calls: list[MessageToolCall] | None = Field(default=None, description="What the assistant called.")
     tool_call_id: str | None = Field(default=None, description="The call that a tool's message answers.")
-    parsed: Any = Field(default=None, description="Changes nothing: OpenAI's client repeats it.")
     prefix: bool | None = Field(default=None, description="On the last message: as continue_final_message.")
     function_call: Annotated[Any, Only(hint="use tool_calls")] = None
 

@@ -94,6 +94,7 @@ _BESIDE_AN_ANSWER = ("annotations", "reasoning", "reasoning_content")
 MESSAGE: FieldRules = (
     ignored("would name the message", "id"),
     ignored("would say what to keep of the prompt", "cache_control"),
+    ignored("what OpenAI's client has read out of an earlier answer", "parsed"),
     ignored("quotes and thoughts of an earlier answer, which templates do not read", *_BESIDE_AN_ANSWER),
     refused("an earlier answer that was none", "refusal"),
     refused("an earlier answer in sound", "audio"),
@@ -102,3 +103,5 @@ PART: FieldRules = (
     ignored("would say what to keep of the prompt", "cache_control"),
     ignored("quotes of an earlier answer, which templates do not read", "annotations"),
 )
+CALL: FieldRules = (ignored("would say which call of the answer it was; their order does", "index"),)
+CALLED_FUNCTION: FieldRules = (ignored("what OpenAI's client has read out of the arguments", "parsed_arguments"),)
