@@ -7,7 +7,7 @@ rows: no kernel time, everything else. They go over each kind of link, with the 
 it, and through the gateway's dispatcher. "cold" is a row on its way between kernels: the server's experts are 4-bit
 matrices larger than a cache, and the gateway runs such experts before each hop; the server's time in its kernels is
 taken off. The peer is a grpc.aio bidirectional stream to another process that answers each message with as many bytes
-as the expert server does (float32 rows). Each is asked in turns with it.
+as the expert server does (float32 rows). Each is asked in turns with it. Chunks of prefill follow, see chunk_hop.py.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import grpc.aio
 import numpy as np
 import torch
 import uvloop
+from chunk_hop import WidenRows, experts_of, measure_chunks, serve_socket_echo
 from layer import random_expert
 from report import Row, parse_arguments, show
 from servers import FINGERPRINT, connected_pool, serve_layer, server_processes
@@ -49,15 +50,22 @@ LINKS = ("direct", "grpc")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows and repetitions of each case; ``ffn`` is the width of the experts of the cold one."""
+    """Rows and repetitions of each case; ``ffn`` is the width of the experts of the cold one.
+
+    ``chunks`` are the rows and repetitions of prefill, through each of ``num_servers``.
+    """
 
     cases: dict[str, tuple[int, int]]
     num_cold: int
     ffn: int
+    chunks: dict[int, int]
+    num_servers: tuple[int, ...]
 
 
-FULL = Sizes({"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}, 300, 4096)
-SMALL = Sizes({"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}, 10, 256)
+FULL = Sizes(
+    {"8 KiB": (1, 1500), "256 KiB": (32, 300), "4 MiB": (512, 40)}, 300, 4096, {512: 30, 2048: 20, 4096: 15}, (2, 4)
+)
+SMALL = Sizes({"8 KiB": (1, 20), "256 KiB": (32, 10), "4 MiB": (512, 2)}, 10, 256, {600: 2}, (2,))
 ECHO = "/benchmark.Echo/Echo"
 
 # Does something and returns how many seconds it took. A hop does in a thread of its own, as the engine: it blocks.
@@ -205,23 +213,50 @@ def percentile(times: list[float], percent: int) -> float:
     return statistics.quantiles(times, n=100)[percent - 1]
 
 
+def measure_prefill(sizes: Sizes) -> list[Row]:
+    """Time chunks through each number of servers."""
+    rows = []
+    for number in sizes.num_servers:
+        experts = [("--serve", "chunk", "--share", index, number) for index in range(number)]
+        with server_processes(__file__, *experts, *[("--serve", "socket")] * number) as addresses:
+            rows += uvloop.run(measure_chunks(addresses[:number], addresses[number:], LINKS, sizes.chunks))
+    return rows
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Be the server that the arguments ask for, until killed."""
+    if arguments.serve == "echo":
+        uvloop.run(serve_echo())
+    elif arguments.serve == "socket":
+        serve_socket_echo()
+    elif arguments.serve == "chunk":
+        uvloop.run(serve_layer(WidenRows(), experts_of(*arguments.share), 8, HIDDEN))
+    else:
+        layer = make_experts(arguments.ffn) if arguments.serve == "cold" else ReturnRows()
+        uvloop.run(serve_layer(layer, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
-    parser.add_argument("--serve", choices=("experts", "cold", "echo"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("hop", "prefill"), help="one half of the cases; default: both")
+    parser.add_argument("--serve", choices=("experts", "cold", "echo", "chunk", "socket"), help=argparse.SUPPRESS)
     parser.add_argument("--ffn", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
     torch.set_num_threads(1)
-    if arguments.serve == "echo":
-        uvloop.run(serve_echo())
     if arguments.serve:
-        layer = make_experts(arguments.ffn) if arguments.serve == "cold" else ReturnRows()
-        uvloop.run(serve_layer(layer, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
+        serve(arguments)
+        return
     sizes = SMALL if arguments.small else FULL
-    servers = (("--serve", "experts"), ("--serve", "cold", "--ffn", sizes.ffn), ("--serve", "echo"))
-    with server_processes(__file__, *servers) as (experts, cold, echo):
-        rows = uvloop.run(measure(experts, cold, echo, sizes))
+    rows = []
+    if arguments.only != "prefill":
+        servers = (("--serve", "experts"), ("--serve", "cold", "--ffn", sizes.ffn), ("--serve", "echo"))
+        with server_processes(__file__, *servers) as (experts, cold, echo):
+            rows += uvloop.run(measure(experts, cold, echo, sizes))
+    if arguments.only != "hop":
+        rows += measure_prefill(sizes)
     show("dispatch to combine, without kernels", rows, arguments.json)
 
 

@@ -69,9 +69,11 @@ async def serve_layer(layer: GroupedFFN, experts: Sequence[int], num_experts: in
 
 
 @asynccontextmanager
-async def connected_pool(endpoints: frozenset[str], num_experts: int) -> AsyncIterator[ReplicaPool]:
+async def connected_pool(
+    endpoints: frozenset[str], num_experts: int, transport: str = "auto"
+) -> AsyncIterator[ReplicaPool]:
     """Connect to the servers; yields the pool once every expert has a replica."""
-    pool = ReplicaPool(StaticDiscovery(endpoints), FINGERPRINT)
+    pool = ReplicaPool(StaticDiscovery(endpoints), FINGERPRINT, transport)
     task = asyncio.create_task(pool.run())
     try:
         await pool.wait_until(lambda: not pool.missing(num_experts))
