@@ -1,6 +1,5 @@
-"""What one replica was sent for a layer step. Knows rows and calls under way, not what becomes of them."""
+"""What one replica was sent for a layer step. Knows rows and the call, not what becomes of it."""
 
-from collections import deque
 from dataclasses import dataclass
 
 from expertmesh.mesh.call_rows import CallRows
@@ -12,11 +11,10 @@ from expertmesh.mesh.replica import Replica, Ticket
 class Attempt:
     """What one replica was sent: the ``rows`` of the step that chose ``experts``, None = all of them, in order.
 
-    ``tickets`` are those of the calls still under way; ``failure`` is why not all could be sent.
+    ``sent`` is the ticket of the call, or why it could not be sent.
     """
 
     replica: Replica
     experts: tuple[int, ...]
     rows: CallRows | None
-    tickets: deque[Ticket]
-    failure: LinkLostError | None
+    sent: Ticket | LinkLostError

@@ -95,17 +95,18 @@ def _select_in_order(step: ExpertCall, chosen: npt.NDArray[np.bool_]) -> tuple[C
     return CallRows(index, ids[np.arange(len(rows)), columns]), call
 
 
-def combine(partials: list[Partial], hidden: torch.Tensor) -> torch.Tensor:
-    """Add the partial rows in the order of their experts, whatever the order of arrival: [T, D] float32."""
-    if len(partials) == 1 and partials[0].rows is None:
-        return partials[0].values.to(hidden.device)
-    total = torch.zeros(hidden.shape, dtype=torch.float32)  # [T, D]
-    for term in sorted(_terms(partials), key=lambda term: term.expert):
+def combine(partials: list[Partial], out: torch.Tensor) -> None:
+    """Add the partial rows in the order of their experts, whatever the order of arrival, into ``out`` [T, D] float32."""
+    terms = sorted(_terms(partials), key=lambda term: term.expert)
+    if terms and terms[0].numbers is None:
+        out.copy_(terms.pop(0).values)
+    else:
+        out.zero_()
+    for term in terms:
         if term.numbers is None:
-            total.add_(term.values)
+            out.add_(term.values)
         else:
-            add_rows(total, term.numbers, term.values)
-    return total.to(hidden.device)
+            add_rows(out, term.numbers, term.values)
 
 
 def _terms(partials: Iterable[Partial]) -> Iterator[_Term]:

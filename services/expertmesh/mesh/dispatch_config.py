@@ -30,14 +30,16 @@ _TRANSPORT = Flag(
 
 @dataclass(frozen=True)
 class DispatchConfig:
-    """How replicas are reached, how long an answer may take and how large a message may be.
+    """How replicas are reached, how long an answer may take and how many rows are sent at once.
 
     ``transport`` is one of ``TRANSPORTS``, see ``open_link``.
     ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
-    waiting for a replica to come back included (0 = fail at the first failure).
+    waiting for a replica to come back included (0 = fail at the first failure). The rows of a step are cut into pieces
+    of ``max_piece_rows``: servers compute one while another is gathered or added up. With two of eight experts a row,
+    each expert still gets 256 of them, below which a GPU reads weights for longer than it multiplies.
     """
 
     transport: str = setting("auto", _TRANSPORT)
     call_timeout_seconds: float = setting(30.0, _CALL_TIMEOUT)
     wait_seconds: float = setting(120.0, _WAIT)
-    max_message_bytes: int = 1024 * 1024
+    max_piece_rows: int = 1024

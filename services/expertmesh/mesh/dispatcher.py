@@ -10,7 +10,8 @@ import numpy as np
 from expertmesh.mesh.call_rows import in_order
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.mesh.layer_step import Dispatch, LayerStep
+from expertmesh.mesh.layer_step import LayerStep
+from expertmesh.mesh.piece import Dispatch
 from expertmesh.mesh.roster import Roster
 from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
@@ -40,6 +41,6 @@ class RemoteExperts:
         ids, weights = in_order(call.topk_ids.cpu().numpy().astype(np.int32), call.topk_weights.cpu().numpy())
         timeout = self._dispatch.config.call_timeout_seconds
         rows = ExpertCall(call.layer, call.hidden.cpu(), ids, weights, timeout, call.traceparent)
-        step = LayerStep(self._dispatch, rows, call.hidden.device, self._load.step(call.layer, ids))
+        step = LayerStep(self._dispatch, rows, call.hidden.device, self._load)
         step.start()
         return step

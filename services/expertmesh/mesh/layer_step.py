@@ -1,195 +1,54 @@
-"""The calls of one layer step: sent to the replicas of the chosen experts, awaited, and sent again where they fail.
+"""One layer step, in pieces: servers compute one while the next is gathered and the one before is added up.
 
-Knows replicas and calls; call_rows.py knows the rows in them, waiting.py when an answer is late, retry.py and
-refusals.py what becomes of failures. Alphabet: T rows of the step, U rows of one call, D hidden width.
+Knows the order of the pieces; piece.py knows what becomes of each. Alphabet: T rows of the step, D hidden width.
 """
 
-import random
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from expertmesh.discovery.picker import pick_replica
-from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
-from expertmesh.mesh.answers import ReplicaFaultError
-from expertmesh.mesh.attempt import Attempt
-from expertmesh.mesh.call_rows import Partial, combine, select_rows
-from expertmesh.mesh.call_spans import send_traced
-from expertmesh.mesh.dispatch_config import DispatchConfig
-from expertmesh.mesh.expert_load import StepLoad
-from expertmesh.mesh.link import LinkLostError
-from expertmesh.mesh.refusals import Refusals
-from expertmesh.mesh.replica import Replica, Ticket
-from expertmesh.mesh.retry import is_passing, retry_pauses
-from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.piece import Dispatch, Piece, Trials
 from expertmesh.mesh.waiting import Waiting
-from expertmesh.tracing.tracer import Tracer
 from expertmesh.wire.calls import ExpertCall, split_call
-from expertmesh.wire.failures import CallFailure
-
-
-@dataclass(frozen=True)
-class Dispatch:
-    """What all layer steps share."""
-
-    roster: Roster
-    config: DispatchConfig
-    rng: random.Random
-    tracer: Tracer
 
 
 class LayerStep:
-    """Rows on their way through their experts, for the thread that sent them.
+    """Rows on their way through their experts, for the thread that sent them."""
 
-    Replicas are held from the moment that they are picked until they have answered.
-    """
-
-    def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: StepLoad) -> None:
-        self._roster = dispatch.roster
-        self._config = dispatch.config
-        self._rng = dispatch.rng
-        self._tracer = dispatch.tracer
-        self._rows = rows
+    def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: ExpertLoadCounter) -> None:
+        config = dispatch.config
+        waiting = Waiting(dispatch.roster, config.call_timeout_seconds)
+        trials = Trials(time.monotonic() + config.wait_seconds, waiting)
+        self._shape = rows.hidden.shape
         self._device = device
-        self._load = load
-        self._deadline = time.monotonic() + self._config.wait_seconds
-        self._pauses = retry_pauses()
-        self._avoid: set[Replica] = set()
-        self._waiting = Waiting(dispatch.roster, dispatch.config.call_timeout_seconds)
-        self._refusals = Refusals(rows.layer)
-        self._held: set[Replica] = set()
-        self._attempts: deque[Attempt] = deque()
-        self._partials: list[Partial] = []
+        self._pieces = [
+            Piece(dispatch, trials, part, load.step(part.layer, part.topk_ids))
+            for part in split_call(rows, config.max_piece_rows)
+        ]
 
     def start(self) -> None:
-        """Send every replica its rows; what fails at once is sent again by ``finish``."""
+        """Send every replica its rows; see ``Piece.send``."""
         try:
-            self._ask(self._load.experts)
+            for piece in self._pieces:
+                piece.send()
         except BaseException:
-            self._end()
+            self.abandon()
             raise
 
     def finish(self) -> torch.Tensor:
-        """Return, for each row, the sum of weight x expert(row) [T, D] float32.
-
-        A call that fails is sent again, to another replica if there is one: once if it is refused, and for a reason
-        that passes again and again. An expert without any replica is waited for. Raises ExpertUnavailableError when
-        that takes longer than the configuration allows, and ComputeError when a second replica refuses it too.
-        """
+        """Return, for each row, the sum of weight x expert(row) [T, D] float32; see ``Piece.receive``."""
+        total = torch.empty(self._shape, dtype=torch.float32)  # [T, D]
         try:
-            while failure := self._receive_all():
-                self._pause(failure)
-                self._ask(self._missing())
-            self._refusals.blame()
-            return combine(self._partials, self._rows.hidden).to(self._device)
+            start = 0
+            for piece in self._pieces:
+                piece.receive(total[start : start + piece.num_rows])
+                start += piece.num_rows
+            return total.to(self._device)
         finally:
-            self._end()
+            self.abandon()
 
     def abandon(self) -> None:
         """Wait for nothing any more."""
-        self._end()
-
-    def _ask(self, experts: Iterable[int]) -> None:
-        for replica, chosen in self._assign(experts).items():
-            self._attempts.append(self._send(replica, tuple(chosen)))
-
-    def _assign(self, experts: Iterable[int]) -> Mapping[Replica, list[int]]:
-        """Choose a replica for each expert, in their order, waiting for one where there is none."""
-        assignment: dict[Replica, list[int]] = {}
-        now = time.monotonic()
-        for expert in sorted(experts):
-            assignment.setdefault(self._pick(expert, now), []).append(expert)
-        return assignment
-
-    def _pick(self, expert: int, now: float) -> Replica:
-        """Choose and hold a replica; one that failed in this step is the last resort."""
-        while True:
-            ready = self._roster.ready(expert) or self._wait_for(expert)
-            candidates = [replica for replica in ready if replica not in self._avoid] if self._avoid else ready
-            replica = pick_replica(candidates or ready, now, self._rng)
-            if replica in self._held:
-                return replica
-            if replica.hold():  # if not, it has just retired
-                self._held.add(replica)
-                return replica
-
-    def _wait_for(self, expert: int) -> Sequence[Replica]:
-        ready = self._roster.wait_for(expert, max(0.0, self._deadline - time.monotonic()))
-        if not ready:
-            raise ExpertUnavailableError(
-                f"no replica hosts expert {expert}; waited {self._config.wait_seconds:g} s for one"
-            )
-        return ready
-
-    def _send(self, replica: Replica, experts: tuple[int, ...]) -> Attempt:
-        rows, call = select_rows(self._rows, experts)
-        tickets: deque[Ticket] = deque()
-        failure = None
-        try:
-            for part in split_call(call, self._config.max_message_bytes):
-                tickets.append(send_traced(self._tracer, replica, experts, part))
-        except LinkLostError as error:
-            failure = error
-        self._load.sent(experts, sum(ticket.num_bytes for ticket in tickets))
-        return Attempt(replica, experts, rows, tickets, failure)
-
-    def _receive_all(self) -> ExpertmeshError | None:
-        """Wait for all attempts, in the order of their experts; returns a failure after which to ask again."""
-        failure = None
-        while self._attempts:
-            attempt = self._attempts[0]
-            try:
-                self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
-            except (LinkLostError, CallFailure, ReplicaFaultError) as error:
-                failure = error
-                if not is_passing(error):
-                    self._refusals.note(attempt, error)
-                self._load.failed(attempt.experts)
-                self._avoid.add(attempt.replica)
-            self._leave(self._attempts.popleft())
-        return failure
-
-    def _receive(self, attempt: Attempt) -> torch.Tensor:
-        """Return the partial rows [U, D] of an attempt."""
-        if attempt.failure:
-            raise attempt.failure
-        parts = []
-        while attempt.tickets:
-            ticket = attempt.tickets.popleft()
-            partial = self._waiting.receive(ticket, attempt).partial
-            seconds = time.perf_counter() - ticket.sent
-            self._load.called(attempt.experts, seconds, ticket.num_rows, partial.nbytes)
-            parts.append(partial)
-        self._load.answered(attempt.experts)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _leave(self, attempt: Attempt) -> None:
-        """Forget what an attempt still waits for, and let its replica go."""
-        while attempt.tickets:
-            attempt.replica.forget(attempt.tickets.popleft())
-        self._held.discard(attempt.replica)
-        attempt.replica.release()
-
-    def _missing(self) -> set[int]:
-        """Experts that have not answered."""
-        return set(self._load.experts).difference(*(partial.experts for partial in self._partials))
-
-    def _pause(self, failure: ExpertmeshError) -> None:
-        pause = next(self._pauses)
-        if time.monotonic() + pause > self._deadline:
-            raise ExpertUnavailableError(
-                f"experts {sorted(self._missing())} of layer {self._rows.layer} did not answer within "
-                f"{self._config.wait_seconds:g} s; last failure: {failure}"
-            ) from failure
-        self._roster.pause(pause)
-
-    def _end(self) -> None:
-        while self._attempts:
-            self._leave(self._attempts.popleft())
-        for replica in self._held:
-            replica.release()
-        self._held.clear()
-        self._load.end()
+        for piece in self._pieces:
+            piece.end()

@@ -71,12 +71,12 @@ def find_nonfinite(call: ExpertCall, partial: torch.Tensor) -> NonFiniteRows:
     return NonFiniteRows(is_bad, rows, CallFailure(FailureCode.INVALID_REQUEST, what))
 
 
-def split_call(call: ExpertCall, max_bytes: int) -> list[ExpertCall]:
-    """Cut a call into calls of at most ``max_bytes`` of hidden states each; rows keep their order."""
-    num_rows, width = call.hidden.shape
-    step = max(1, max_bytes // (width * call.hidden.element_size()))
-    if num_rows <= step:
+def split_call(call: ExpertCall, max_rows: int) -> list[ExpertCall]:
+    """Cut a call into as few of at most ``max_rows`` rows as there can be, of one size but for the last."""
+    num_rows = call.hidden.shape[0]
+    if num_rows <= max_rows:
         return [call]
+    step = -(-num_rows // -(-num_rows // max_rows))
     return [
         replace(call, hidden=call.hidden[rows], topk_ids=call.topk_ids[rows], topk_weights=call.topk_weights[rows])
         for rows in (slice(start, start + step) for start in range(0, num_rows, step))

@@ -1,0 +1,188 @@
+"""Rows of a layer step that are sent together: to the replicas of their experts, and again where these fail.
+
+Knows replicas and calls; call_rows.py knows the rows in them, waiting.py when an answer is late, retry.py and
+refusals.py what becomes of failures. Alphabet: T rows of the piece, U rows of one call, D hidden width.
+"""
+
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from expertmesh.discovery.picker import pick_replica
+from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
+from expertmesh.mesh.answers import ReplicaFaultError
+from expertmesh.mesh.attempt import Attempt
+from expertmesh.mesh.call_rows import Partial, combine, select_rows
+from expertmesh.mesh.call_spans import send_traced
+from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.mesh.expert_load import StepLoad
+from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.refusals import Refusals
+from expertmesh.mesh.replica import Replica, Ticket
+from expertmesh.mesh.retry import is_passing, retry_pauses
+from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.waiting import Waiting
+from expertmesh.tracing.tracer import Tracer
+from expertmesh.wire.calls import ExpertCall
+from expertmesh.wire.failures import CallFailure
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """What all layer steps share."""
+
+    roster: Roster
+    config: DispatchConfig
+    rng: random.Random
+    tracer: Tracer
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the pieces of one layer step share: the time for all, and which replicas have failed."""
+
+    deadline: float
+    waiting: Waiting
+    avoid: set[Replica] = field(default_factory=set)
+
+
+class Piece:
+    """Rows on their way through their experts, for the thread that sent them.
+
+    Replicas are held from the moment that they are picked until they have answered.
+    """
+
+    def __init__(self, dispatch: Dispatch, trials: Trials, rows: ExpertCall, load: StepLoad) -> None:
+        self._roster = dispatch.roster
+        self._config = dispatch.config
+        self._rng = dispatch.rng
+        self._tracer = dispatch.tracer
+        self._trials = trials
+        self._rows = rows
+        self._load = load
+        self._pauses = retry_pauses()
+        self._refusals = Refusals(rows.layer)
+        self._held: set[Replica] = set()
+        self._attempts: deque[Attempt] = deque()
+        self._partials: list[Partial] = []
+
+    @property
+    def num_rows(self) -> int:
+        """Rows T."""
+        return self._rows.hidden.shape[0]
+
+    def send(self) -> None:
+        """Send every replica its rows; what fails at once is sent again by ``receive``."""
+        self._ask(self._load.experts)
+
+    def receive(self, out: torch.Tensor) -> None:
+        """Write, for each row, the sum of weight x expert(row) into ``out`` [T, D] float32.
+
+        A call that fails is sent again, to another replica if there is one: once if it is refused, and for a reason
+        that passes again and again. An expert without any replica is waited for. Raises ExpertUnavailableError when
+        that takes longer than the configuration allows, and ComputeError when a second replica refuses it too.
+        """
+        while failure := self._receive_all():
+            self._pause(failure)
+            self._ask(self._missing())
+        self._refusals.blame()
+        combine(self._partials, out)
+        self.end()
+
+    def end(self) -> None:
+        """Wait for nothing any more."""
+        while self._attempts:
+            attempt = self._attempts.popleft()
+            if isinstance(attempt.sent, Ticket):
+                attempt.replica.forget(attempt.sent)
+        for replica in self._held:
+            replica.release()
+        self._held.clear()
+        self._partials.clear()
+        self._load.end()
+
+    def _ask(self, experts: Iterable[int]) -> None:
+        for replica, chosen in self._assign(experts).items():
+            self._attempts.append(self._send(replica, tuple(chosen)))
+
+    def _assign(self, experts: Iterable[int]) -> Mapping[Replica, list[int]]:
+        """Choose a replica for each expert, in their order, waiting for one where there is none."""
+        assignment: dict[Replica, list[int]] = {}
+        now = time.monotonic()
+        for expert in sorted(experts):
+            assignment.setdefault(self._pick(expert, now), []).append(expert)
+        return assignment
+
+    def _pick(self, expert: int, now: float) -> Replica:
+        """Choose and hold a replica; one that failed in this step is the last resort."""
+        while True:
+            ready = self._roster.ready(expert) or self._wait_for(expert)
+            avoid = self._trials.avoid
+            candidates = [replica for replica in ready if replica not in avoid] if avoid else ready
+            replica = pick_replica(candidates or ready, now, self._rng)
+            if replica in self._held:
+                return replica
+            if replica.hold():  # if not, it has just retired
+                self._held.add(replica)
+                return replica
+
+    def _wait_for(self, expert: int) -> Sequence[Replica]:
+        ready = self._roster.wait_for(expert, max(0.0, self._trials.deadline - time.monotonic()))
+        if not ready:
+            raise ExpertUnavailableError(
+                f"no replica hosts expert {expert}; waited {self._config.wait_seconds:g} s for one"
+            )
+        return ready
+
+    def _send(self, replica: Replica, experts: tuple[int, ...]) -> Attempt:
+        rows, call = select_rows(self._rows, experts)
+        try:
+            sent: Ticket | LinkLostError = send_traced(self._tracer, replica, experts, call)
+        except LinkLostError as error:
+            sent = error
+        self._load.sent(experts, sent.num_bytes if isinstance(sent, Ticket) else 0)
+        return Attempt(replica, experts, rows, sent)
+
+    def _receive_all(self) -> ExpertmeshError | None:
+        """Wait for all attempts, in the order of their experts; returns a failure after which to ask again."""
+        failure = None
+        while self._attempts:
+            attempt = self._attempts.popleft()
+            try:
+                self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
+            except (LinkLostError, CallFailure, ReplicaFaultError) as error:
+                failure = error
+                if not is_passing(error):
+                    self._refusals.note(attempt, error)
+                self._load.failed(attempt.experts)
+                self._trials.avoid.add(attempt.replica)
+            self._held.discard(attempt.replica)
+            attempt.replica.release()
+        return failure
+
+    def _receive(self, attempt: Attempt) -> torch.Tensor:
+        """Return the partial rows [U, D] of an attempt."""
+        ticket = attempt.sent
+        if isinstance(ticket, LinkLostError):
+            raise ticket
+        partial = self._trials.waiting.receive(ticket, attempt).partial
+        self._load.called(attempt.experts, time.perf_counter() - ticket.sent, ticket.num_rows, partial.nbytes)
+        self._load.answered(attempt.experts)
+        return partial
+
+    def _missing(self) -> set[int]:
+        """Experts that have not answered."""
+        return set(self._load.experts).difference(*(partial.experts for partial in self._partials))
+
+    def _pause(self, failure: ExpertmeshError) -> None:
+        pause = next(self._pauses)
+        if time.monotonic() + pause > self._trials.deadline:
+            raise ExpertUnavailableError(
+                f"experts {sorted(self._missing())} of layer {self._rows.layer} did not answer within "
+                f"{self._config.wait_seconds:g} s; last failure: {failure}"
+            ) from failure
+        self._roster.pause(pause)
