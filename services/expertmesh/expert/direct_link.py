@@ -1,17 +1,20 @@
 """One caller's socket: calls are read, run and answered in the link's thread. Knows frames, not who may connect."""
 
-import hmac
 import logging
+import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from expertmesh.expert.frame_reader import FrameReader
 from expertmesh.expert.job import CallJob, CallRunner, Outcome, Seat
 from expertmesh.rpc.exact_io import receive_exactly, send_exactly
-from expertmesh.wire.calls import ExpertCall
+from expertmesh.rpc.shared_memory import SharedMemory, take_shared
+from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 from expertmesh.wire.frames import (
     HEADER_BYTES,
@@ -21,29 +24,45 @@ from expertmesh.wire.frames import (
     encode_outcome,
     encode_welcome,
 )
+from expertmesh.wire.room import Room
 
 _log = logging.getLogger(__name__)
 
+# A caller has one to show; no kernel lets more come along than 253.
+MAX_DESCRIPTORS = 253
 
-def shows_token(connection: socket.socket, token: bytes, timeout_seconds: float) -> bool:
-    """Whether what comes within the time is a HELLO frame with ``token``."""
+
+class Greeting(NamedTuple):
+    """What a caller shows first: a token, and perhaps memory to share."""
+
+    token: bytes
+    memory: SharedMemory | None
+
+
+def receive_greeting(connection: socket.socket, timeout_seconds: float) -> Greeting:
+    """Return what comes within the time, with an empty token when that is no HELLO frame."""
     connection.settimeout(timeout_seconds)
     try:
-        return hmac.compare_digest(_receive_hello(connection), token)
+        with _receive_descriptors(connection) as (data, descriptors):
+            return Greeting(_receive_token(connection, data), _take_memory(descriptors))
     except (OSError, EOFError, WireError):
-        return False
+        return Greeting(b"", None)
     finally:
         connection.settimeout(None)
 
 
 class DirectLink:
-    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any."""
+    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any.
 
-    def __init__(self, connection: socket.socket, executor: CallRunner) -> None:
+    ``memory`` is what it shares.
+    """
+
+    def __init__(self, connection: socket.socket, executor: CallRunner, memory: SharedMemory | None = None) -> None:
         self._connection = connection
+        self._shares_memory = memory is not None
         self._executor = executor
         self._seat = Seat()
-        self._reader = FrameReader(connection)
+        self._reader = FrameReader(connection, memory)
         self._job: CallJob | None = None
         self._is_draining = False
 
@@ -51,7 +70,7 @@ class DirectLink:
     def serve(self) -> None:
         """Welcome the caller, then answer call after call until either end closes, or what comes is no call."""
         try:
-            send_exactly(self._connection, encode_welcome())
+            send_exactly(self._connection, encode_welcome(self._shares_memory))
             while (call := self._reader.read()) is not None:
                 self._answer(*call)
                 if self._is_draining:
@@ -75,9 +94,9 @@ class DirectLink:
             job.on_done(CallFailure(FailureCode.DRAINING, "the link was closed"))
         _shut_down(self._connection, socket.SHUT_RDWR)
 
-    def _answer(self, call_id: int, call: ExpertCall) -> None:
-        job = self._job = self._seat.job(call)
-        reply = partial(self._reply, call_id)
+    def _answer(self, call_id: int, call: ExpertCall, room: Room | None) -> None:
+        job = self._job = self._seat.job(call, room.partial if room else None)
+        reply = partial(self._reply, call_id, room)
         try:
             self._executor.run(job, self._seat, reply)
         except CallFailure as failure:
@@ -85,16 +104,33 @@ class DirectLink:
         finally:
             self._job = None
 
-    def _reply(self, call_id: int, outcome: Outcome) -> None:
-        send_exactly(self._connection, encode_outcome(call_id, outcome))
+    def _reply(self, call_id: int, room: Room | None, outcome: Outcome) -> None:
+        place = 0
+        if room is not None and isinstance(outcome, ExpertResult):
+            if outcome.partial is not room.partial:  # it was run beside another one
+                room.partial.copy_(outcome.partial)
+            place = room.place
+        send_exactly(self._connection, encode_outcome(call_id, outcome, place))
 
     def _end_reading(self) -> None:
         _shut_down(self._connection, socket.SHUT_RD)
 
 
-def _receive_hello(connection: socket.socket) -> bytes:
+@contextmanager
+def _receive_descriptors(connection: socket.socket) -> Iterator[tuple[bytes, list[int]]]:
+    """Receive the beginning of a frame, and the descriptors that came with it, which are closed after ``with``."""
+    data, descriptors, *_ = socket.recv_fds(connection, HEADER_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    try:
+        yield data, descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _receive_token(connection: socket.socket, begin: bytes) -> bytes:
     data = memoryview(bytearray(HEADER_BYTES))
-    if not receive_exactly(connection, data):
+    data[: len(begin)] = begin
+    if not begin or not receive_exactly(connection, data[len(begin) :]):
         return b""
     header = decode_header(data, MAX_TEXT_BYTES)
     if header.kind is not Kind.HELLO:
@@ -103,6 +139,14 @@ def _receive_hello(connection: socket.socket) -> bytes:
     if token and not receive_exactly(connection, memoryview(token)):
         raise EOFError(f"the connection ended before the {header.num_body_bytes} bytes of a token")
     return bytes(token)
+
+
+def _take_memory(descriptors: Sequence[int]) -> SharedMemory | None:
+    try:
+        return take_shared(descriptors[0]) if descriptors else None
+    except OSError as error:
+        _log.warning("a caller's memory is not shared: %s", error)
+        return None
 
 
 def _shut_down(connection: socket.socket, how: int) -> None:

@@ -145,7 +145,8 @@ class Executor:
 
     def _run_together(self, jobs: Sequence[CallJob]) -> list[Outcome]:
         started = time.monotonic()
-        partial = self._run_rows(jobs[0].call.layer, *_join([job.call for job in jobs]))  # [sum of U, D]
+        out = jobs[0].out if len(jobs) == 1 else None
+        partial = self._run_rows(jobs[0].call.layer, *_join([job.call for job in jobs]), out)  # [sum of U, D]
         compute_seconds = time.monotonic() - started
         parts = [partial] if len(jobs) == 1 else partial.split_with_sizes([job.num_rows for job in jobs])  # each [U, D]
         results = [
@@ -156,12 +157,21 @@ class Executor:
         return [_check_finite(job.call, result) for job, result in zip(jobs, results, strict=True)]
 
     def _run_rows(
-        self, layer: int, hidden: torch.Tensor, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        ids: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.float32],
+        out: torch.Tensor | None,
     ) -> torch.Tensor:
         store, slots = self._store, self._store.slots_of(ids)
         if self._static_calls is not None and self._static_calls.fits(hidden, slots):
             return self._static_calls.run(layer, hidden, slots, weights)
-        return run_chosen(store.layers[layer], len(store.experts), hidden.to(store.device), slots, weights).cpu()
+        num_slots, is_here = len(store.experts), store.device.type == "cpu"
+        total = run_chosen(
+            store.layers[layer], num_slots, hidden.to(store.device), slots, weights, out if is_here else None
+        )
+        return total.cpu() if is_here or out is None else out.copy_(total)
 
 
 def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -1,26 +1,41 @@
 """Calls off a socket: each with one system call where it has arrived whole. Knows frames, not who runs them."""
 
 import socket
+from typing import NamedTuple
 
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
+from expertmesh.rpc.shared_memory import SharedMemory
 from expertmesh.wire.calls import ExpertCall
 from expertmesh.wire.failures import WireError
-from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_call, decode_header
+from expertmesh.wire.frames import HEADER_BYTES, Header, Kind, decode_call, decode_header
+from expertmesh.wire.room import Room, open_room, room_bytes, start_of
 
 MIN_MEMORY_BYTES = 64 * 1024
 
 
-class FrameReader:
-    """Receives ahead into memory that grows with the largest frame and is used again for every one."""
+class ReadCall(NamedTuple):
+    """A call, valid until the next is read; its answer may lie in ``room``, if it came in one."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    call_id: int
+    call: ExpertCall
+    room: Room | None
+
+
+class FrameReader:
+    """Receives ahead into memory that grows with the largest frame and is used again for every one.
+
+    What frames leave out is in ``shared`` memory, when there is some.
+    """
+
+    def __init__(self, connection: socket.socket, shared: SharedMemory | None = None) -> None:
         self._connection = connection
+        self._shared = shared
         self._memory = memoryview(bytearray(MIN_MEMORY_BYTES))
         self._num_read = 0  # bytes of the frame that was read last
         self._num_received = 0
 
-    def read(self) -> tuple[int, ExpertCall] | None:
-        """Read a call and its id, None when the caller has closed; the call is valid until the next is read.
+    def read(self) -> ReadCall | None:
+        """Read a call, None when the caller has closed.
 
         WireError for what is no call, EOFError when the connection ends within one.
         """
@@ -32,7 +47,21 @@ class FrameReader:
             raise WireError(f"a caller sent a frame of kind {header.kind.name}; CALL would be right")
         self._num_read = HEADER_BYTES + header.num_body_bytes
         self._receive(self._num_read)
-        return header.call_id, decode_call(header, self._memory[HEADER_BYTES : self._num_read])
+        room = self._room_of(header) if header.place else None
+        body = self._memory[HEADER_BYTES : self._num_read]
+        return ReadCall(header.call_id, decode_call(header, body, room.hidden if room else None), room)
+
+    def _room_of(self, header: Header) -> Room:
+        shape, dtype = (header.num_rows, header.width), header.dtype
+        assert dtype is not None, "decode_header lets no call without pass"
+        start, num_bytes = start_of(header.place), room_bytes(shape, dtype)
+        num_shared = self._shared.num_bytes if self._shared else 0
+        if self._shared is None or start + num_bytes > num_shared:
+            raise WireError(
+                f"a call of {num_bytes} bytes with its answer lies at place {header.place}, byte {start}, of "
+                f"{num_shared} shared bytes"
+            )
+        return open_room(header.place, self._shared.view(start, num_bytes), shape, dtype)
 
     def _move_up(self) -> None:
         """Put what was received behind the last frame where it began."""

@@ -8,6 +8,8 @@ from functools import cached_property
 from queue import SimpleQueue
 from typing import Protocol
 
+import torch
+
 from expertmesh.expert.batcher import Batch
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure
@@ -20,13 +22,14 @@ class CallJob:
     """A call in the queue; ``on_done`` gets its outcome, in whichever thread ran it: answer in microseconds.
 
     ``on_turn`` gets a batch that begins with it, when it is its turn, for the thread that waits for the outcome to run
-    it; None where no thread waits.
+    it; None where no thread waits. ``out`` [U, D] float32 is where its answer had better be, in memory of the host.
     """
 
     call: ExpertCall
     on_done: Callable[[Outcome], object]
     arrived: float = field(default_factory=time.monotonic)
     on_turn: "Callable[[Batch[CallJob]], None] | None" = None
+    out: torch.Tensor | None = None
 
     @cached_property
     def key(self) -> Hashable:
@@ -50,9 +53,9 @@ class Seat:
     def __init__(self) -> None:
         self._news: SimpleQueue[Outcome | Batch[CallJob]] = SimpleQueue()
 
-    def job(self, call: ExpertCall) -> CallJob:
+    def job(self, call: ExpertCall, out: torch.Tensor | None = None) -> CallJob:
         """Make the job of a call whose news come here; one at a time."""
-        return CallJob(call, self._news.put, on_turn=self._news.put)
+        return CallJob(call, self._news.put, on_turn=self._news.put, out=out)
 
     def wait(self) -> Outcome | Batch[CallJob]:
         """Wait for the next news."""

@@ -1,5 +1,6 @@
 """Direct links from the offer to the end: a socket for each, a token, a thread. Knows callers, not calls."""
 
+import hmac
 import logging
 import secrets
 import socket
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from expertmesh.errors import ConfigError
-from expertmesh.expert.direct_link import DirectLink, shows_token
+from expertmesh.expert.direct_link import DirectLink, receive_greeting
 from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
+from expertmesh.rpc.shared_memory import SharedMemory
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.rpc.sockets import bind, split_address
 from expertmesh.wire.offers import LinkOffer, SocketKind
@@ -82,8 +84,8 @@ class LinkHost:
         except OSError as error:  # such as a file system that is read-only
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
 
-    def _serve(self, connection: socket.socket) -> DirectLink:
-        return DirectLink(connection, self._executor)
+    def _serve(self, connection: socket.socket, memory: SharedMemory | None) -> DirectLink:
+        return DirectLink(connection, self._executor, memory)
 
 
 class OfferedLink:
@@ -97,7 +99,7 @@ class OfferedLink:
         offer: LinkOffer,
         listener: socket.socket,
         place: ExitStack,
-        make_link: Callable[[socket.socket], DirectLink],
+        make_link: Callable[[socket.socket, SharedMemory | None], DirectLink],
         on_end: Callable[[], object],
     ) -> None:
         self.offer = offer
@@ -140,31 +142,32 @@ class OfferedLink:
 
     def _run(self) -> None:
         try:
-            connection = self._accept()
-            if connection is not None:
-                with connection:
-                    self._serve(connection)
+            caller = self._accept()
+            if caller is not None:
+                with caller[0]:
+                    self._serve(*caller)
         finally:
             self._on_end()
 
-    def _serve(self, connection: socket.socket) -> None:
-        link = self._make_link(connection)
+    def _serve(self, connection: socket.socket, memory: SharedMemory | None) -> None:
+        link = self._make_link(connection, memory)
         with self._lock:
             if self._is_ending:
                 return
             self._link = link
         link.serve()
 
-    def _accept(self) -> socket.socket | None:
-        """Return the connection that shows the token in time; nobody else can come after it."""
+    def _accept(self) -> tuple[socket.socket, SharedMemory | None] | None:
+        """Return the connection that shows the token in time, and its memory; nobody else can come after it."""
         deadline = time.monotonic() + self.offer.timeout_seconds
         try:
             while (remaining := deadline - time.monotonic()) > 0:
                 self._listener.settimeout(remaining)
                 connection, _ = self._listener.accept()
-                if shows_token(connection, self.offer.token, min(remaining, HELLO_SECONDS)):
+                greeting = receive_greeting(connection, min(remaining, HELLO_SECONDS))
+                if hmac.compare_digest(greeting.token, self.offer.token):
                     set_up(connection)
-                    return connection
+                    return connection, greeting.memory
                 connection.close()
                 _log.warning("someone connected to a link without its token and was sent away")
         except OSError as error:  # the time is over, or the link is ending

@@ -6,8 +6,8 @@ on their order. So a server may add up what a row's first experts say; each of t
 Alphabet: T rows of the step, A experts chosen per row, U rows of one call, D hidden width.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import torch
 
 from expertmesh.kernels.moe import add_rows
 from expertmesh.wire.calls import ExpertCall
+
+TakeRoom = Callable[[Sequence[int], torch.dtype], torch.Tensor | None]
 
 # Of two, the order does not matter.
 MAX_UNORDERED = 2
@@ -49,6 +51,11 @@ class _Term:
     values: torch.Tensor
 
 
+def max_call_rows(num_rows: int, num_chosen: int) -> int:
+    """Return how many rows of a call ``num_rows`` of the step can become."""
+    return num_rows if num_chosen <= MAX_UNORDERED else num_rows * num_chosen
+
+
 def in_order(
     ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
@@ -59,26 +66,30 @@ def in_order(
     return np.take_along_axis(ids, order, 1), np.take_along_axis(weights, order, 1)
 
 
-def select_rows(step: ExpertCall, experts: tuple[int, ...]) -> tuple[CallRows | None, ExpertCall]:
+def select_rows(
+    step: ExpertCall, experts: tuple[int, ...], take_room: TakeRoom = lambda shape, dtype: None
+) -> tuple[CallRows | None, ExpertCall]:
     """Pick the rows [U] that chose any of ``experts``, None = all, with every other choice masked out.
 
-    Choices are as ``in_order`` puts them.
+    Choices are as ``in_order`` puts them. Hidden states are gathered where ``take_room`` says, see ``Link``.
     """
     chosen = _which_chose(step.topk_ids, experts)  # [T, A]
     if chosen.all():
-        return None, step
+        return None, _move(step, take_room)
     if step.topk_ids.shape[1] > MAX_UNORDERED:
-        return _select_in_order(step, chosen)
+        return _select_in_order(step, chosen, take_room)
     ids = np.where(chosen, step.topk_ids, np.int32(-1))
     is_wanted = chosen.any(axis=1)  # [T]
     if is_wanted.all():
-        return None, _part_of(step, step.hidden, ids, step.topk_weights)
+        return None, _move(replace(step, topk_ids=ids), take_room)
     rows = np.flatnonzero(is_wanted)  # [U]
     index = torch.from_numpy(rows)
-    return CallRows(index), _part_of(step, step.hidden.index_select(0, index), ids[rows], step.topk_weights[rows])
+    return CallRows(index), _take(step, index, ids[rows], take_room)
 
 
-def _select_in_order(step: ExpertCall, chosen: npt.NDArray[np.bool_]) -> tuple[CallRows, ExpertCall]:
+def _select_in_order(
+    step: ExpertCall, chosen: npt.NDArray[np.bool_], take_room: TakeRoom
+) -> tuple[CallRows, ExpertCall]:
     """Pick the ``chosen`` [T, A]: of each row the lowest up to one that is not as one row, the others one by one."""
     is_lowest = np.logical_and.accumulate(chosen, axis=1)  # [T, A]
     is_first = chosen.copy()
@@ -89,9 +100,7 @@ def _select_in_order(step: ExpertCall, chosen: npt.NDArray[np.bool_]) -> tuple[C
     ids = step.topk_ids[rows]
     asked = np.where(columns[:, None], np.arange(ids.shape[1]) == columns[:, None], is_lowest[rows])  # [U, A]
     index = torch.from_numpy(rows)
-    call = _part_of(
-        step, step.hidden.index_select(0, index), np.where(asked, ids, np.int32(-1)), step.topk_weights[rows]
-    )
+    call = _take(step, index, np.where(asked, ids, np.int32(-1)), take_room)
     return CallRows(index, ids[np.arange(len(rows)), columns]), call
 
 
@@ -127,7 +136,13 @@ def _which_chose(ids: npt.NDArray[np.int32], experts: tuple[int, ...]) -> npt.ND
     return chosen
 
 
-def _part_of(
-    step: ExpertCall, hidden: torch.Tensor, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
-) -> ExpertCall:
-    return ExpertCall(step.layer, hidden, ids, weights, step.timeout_seconds, step.traceparent)
+def _take(step: ExpertCall, index: torch.Tensor, ids: npt.NDArray[np.int32], take_room: TakeRoom) -> ExpertCall:
+    """Gather the rows ``index`` [U], which ask for ``ids`` [U, A]."""
+    room = take_room((len(index), step.hidden.shape[1]), step.hidden.dtype)
+    hidden = torch.index_select(step.hidden, 0, index, out=room)
+    return replace(step, hidden=hidden, topk_ids=ids, topk_weights=step.topk_weights[index.numpy()])
+
+
+def _move(call: ExpertCall, take_room: TakeRoom) -> ExpertCall:
+    room = take_room(call.hidden.shape, call.hidden.dtype)
+    return call if room is None else replace(call, hidden=room.copy_(call.hidden))

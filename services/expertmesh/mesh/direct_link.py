@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.rooms import Rooms
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.exact_io import rest_of
+from expertmesh.rpc.shared_memory import SharedMemory
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, WireError
 from expertmesh.wire.frames import (
@@ -30,6 +32,7 @@ from expertmesh.wire.frames import (
     empty_partial,
     encode_call,
 )
+from expertmesh.wire.room import Room
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +40,32 @@ _log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 # A server that takes nothing for so long is computing: what it has not taken is kept for it, and the caller goes on.
 STALL_SECONDS = 0.002
+# Smaller calls are faster through the socket.
+MIN_SHARED_BYTES = 128 * 1024
+
+_NOTHING = torch.empty(0)
+
+
+class _Owed(NamedTuple):
+    """What a call is owed: an answer of a ``shape``, where the ``room`` is that it shares with its call, if any."""
+
+    shape: tuple[int, int]
+    room: Room | None
 
 
 class DirectLink:
-    """See ``Link``. ``connection`` has shown its token; ``on_close`` is called once, when it is closed."""
+    """See ``Link``. ``connection`` has shown its token; ``on_close`` is called once, when it is closed.
 
-    def __init__(self, connection: socket.socket, endpoint: str, on_close: Callable[[], None] = lambda: None) -> None:
+    Large calls and their answers lie in ``memory`` that the server shares, where there is some.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        endpoint: str,
+        on_close: Callable[[], None] = lambda: None,
+        memory: SharedMemory | None = None,
+    ) -> None:
         connection.settimeout(None)
         self.transport = "a Unix socket" if connection.family is socket.AF_UNIX else "TCP"
         self._in_use = threading.Lock()  # so that no other thread closes a socket that is read
@@ -52,7 +75,8 @@ class DirectLink:
         self._lost: LinkLostError | None = None  # nothing can be sent any more
         self._ended: LinkLostError | None = None  # nor be received: what was answered before is still there until then
         self._is_closed = False
-        self._owed: dict[int, tuple[int, int]] = {}  # shapes of the answers
+        self._rooms = None if memory is None else Rooms(memory)
+        self._owed: dict[int, _Owed] = {}
         self._wanted: set[int] = set()
         self._arrived: dict[int, ExpertResult | CallFailure] = {}
         self._unsent: list[memoryview] = []
@@ -60,14 +84,22 @@ class DirectLink:
         self._header_bytes = memoryview(bytearray(HEADER_BYTES))
         self._missing = self._header_bytes
         self._header: Header | None = None
+        self._partial = _NOTHING
         self._spare: tuple[tuple[int, int], torch.Tensor, memoryview] | None = None
+
+    def take_room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """See ``Link``."""
+        rooms = self._rooms
+        is_large = shape[0] * shape[1] * dtype.itemsize >= MIN_SHARED_BYTES
+        return rooms.take(shape, dtype) if rooms is not None and is_large else None
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         """See ``Link``; WireError for a call that no frame can hold."""
-        frame = encode_call(call_id, call)
+        room = self._room_of(call.hidden)
+        frame = encode_call(call_id, call, room.place if room else 0)
         with self._in_use:
             _check(self._lost)
-            self._owed[call_id] = (call.hidden.shape[0], call.hidden.shape[1])
+            self._owed[call_id] = _Owed((call.hidden.shape[0], call.hidden.shape[1]), room)
             self._wanted.add(call_id)
             if self._unsent:
                 self._unsent += _copy(frame)
@@ -110,6 +142,10 @@ class DirectLink:
         with suppress(OSError):  # it is lost already
             self._connection.shutdown(socket.SHUT_RDWR)
 
+    def _room_of(self, hidden: torch.Tensor) -> Room | None:
+        rooms = self._rooms
+        return None if rooms is None else rooms.room_of(hidden)
+
     def _lose(self, error: OSError) -> LinkLostError:
         self._unsent = []
         self._lost = LinkLostError(f"replica {self._endpoint}: {error}")
@@ -117,6 +153,8 @@ class DirectLink:
 
     def _end(self, reason: object) -> LinkLostError:
         self._unsent = []
+        self._owed.clear()
+        self._rooms = None
         self._ended = LinkLostError(f"replica {self._endpoint}: {reason}")
         self._lost = self._lost or self._ended
         return self._ended
@@ -195,9 +233,11 @@ class DirectLink:
             self._advance(num_ahead)
         return True
 
-    def _memory_ahead(self) -> memoryview:
-        """Make room for the only answer that can come, while it is awaited: so one read takes header and body."""
-        [shape] = self._owed.values()
+    def _memory_ahead(self) -> memoryview | None:
+        """Make memory for the only answer that can come, while it is awaited: so one read takes header and body."""
+        [(shape, room)] = self._owed.values()
+        if room is not None:
+            return None
         if self._spare is None or self._spare[0] != shape:
             self._spare = shape, *empty_partial(shape)
         return self._spare[2]
@@ -230,10 +270,13 @@ class DirectLink:
     def _expect_body(self, header: Header, num_ahead: int) -> None:
         if num_ahead > header.num_body_bytes:
             raise WireError(f"{num_ahead} bytes follow the header of the only answer, which announces {header}")
-        if self._owed.pop(header.call_id, None) is None:
+        owed = self._owed.pop(header.call_id, None)
+        if owed is None:
             raise WireError(f"an answer to call {header.call_id}, which was not asked")
         self._header = header
-        if header.kind is Kind.RESULT:
+        if header.kind is Kind.RESULT and header.place:
+            self._partial, memory = _find_result(header, owed), memoryview(b"")
+        elif header.kind is Kind.RESULT:
             memory = self._expect_result((header.num_rows, header.width))
         elif header.kind is Kind.FAILURE:
             memory = self._text = memoryview(bytearray(header.num_text_bytes))
@@ -259,9 +302,22 @@ class DirectLink:
                 self._arrived[header.call_id] = decode_result(header, self._partial)
             else:
                 self._arrived[header.call_id] = decode_failure(header, self._text)
+        self._partial = _NOTHING  # whoever wants it has it now
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"replica {self._endpoint} did not answer in time")
+
+
+def _find_result(header: Header, owed: _Owed) -> torch.Tensor:
+    """Return the partial rows that lie in the room of their call."""
+    place = owed.room.place if owed.room else 0
+    if header.place != place or (header.num_rows, header.width) != owed.shape:
+        raise WireError(
+            f"an answer of {header.num_rows} rows of {header.width} values lies at place {header.place}; "
+            f"{list(owed.shape)} at {place} would be right"
+        )
+    assert owed.room is not None, "it has a place"
+    return owed.room.partial
 
 
 def _check(error: LinkLostError | None) -> None:

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 import grpc
+import torch
 
 from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.link import LinkLostError
@@ -45,6 +46,10 @@ class GrpcLink:
         self._stream = stub.Dispatch(iter(self._unsent.get, None), metadata=((FINGERPRINT_KEY, fingerprint),))
         self._reader = threading.Thread(target=self._read, name="grpc-link", daemon=True)
         self._reader.start()
+
+    def take_room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """See ``Link``: messages are made of whatever there is."""
+        return None
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         """See ``Link``."""

@@ -1,6 +1,9 @@
 """A way to one replica, as the thread of the steps sees it. Knows calls, neither transports nor who picks replicas."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import torch
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.wire.calls import ExpertCall, ExpertResult
@@ -14,6 +17,13 @@ class Link(Protocol):
     """A way to one replica, used by one thread; many calls may be under way. ``transport`` is its name in a log."""
 
     transport: str
+
+    def take_room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """Return memory where the hidden states [U, D] of a call had better be; None when any will do.
+
+        It is theirs until nobody has them, nor their answer, any more.
+        """
+        ...
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         """Send a call and return at once; returns the bytes of its tensors.

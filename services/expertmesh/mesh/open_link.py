@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import grpc
@@ -14,8 +15,9 @@ from expertmesh.mesh.dispatch_config import TRANSPORTS
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import Link, LinkLostError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS
-from expertmesh.rpc.exact_io import receive_exactly, send_exactly, set_up
+from expertmesh.rpc.exact_io import receive_exactly, rest_of, send_exactly, set_up
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.rpc.shared_memory import SharedMemory, make_shared
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.failures import WireError
 from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_header, encode_hello
@@ -25,6 +27,9 @@ from expertmesh.wire.offers import LinkOffer, SocketKind, decode_offer, encode_k
 _log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_SECONDS = 5.0
+# Memory for the calls of a link that are under way, and for their answers: 5,000 rows of Mixtral. Those for which there
+# is no room travel through the socket. Pages are used from the first on, and never touched where they are not needed.
+SHARED_BYTES = 128 * 1024 * 1024
 
 
 class NoDirectLinkError(LinkLostError):
@@ -106,7 +111,7 @@ def _open_direct(
     # Stays open for as long as the link, so it has no deadline; each end of either is the end of both.
     agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
     try:
-        connection = _connect(_receive_offer(agreement, endpoint), endpoint)
+        connection, memory = _connect(_receive_offer(agreement, endpoint), endpoint)
     except BaseException:
         agreement.cancel()
         raise
@@ -115,7 +120,7 @@ def _open_direct(
         agreement.cancel()
         channel.close()
 
-    link = DirectLink(connection, endpoint, close)
+    link = DirectLink(connection, endpoint, close, memory)
 
     def end() -> None:
         link.end()
@@ -148,20 +153,20 @@ def _refusal(error: grpc.RpcError, endpoint: str) -> FingerprintMismatchError | 
     return LinkLostError(f"{endpoint} opens no link: {code.name}: {details}")
 
 
-def _connect(offer: LinkOffer, endpoint: str) -> socket.socket:
-    """Connect and show the token; LinkLostError when the server does not welcome it."""
+def _connect(offer: LinkOffer, endpoint: str) -> tuple[socket.socket, SharedMemory | None]:
+    """Connect and show the token; returns what the server shares, too. LinkLostError when it does not welcome it."""
     try:
         connection = _dial(offer, endpoint)
     except OSError as error:
         raise _UnreachableError(f"cannot connect to {offer.address}: {error}") from error
     try:
-        _greet(connection, offer.token)
+        memory = _greet(connection, offer.token)
     except (OSError, EOFError, WireError) as error:
         connection.close()
         raise LinkLostError(f"{endpoint} did not welcome a link: {error}") from error
     connection.settimeout(None)
     set_up(connection)
-    return connection
+    return connection, memory
 
 
 def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
@@ -178,11 +183,32 @@ def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
     return connection
 
 
-def _greet(connection: socket.socket, token: bytes) -> None:
-    send_exactly(connection, encode_hello(token))
+def _greet(connection: socket.socket, token: bytes) -> SharedMemory | None:
+    """Show the token, and offer memory to share on a Unix socket; returns it when the server shares it."""
+    with ExitStack() as stack:
+        memory = None
+        if connection.family is socket.AF_UNIX:
+            try:
+                memory, descriptor = stack.enter_context(make_shared(SHARED_BYTES))
+            except OSError as error:
+                _log.debug("no memory to share: %s", error)
+        _say_hello(connection, token, None if memory is None else descriptor)
+        return memory if _is_memory_taken(connection) else None
+
+
+def _say_hello(connection: socket.socket, token: bytes, descriptor: int | None) -> None:
+    hello = encode_hello(token)
+    if descriptor is not None:
+        hello = rest_of(hello, socket.send_fds(connection, hello, [descriptor]))
+    if hello:
+        send_exactly(connection, hello)
+
+
+def _is_memory_taken(connection: socket.socket) -> bool:
     header = memoryview(bytearray(HEADER_BYTES))
     if not receive_exactly(connection, header):
         raise EOFError("it closed the connection")
     answer = decode_header(header, 0)
     if answer.kind is not Kind.WELCOME:
         raise WireError(f"it answered with {answer.kind.name}")
+    return bool(answer.place)

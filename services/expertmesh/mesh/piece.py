@@ -139,7 +139,7 @@ class Piece:
         return ready
 
     def _send(self, replica: Replica, experts: tuple[int, ...]) -> Attempt:
-        rows, call = select_rows(self._rows, experts)
+        rows, call = select_rows(self._rows, experts, replica.take_room)
         try:
             sent: Ticket | LinkLostError = send_traced(self._tracer, replica, experts, call)
         except LinkLostError as error:

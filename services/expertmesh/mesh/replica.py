@@ -8,8 +8,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from expertmesh.mesh.answers import ReplicaFaultError, check_answer
 from expertmesh.mesh.health import Health
@@ -122,6 +124,11 @@ class Replica:
         """Need the replica no more."""
         with self._lock:
             self._num_holders -= 1
+
+    def take_room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """Return memory where the hidden states of a call had better be, see ``Link``."""
+        link = self._link
+        return None if link is None else link.take_room(shape, dtype)
 
     def send(self, call: ExpertCall, span: Span = _NO_SPAN) -> Ticket:
         """Send a call and return at once; ``span`` ends with its answer. LinkLostError when that is not possible."""

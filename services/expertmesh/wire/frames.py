@@ -3,7 +3,7 @@
 All numbers are little-endian. A header has these fields, those that a kind does not use being 0:
 
     magic "XMLK", version, kind, dtype of the hidden states (DataType of tensor.proto), failure code (1 byte each),
-    call id (8 bytes), layer, rows U, width D, choices A, bytes of text, reserved (4 bytes each),
+    call id (8 bytes), layer, rows U, width D, choices A, bytes of text, place (4 bytes each),
     timeout or wait in the queue, time in the kernels (8 bytes each, nanoseconds)
 
     kind     body
@@ -14,6 +14,11 @@ All numbers are little-endian. A header has these fields, those that a kind does
     FAILURE  text: what was found and what would be right
 
 Ids and weights come first, so that everything lies at a multiple of four bytes.
+
+On a Unix socket a HELLO may bring the descriptor of memory to share (rpc/shared_memory.py), and the place of the
+WELCOME is 1 when the server shares it. Then the hidden states of a CALL whose place is not 0 lie in that room of it
+(room.py) instead of in the body, and so does the partial of a RESULT that repeats the place of its call. Ids and
+weights are in the body all the same: once checked they must not change, as shared memory may.
 """
 
 import struct
@@ -71,6 +76,7 @@ class Header(NamedTuple):
     width: int
     num_choices: int
     num_text_bytes: int
+    place: int
     first_ns: int
     second_ns: int
     num_body_bytes: int
@@ -80,7 +86,7 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
     """Read the header of a frame whose body may have ``max_body_bytes``; WireError, with the numbers, for any other."""
     if len(data) != HEADER_BYTES:
         raise WireError(f"a header has {len(data)} bytes; {HEADER_BYTES} would be right")
-    magic, version, kind, dtype, code, call_id, layer, rows, width, chosen, text, _, first, second = _HEADER.unpack(
+    magic, version, kind, dtype, code, call_id, layer, rows, width, chosen, text, place, first, second = _HEADER.unpack(
         data
     )
     if magic != MAGIC or version != VERSION:
@@ -97,8 +103,9 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
     if known is Kind.CALL:
         if dtype not in _DTYPES:
             raise WireError(f"hidden dtype {dtype} is unknown; one of {sorted(_DTYPES)} would be right")
-        num_body_bytes += rows * chosen * (_INT32_BYTES + _FLOAT32_BYTES) + rows * width * _DTYPES[dtype].itemsize
-    elif known is Kind.RESULT:
+        num_body_bytes += rows * chosen * (_INT32_BYTES + _FLOAT32_BYTES)
+        num_body_bytes += 0 if place else rows * width * _DTYPES[dtype].itemsize
+    elif known is Kind.RESULT and not place:
         num_body_bytes = rows * width * _FLOAT32_BYTES
     if num_body_bytes > max_body_bytes:
         raise WireError(
@@ -106,7 +113,7 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
             f"{max_body_bytes} would be right"
         )
     return Header(
-        known, _DTYPES.get(dtype), code, call_id, layer, rows, width, chosen, text, first, second, num_body_bytes
+        known, _DTYPES.get(dtype), code, call_id, layer, rows, width, chosen, text, place, first, second, num_body_bytes
     )
 
 
@@ -115,15 +122,16 @@ def encode_hello(token: bytes) -> list[Buffer | Array]:
     return [_pack(Kind.HELLO, num_text_bytes=len(token)), token]
 
 
-def encode_welcome() -> list[Buffer | Array]:
-    """Make the frame that takes a caller's token."""
-    return [_pack(Kind.WELCOME)]
+def encode_welcome(shares_memory: bool = False) -> list[Buffer | Array]:
+    """Make the frame that takes a caller's token, and perhaps its memory."""
+    return [_pack(Kind.WELCOME, place=int(shares_memory))]
 
 
-def encode_call(call_id: int, call: ExpertCall) -> list[Buffer | Array]:
+def encode_call(call_id: int, call: ExpertCall, place: int = 0) -> list[Buffer | Array]:
     """Make the frame of a call, which shares its memory where that is possible.
 
-    WireError when a dtype cannot be sent or the choices are not [U, A].
+    With a ``place`` it leaves out the hidden states, which lie there. WireError when a dtype cannot be sent or the
+    choices are not [U, A].
     """
     hidden, ids, weights = call.hidden, call.topk_ids, call.topk_weights
     dtype = _WIRE_DTYPES.get(hidden.dtype)
@@ -141,21 +149,27 @@ def encode_call(call_id: int, call: ExpertCall) -> list[Buffer | Array]:
         layer=call.layer,
         shape=(hidden.shape[0], hidden.shape[1], ids.shape[1]),
         num_text_bytes=len(text),
+        place=place,
         first_ns=encode_timeout(call.timeout_seconds),
     )
-    frame: list[Buffer | Array] = [header, np.ascontiguousarray(ids), np.ascontiguousarray(weights), _bits(hidden)]
+    frame: list[Buffer | Array] = [header, np.ascontiguousarray(ids), np.ascontiguousarray(weights)]
+    if not place:
+        frame.append(_bits(hidden))
     return [*frame, text] if text else frame
 
 
-def decode_call(header: Header, body: memoryview) -> ExpertCall:
-    """Read a call from the body of its frame, whose memory it shares; WireError when its text is damaged."""
+def decode_call(header: Header, body: memoryview, hidden: torch.Tensor | None = None) -> ExpertCall:
+    """Read a call from the body of its frame, whose memory it shares; WireError when its text is damaged.
+
+    ``hidden`` [U, D] are the hidden states of a call that has a place.
+    """
     num_rows, num_choices = header.num_rows, header.num_choices
     num_chosen = num_rows * num_choices
     ids = np.frombuffer(body, np.int32, num_chosen)
     weights = np.frombuffer(body, np.float32, num_chosen, num_chosen * _INT32_BYTES)
     return ExpertCall(
         header.layer,
-        _decode_hidden(header, body, num_chosen * (_INT32_BYTES + _FLOAT32_BYTES)),
+        _decode_hidden(header, body, num_chosen * (_INT32_BYTES + _FLOAT32_BYTES)) if hidden is None else hidden,
         ids.reshape(num_rows, num_choices),
         weights.reshape(num_rows, num_choices),
         decode_timeout(header.first_ns),
@@ -163,8 +177,8 @@ def decode_call(header: Header, body: memoryview) -> ExpertCall:
     )
 
 
-def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure) -> list[Buffer | Array]:
-    """Make the frame that answers a call."""
+def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure, place: int = 0) -> list[Buffer | Array]:
+    """Make the frame that answers a call; with a ``place`` it leaves out the partial rows, which lie there."""
     if isinstance(outcome, CallFailure):
         text = outcome.message.encode(errors="replace")[:MAX_TEXT_BYTES]
         return [_pack(Kind.FAILURE, call_id, code=outcome.code, num_text_bytes=len(text)), text]
@@ -173,10 +187,11 @@ def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure) -> list[Bu
         Kind.RESULT,
         call_id,
         shape=(num_rows, width, 0),
+        place=place,
         first_ns=int(outcome.queue_seconds * _NS_PER_SECOND),
         second_ns=int(outcome.compute_seconds * _NS_PER_SECOND),
     )
-    return [header, _bits(outcome.partial)]
+    return [header] if place else [header, _bits(outcome.partial)]
 
 
 def empty_partial(shape: tuple[int, int]) -> tuple[torch.Tensor, memoryview]:
@@ -207,10 +222,11 @@ def _pack(
     layer: int = 0,
     shape: Sequence[int] = (0, 0, 0),
     num_text_bytes: int = 0,
+    place: int = 0,
     first_ns: int = 0,
     second_ns: int = 0,
 ) -> bytes:
-    numbers = (kind, dtype, code, call_id, layer, *shape, num_text_bytes, 0, first_ns, second_ns)
+    numbers = (kind, dtype, code, call_id, layer, *shape, num_text_bytes, place, first_ns, second_ns)
     return _HEADER.pack(MAGIC, VERSION, *numbers)
 
 
