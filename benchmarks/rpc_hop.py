@@ -175,7 +175,7 @@ def make_link_hop(link: Link, num_rows: int, before: Callable[[], object] = lamb
         rows, call = select_rows(step, experts)
         link.send(0, call)
         result = link.receive(0, 30.0)
-        combine([Partial(experts, rows, result.partial)], torch.empty(num_rows, HIDDEN))
+        combine([Partial(experts, rows, result.partial)], step.hidden.shape)
         return time.perf_counter() - started - result.compute_seconds
 
     return partial(asyncio.to_thread, hop)

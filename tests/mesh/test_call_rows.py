@@ -28,15 +28,39 @@ def test_a_call_of_all_choices_is_the_step_itself():
 
 
 def test_partial_rows_add_up_in_the_order_of_their_experts_whatever_came_first():
-    hidden = torch.zeros(2, 1)
     # In float32 the order is seen: the small number is lost beside the great one.
     parts = [
         Partial((0,), None, torch.tensor([[1e8], [1.0]])),
         Partial((1,), CallRows(torch.tensor([0])), torch.tensor([[-1e8]])),
         Partial((2,), CallRows(torch.tensor([0])), torch.tensor([[1.0]])),
     ]
-    assert combine(parts, hidden).tolist() == [[1.0], [1.0]]
-    assert torch.equal(combine(parts[::-1], hidden), combine(parts, hidden))
+    assert combine(parts, (2, 1)).tolist() == [[1.0], [1.0]]
+    assert torch.equal(combine(parts[::-1], (2, 1)), combine(parts, (2, 1)))
+
+
+def test_a_sum_goes_where_it_is_wanted():
+    out = torch.full((2, 1), 7.0)
+    part = Partial((0,), CallRows(torch.tensor([1])), torch.tensor([[2.0]]))
+    assert combine([part], (2, 1), out) is out
+    assert out.tolist() == [[0.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    "topk_ids", [[[0, 1], [2, 3], [3, 0]], [[0, 1], [1, 0]], [[0, 2], [3, 1]], [[0, 1, 2], [1, 2, 3]]]
+)
+def test_rows_are_gathered_where_there_is_room(topk_ids):
+    step, rooms = make_call(topk_ids), []
+
+    def take_room(shape, dtype):
+        rooms.append(torch.empty(*shape, dtype=dtype))
+        return rooms[0]
+
+    rows, call = select_rows(step, (0, 1), take_room)
+    same_rows, expected = select_rows(step, (0, 1))
+    assert call.hidden is rooms[0]
+    assert torch.equal(call.hidden, expected.hidden)
+    assert (call.topk_ids == expected.topk_ids).all()
+    assert (rows is None) == (same_rows is None)
 
 
 def test_of_several_choices_the_lowest_go_together_and_the_others_alone():
@@ -67,7 +91,7 @@ def test_sums_have_the_same_bits_whoever_answers(num_chosen, groups):
         partials.append(
             Partial(tuple(group), rows, run_chosen(experts, 12, call.hidden, call.topk_ids, call.topk_weights))
         )
-    assert torch.equal(combine(partials, step.hidden), expected)
+    assert torch.equal(combine(partials, step.hidden.shape), expected)
 
 
 class Scaling:

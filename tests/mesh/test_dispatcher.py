@@ -102,16 +102,15 @@ def run_local(layer: GroupedFFN, step: LayerCall) -> torch.Tensor:
     [(range(8),), QUARTERS, ((0, 2, 4, 6), (1, 3, 5, 7)), (*QUARTERS, (0, 1), range(8))],
     ids=["one server", "pairs", "interleaved", "replicas"],
 )
-@pytest.mark.parametrize("max_message_bytes", [2**20, 3 * HIDDEN * 4])
-def test_remote_experts_equal_local_ones(make_mesh, layer, hosts, max_message_bytes):
-    mesh = make_mesh(hosts, max_message_bytes=max_message_bytes)
+@pytest.mark.parametrize("max_piece_rows", [1024, 3])
+def test_remote_experts_equal_local_ones(make_mesh, layer, hosts, max_piece_rows):
+    mesh = make_mesh(hosts, max_piece_rows=max_piece_rows)
     for num_rows in (1, 2, 33):
         step = make_step(num_rows, seed=num_rows)
         answer = run_experts(mesh.remote, step)
         torch.testing.assert_close(answer, run_local(layer, step), rtol=1e-5, atol=1e-6)
         mesh.assert_nothing_owed()
-    most = max_message_bytes // (HIDDEN * 4)
-    assert all(len(call.hidden) <= most for link in mesh.links for call in link.sent)
+    assert all(len(call.hidden) <= max_piece_rows for link in mesh.links for call in link.sent)
 
 
 def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(make_mesh):

@@ -1,6 +1,6 @@
 """A link to experts in this very thread: calls are answered when they are received, or as the test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,6 +24,9 @@ class InProcessLink:
         self.forgotten: list[int] = []
         self.is_closed = False
         self._calls: dict[int, ExpertCall] = {}
+
+    def take_room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        return None
 
     def send(self, call_id: int, call: ExpertCall) -> int:
         self._check()

@@ -50,6 +50,7 @@ class Executor:
     ) -> None:
         self._store = store
         self._on_lost = on_lost
+        self._is_on_host = store.device.type == "cpu"
         self._static_calls = static_calls
         self._batcher = batcher
         self._max_rows = max_rows
@@ -167,11 +168,11 @@ class Executor:
         store, slots = self._store, self._store.slots_of(ids)
         if self._static_calls is not None and self._static_calls.fits(hidden, slots):
             return self._static_calls.run(layer, hidden, slots, weights)
-        num_slots, is_here = len(store.experts), store.device.type == "cpu"
-        total = run_chosen(
-            store.layers[layer], num_slots, hidden.to(store.device), slots, weights, out if is_here else None
-        )
-        return total.cpu() if is_here or out is None else out.copy_(total)
+        ffn, num_slots = store.layers[layer], len(store.experts)
+        if self._is_on_host:
+            return run_chosen(ffn, num_slots, hidden, slots, weights, out)
+        total = run_chosen(ffn, num_slots, hidden.to(store.device), slots, weights)
+        return total.cpu() if out is None else out.copy_(total)
 
 
 def _join(calls: Sequence[ExpertCall]) -> tuple[torch.Tensor, npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -104,18 +104,21 @@ def _select_in_order(
     return CallRows(index, ids[np.arange(len(rows)), columns]), call
 
 
-def combine(partials: list[Partial], out: torch.Tensor) -> None:
-    """Add the partial rows in the order of their experts, whatever the order of arrival, into ``out`` [T, D] float32."""
+def combine(partials: Iterable[Partial], shape: Sequence[int], out: torch.Tensor | None = None) -> torch.Tensor:
+    """Add up the partial rows in the order of their experts, not of their arrival: ``shape`` [T, D] float32.
+
+    The sum is in ``out``, or else where it may lie already.
+    """
     terms = sorted(_terms(partials), key=lambda term: term.expert)
-    if terms and terms[0].numbers is None:
-        out.copy_(terms.pop(0).values)
-    else:
-        out.zero_()
+    if out is None and len(terms) == 1 and terms[0].numbers is None:
+        return terms[0].values
+    total = torch.zeros(*shape, dtype=torch.float32) if out is None else out.zero_()
     for term in terms:
         if term.numbers is None:
-            out.add_(term.values)
+            total.add_(term.values)
         else:
-            add_rows(out, term.numbers, term.values)
+            add_rows(total, term.numbers, term.values)
+    return total
 
 
 def _terms(partials: Iterable[Partial]) -> Iterator[_Term]:

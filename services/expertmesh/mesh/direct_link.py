@@ -144,7 +144,7 @@ class DirectLink:
 
     def _room_of(self, hidden: torch.Tensor) -> Room | None:
         rooms = self._rooms
-        return None if rooms is None else rooms.room_of(hidden)
+        return None if rooms is None or hidden.nbytes < MIN_SHARED_BYTES else rooms.room_of(hidden)
 
     def _lose(self, error: OSError) -> LinkLostError:
         self._unsent = []

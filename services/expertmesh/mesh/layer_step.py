@@ -38,17 +38,21 @@ class LayerStep:
 
     def finish(self) -> torch.Tensor:
         """Return, for each row, the sum of weight x expert(row) [T, D] float32; see ``Piece.receive``."""
-        total = torch.empty(self._shape, dtype=torch.float32)  # [T, D]
         try:
-            start = 0
-            for piece in self._pieces:
-                piece.receive(total[start : start + piece.num_rows])
-                start += piece.num_rows
-            return total.to(self._device)
-        finally:
+            return self._receive().to(self._device)
+        except BaseException:
             self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Wait for nothing any more."""
         for piece in self._pieces:
             piece.end()
+
+    def _receive(self) -> torch.Tensor:
+        if len(self._pieces) == 1:
+            return self._pieces[0].receive()
+        total = torch.empty(self._shape, dtype=torch.float32)  # [T, D]
+        for piece, out in zip(self._pieces, total.split([piece.num_rows for piece in self._pieces]), strict=True):
+            piece.receive(out)
+        return total

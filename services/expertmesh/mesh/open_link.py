@@ -15,7 +15,7 @@ from expertmesh.mesh.dispatch_config import TRANSPORTS
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import Link, LinkLostError
 from expertmesh.rpc.channels import CHANNEL_OPTIONS
-from expertmesh.rpc.exact_io import receive_exactly, rest_of, send_exactly, set_up
+from expertmesh.rpc.exact_io import descriptors_beside, receive_exactly, send_exactly, set_up
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.shared_memory import SharedMemory, make_shared
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
@@ -186,22 +186,15 @@ def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
 def _greet(connection: socket.socket, token: bytes) -> SharedMemory | None:
     """Show the token, and offer memory to share on a Unix socket; returns it when the server shares it."""
     with ExitStack() as stack:
-        memory = None
+        memory, descriptors = None, []
         if connection.family is socket.AF_UNIX:
             try:
                 memory, descriptor = stack.enter_context(make_shared(SHARED_BYTES))
+                descriptors.append(descriptor)
             except OSError as error:
                 _log.debug("no memory to share: %s", error)
-        _say_hello(connection, token, None if memory is None else descriptor)
+        send_exactly(connection, encode_hello(token), descriptors_beside(descriptors))
         return memory if _is_memory_taken(connection) else None
-
-
-def _say_hello(connection: socket.socket, token: bytes, descriptor: int | None) -> None:
-    hello = encode_hello(token)
-    if descriptor is not None:
-        hello = rest_of(hello, socket.send_fds(connection, hello, [descriptor]))
-    if hello:
-        send_exactly(connection, hello)
 
 
 def _is_memory_taken(connection: socket.socket) -> bool:

@@ -41,7 +41,7 @@ class Dispatch:
     tracer: Tracer
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trials:
     """What the pieces of one layer step share: the time for all, and which replicas have failed."""
 
@@ -79,8 +79,8 @@ class Piece:
         """Send every replica its rows; what fails at once is sent again by ``receive``."""
         self._ask(self._load.experts)
 
-    def receive(self, out: torch.Tensor) -> None:
-        """Write, for each row, the sum of weight x expert(row) into ``out`` [T, D] float32.
+    def receive(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return, for each row, the sum of weight x expert(row) [T, D] float32, in ``out`` if that is given.
 
         A call that fails is sent again, to another replica if there is one: once if it is refused, and for a reason
         that passes again and again. An expert without any replica is waited for. Raises ExpertUnavailableError when
@@ -90,8 +90,9 @@ class Piece:
             self._pause(failure)
             self._ask(self._missing())
         self._refusals.blame()
-        combine(self._partials, out)
+        total = combine(self._partials, self._rows.hidden.shape, out)
         self.end()
+        return total
 
     def end(self) -> None:
         """Wait for nothing any more."""

@@ -1,12 +1,20 @@
 """Whole buffers over blocking sockets. Knows bytes, not what they mean."""
 
 import socket
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
 KEEPALIVE_SECONDS = 30
 KEEPALIVE_PROBE_SECONDS = 10
 KEEPALIVE_PROBES = 2
+
+Ancillary = tuple[int, int, bytes]  # level, type, data
+
+
+def descriptors_beside(descriptors: Sequence[int]) -> list[Ancillary]:
+    """Make the ancillary data that hands over descriptors, on a Unix socket."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())] if descriptors else []
 
 
 def receive_exactly(connection: socket.socket, into: memoryview) -> bool:
@@ -22,9 +30,9 @@ def receive_exactly(connection: socket.socket, into: memoryview) -> bool:
     return True
 
 
-def send_exactly(connection: socket.socket, buffers: Sequence[Any]) -> None:
-    """Send buffers one after the other, however long it takes."""
-    rest = rest_of(buffers, connection.sendmsg(buffers))
+def send_exactly(connection: socket.socket, buffers: Sequence[Any], ancillary: Sequence[Ancillary] = ()) -> None:
+    """Send buffers one after the other, however long it takes, and ``ancillary`` data beside their beginning."""
+    rest = rest_of(buffers, connection.sendmsg(buffers, ancillary))
     while rest:
         rest = rest_of(rest, connection.sendmsg(rest))
 
