@@ -151,6 +151,14 @@ def test_a_lone_caller_never_changes_threads(mesh):
     assert torch.equal(outcomes[0][0].partial, mesh.run_direct(mesh.make_store(), call))
 
 
+def test_a_lone_call_is_answered_where_that_is_wanted(mesh):
+    call, out, seat, replies = mesh.make_call(3), torch.full((3, 16), torch.nan), Seat(), []
+    with Executor(mesh.make_store(), Batcher(64, 1000), 100) as executor:
+        executor.run(seat.job(call, out), seat, replies.append)
+    assert replies[0].partial is out
+    assert torch.equal(out, mesh.run_direct(mesh.make_store(), call))
+
+
 def test_callers_that_wait_run_together_and_each_replies_itself(mesh):
     store = mesh.make_store(wrap=mesh.Held)
     held, batcher = store.layers[0], Batcher(64, 1000)

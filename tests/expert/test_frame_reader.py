@@ -9,8 +9,10 @@ from link_server import make_call
 from raw_frames import header_bytes
 
 from expertmesh.expert.frame_reader import MIN_MEMORY_BYTES, FrameReader
+from expertmesh.rpc.shared_memory import make_shared
 from expertmesh.wire.failures import WireError
 from expertmesh.wire.frames import encode_call, encode_welcome
+from expertmesh.wire.room import UNIT_BYTES, open_room, room_bytes, start_of
 
 
 def join(frame):
@@ -50,9 +52,9 @@ def test_calls_of_any_size_are_read_however_their_bytes_arrive(ends, max_piece_b
     sending = threading.Thread(target=send)
     sending.start()
     for number, expected in enumerate(calls):
-        call_id, call = reader.read()
-        assert call_id == number
-        assert_same(call, expected)
+        read = reader.read()
+        assert (read.call_id, read.room) == (number, None)
+        assert_same(read.call, expected)
     assert reader.read() is None
     sending.join()
 
@@ -80,3 +82,51 @@ def test_an_announcement_of_more_than_a_message_takes_no_memory(ends):
     with pytest.raises(WireError, match="at most"):
         reader.read()
     assert len(reader._memory) == MIN_MEMORY_BYTES
+
+
+@pytest.fixture
+def sharing():
+    here, there = socket.socketpair()
+    here.settimeout(10)
+    with closing(here), closing(there), make_shared(4 * UNIT_BYTES) as (memory, _):
+        yield FrameReader(here, memory), there, memory
+
+
+def test_hidden_states_are_read_where_they_lie(sharing):
+    reader, there, memory = sharing
+    calls = [make_call(num_rows, seed=num_rows) for num_rows in (300, 2, 40)]
+    for place, call in enumerate(calls, 1):
+        shape, dtype = call.hidden.shape, call.hidden.dtype
+        open_room(place, memory.view(start_of(place), room_bytes(shape, dtype)), shape, dtype).hidden.copy_(call.hidden)
+        there.sendall(join(encode_call(place, call, place)))
+    for place, expected in enumerate(calls, 1):
+        read = reader.read()
+        assert (read.call_id, read.room.place) == (place, place)
+        assert_same(read.call, expected)
+        address = read.call.hidden.data_ptr()
+        read.call.hidden.zero_()
+        assert address == memory.address + start_of(place)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"place": 5, "rows": 1, "width": 1},
+        {"place": 4, "rows": UNIT_BYTES // 8, "width": 2},
+        {"place": 1, "rows": 2**32 - 1, "width": 2**32 - 1},
+        {"place": 2**32 - 1, "rows": 1, "width": 1},
+        {"place": 1, "rows": 0, "width": 16},
+    ],
+)
+def test_a_place_beyond_the_shared_memory_is_refused_with_the_numbers(sharing, fields):
+    reader, there, _ = sharing
+    there.sendall(header_bytes(**fields))
+    with pytest.raises(WireError, match=rf"place {fields['place']}, byte \d+, of {4 * UNIT_BYTES} shared bytes"):
+        reader.read()
+
+
+def test_a_place_without_shared_memory_is_refused(ends):
+    reader, there = ends
+    there.sendall(header_bytes(place=1))
+    with pytest.raises(WireError, match="of 0 shared bytes"):
+        reader.read()

@@ -42,7 +42,10 @@ def test_equals_adding_up_one_by_one(ffn, topk_slots):
     hidden = torch.randn(len(slots), 8, generator=generator)
     weights = torch.rand(slots.shape, generator=generator).numpy()
     expected = run_one_by_one(ffn, hidden, slots, weights)
-    torch.testing.assert_close(run_chosen(ffn, NUM_SLOTS, hidden, slots, weights), expected)
+    output, out = run_chosen(ffn, NUM_SLOTS, hidden, slots, weights), torch.full(expected.shape, torch.nan)
+    torch.testing.assert_close(output, expected)
+    assert run_chosen(ffn, NUM_SLOTS, hidden, slots, weights, out) is out
+    assert torch.equal(out, output)
 
 
 def test_the_order_of_choices_does_not_change_a_bit(ffn):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, link_server, make_call
+from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, link_server, make_call, share_every_call
 from waiting import wait_until
 
 from expertmesh.errors import FingerprintMismatchError
@@ -27,9 +27,12 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 TRANSPORTS = ["grpc", "direct"]
 
 
-@pytest.fixture(params=TRANSPORTS)
-def transport(request):
-    return request.param
+@pytest.fixture(params=[*TRANSPORTS, "shared memory"])
+def transport(request, monkeypatch):
+    if request.param in TRANSPORTS:
+        return request.param
+    share_every_call(monkeypatch)
+    return "direct"
 
 
 def until_lost(link):

@@ -4,16 +4,20 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.expert.process import RunningServer, running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.moe import run_chosen
+from expertmesh.mesh import direct_link
+from expertmesh.mesh.direct_link import DirectLink
 from expertmesh.mesh.link import Link
 from expertmesh.mesh.open_link import open_link
 from expertmesh.wire.calls import ExpertCall
@@ -109,3 +113,15 @@ def make_call(
     ids[0, 0] = -1
     weights = torch.rand(num_rows, 2, generator=generator).numpy()
     return ExpertCall(layer, hidden, np.ascontiguousarray(ids), weights, timeout_seconds)
+
+
+def share_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have direct links send each call, however small, through the memory that they share with the server."""
+    send = DirectLink.send
+
+    def send_from_room(link: DirectLink, call_id: int, call: ExpertCall) -> int:
+        room = link.take_room(call.hidden.shape, call.hidden.dtype)
+        return send(link, call_id, call if room is None else replace(call, hidden=room.copy_(call.hidden)))
+
+    monkeypatch.setattr(direct_link, "MIN_SHARED_BYTES", 1)
+    monkeypatch.setattr(DirectLink, "send", send_from_room)

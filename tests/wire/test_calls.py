@@ -97,18 +97,15 @@ def test_the_description_of_a_server_arrives_as_it_was_sent():
     assert set(info.__dataclass_fields__) == set(expert_pb2.GetInfoResponse.DESCRIPTOR.fields_by_name)
 
 
-def test_a_long_call_is_cut_into_messages_that_add_up_to_it():
+@pytest.mark.parametrize(
+    ("max_rows", "sizes"), [(3, [3, 3, 3, 1]), (9, [5, 5]), (10, [10]), (4, [4, 4, 2]), (1, [1] * 10)]
+)
+def test_a_long_call_is_cut_into_even_pieces_that_add_up_to_it(max_rows, sizes):
     ids, weights = torch.randint(0, 8, (10, 2)).int().numpy(), torch.rand(10, 2).numpy()
     call = ExpertCall(3, torch.randn(10, 8), ids, weights, 1.5, "00-1-2-01")
-    parts = split_call(call, max_bytes=3 * 8 * 4)
-    assert [len(part.hidden) for part in parts] == [3, 3, 3, 1]
+    parts = split_call(call, max_rows)
+    assert [len(part.hidden) for part in parts] == sizes
     assert torch.equal(torch.cat([part.hidden for part in parts]), call.hidden)
     assert np.array_equal(np.concatenate([part.topk_ids for part in parts]), call.topk_ids)
     assert np.array_equal(np.concatenate([part.topk_weights for part in parts]), call.topk_weights)
     assert {(part.layer, part.timeout_seconds, part.traceparent) for part in parts} == {(3, 1.5, "00-1-2-01")}
-
-
-def test_a_row_larger_than_a_message_still_travels():
-    call = ExpertCall(0, torch.randn(2, 8), np.zeros((2, 2), np.int32), torch.rand(2, 2).numpy())
-    assert [len(part.hidden) for part in split_call(call, max_bytes=1)] == [1, 1]
-    assert split_call(call, max_bytes=64) == [call]

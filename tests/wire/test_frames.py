@@ -93,6 +93,20 @@ def test_a_result_arrives_as_it_was_sent():
     assert (received.queue_seconds, received.compute_seconds) == (0.25, 0.5)
 
 
+def test_what_lies_in_a_room_is_left_out_and_the_rest_arrives():
+    call = make_call(traceparent=TRACEPARENT)
+    header, body = parts(encode_call(1, call, place=7))
+    elsewhere = torch.randn(3, 8)
+    received = decode_call(header, body, elsewhere)
+    assert (header.place, len(body)) == (7, 3 * 2 * 8 + len(TRACEPARENT))
+    assert received.hidden is elsewhere
+    assert received.traceparent == TRACEPARENT
+    assert np.array_equal(received.topk_ids, call.topk_ids)
+    assert np.array_equal(received.topk_weights, call.topk_weights)
+    header, body = parts(encode_outcome(1, ExpertResult(torch.randn(3, 8), 0.25, 0.5), place=7))
+    assert (header.place, header.num_rows, header.width, len(body)) == (7, 3, 8, 0)
+
+
 def test_a_failure_arrives_as_it_was_sent():
     received = decode_failure(*parts(encode_outcome(9, CallFailure(FailureCode.BUSY, "4096 rows wait"))))
     assert (received.code, received.message) == (FailureCode.BUSY, "4096 rows wait")
@@ -113,8 +127,9 @@ def test_a_long_text_is_cut():
 def test_a_token_and_its_welcome_arrive():
     header, body = parts(encode_hello(b"secret"))
     assert (header.kind, bytes(body)) == (Kind.HELLO, b"secret")
-    header, body = parts(encode_welcome())
-    assert (header.kind, len(body)) == (Kind.WELCOME, 0)
+    for shares_memory in (False, True):
+        header, body = parts(encode_welcome(shares_memory))
+        assert (header.kind, header.place, len(body)) == (Kind.WELCOME, int(shares_memory), 0)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +176,7 @@ headers = st.builds(
         {"kind": st.integers(1, 5), "dtype": st.integers(0, 5), "code": st.integers(0, 255)},
         optional={
             name: st.one_of(st.integers(0, 20), st.integers(0, 2**32 - 1))
-            for name in ("layer", "rows", "width", "chosen", "text")
+            for name in ("layer", "rows", "width", "chosen", "text", "place")
         },
     ),
 )
@@ -175,8 +190,8 @@ def test_no_bytes_are_worse_than_a_wire_error(data, filling):
         assert len(body) == header.num_body_bytes
         match header.kind:
             case Kind.CALL:
-                decode_call(header, body)
-            case Kind.RESULT:
+                decode_call(header, body, torch.empty(0) if header.place else None)
+            case Kind.RESULT if not header.place:
                 assert len(empty_partial((header.num_rows, header.width))[1]) == len(body)
             case Kind.FAILURE:
                 decode_failure(header, body)

@@ -59,10 +59,9 @@ class DirectLink:
 
     def __init__(self, connection: socket.socket, executor: CallRunner, memory: SharedMemory | None = None) -> None:
         self._connection = connection
-        self._shares_memory = memory is not None
+        self._memory = memory
         self._executor = executor
         self._seat = Seat()
-        self._reader = FrameReader(connection, memory)
         self._job: CallJob | None = None
         self._is_draining = False
 
@@ -70,8 +69,9 @@ class DirectLink:
     def serve(self) -> None:
         """Welcome the caller, then answer call after call until either end closes, or what comes is no call."""
         try:
-            send_exactly(self._connection, encode_welcome(self._shares_memory))
-            while (call := self._reader.read()) is not None:
+            send_exactly(self._connection, encode_welcome(self._memory is not None))
+            reader = FrameReader(self._connection, self._memory)
+            while (call := reader.read()) is not None:
                 self._answer(*call)
                 if self._is_draining:
                     self._end_reading()
@@ -79,6 +79,8 @@ class DirectLink:
             _log.warning("ending a link: %s", error)
         except OSError as error:
             _log.debug("a link ended: %s", error)
+        finally:
+            self._memory = None  # its descriptor shall not wait for whoever still knows this link
 
     def drain(self) -> None:
         """Answer the call that was read and refuse those that lie in the socket, then end."""
@@ -105,12 +107,8 @@ class DirectLink:
             self._job = None
 
     def _reply(self, call_id: int, room: Room | None, outcome: Outcome) -> None:
-        place = 0
-        if room is not None and isinstance(outcome, ExpertResult):
-            if outcome.partial is not room.partial:  # it was run beside another one
-                room.partial.copy_(outcome.partial)
-            place = room.place
-        send_exactly(self._connection, encode_outcome(call_id, outcome, place))
+        is_placed = room is not None and isinstance(outcome, ExpertResult) and _place(outcome.partial, room)
+        send_exactly(self._connection, encode_outcome(call_id, outcome, room.place if room and is_placed else 0))
 
     def _end_reading(self) -> None:
         _shut_down(self._connection, socket.SHUT_RD)
@@ -147,6 +145,15 @@ def _take_memory(descriptors: Sequence[int]) -> SharedMemory | None:
     except OSError as error:
         _log.warning("a caller's memory is not shared: %s", error)
         return None
+
+
+def _place(partial: torch.Tensor, room: Room) -> bool:
+    """Have partial rows in a room, where they lie already unless they were computed beside others, if they fit."""
+    if partial.shape != room.partial.shape:
+        return False
+    if partial is not room.partial:
+        room.partial.copy_(partial)
+    return True
 
 
 def _shut_down(connection: socket.socket, how: int) -> None:

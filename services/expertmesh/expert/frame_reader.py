@@ -56,7 +56,7 @@ class FrameReader:
         assert dtype is not None, "decode_header lets no call without pass"
         start, num_bytes = start_of(header.place), room_bytes(shape, dtype)
         num_shared = self._shared.num_bytes if self._shared else 0
-        if self._shared is None or start + num_bytes > num_shared:
+        if self._shared is None or not num_bytes or start + num_bytes > num_shared:
             raise WireError(
                 f"a call of {num_bytes} bytes with its answer lies at place {header.place}, byte {start}, of "
                 f"{num_shared} shared bytes"

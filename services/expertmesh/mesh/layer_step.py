@@ -10,7 +10,11 @@ import torch
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.piece import Dispatch, Piece, Trials
 from expertmesh.mesh.waiting import Waiting
+from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.wire.calls import ExpertCall, split_call
+
+# What a message has room for, beside its envelope, however wide a row is.
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES // 2
 
 
 class LayerStep:
@@ -20,11 +24,11 @@ class LayerStep:
         config = dispatch.config
         waiting = Waiting(dispatch.roster, config.call_timeout_seconds)
         trials = Trials(time.monotonic() + config.wait_seconds, waiting)
-        self._shape = rows.hidden.shape
+        self._shape = rows.hidden.shape  # [T, D]
         self._device = device
+        max_rows = min(config.max_piece_rows, MAX_ANSWER_BYTES // (self._shape[1] * torch.float32.itemsize))
         self._pieces = [
-            Piece(dispatch, trials, part, load.step(part.layer, part.topk_ids))
-            for part in split_call(rows, config.max_piece_rows)
+            Piece(dispatch, trials, part, load.step(part.layer, part.topk_ids)) for part in split_call(rows, max_rows)
         ]
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from expertmesh.discovery.picker import pick_replica
-from expertmesh.errors import ExpertmeshError, ExpertUnavailableError
+from expertmesh.errors import ExpertUnavailableError
 from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.attempt import Attempt
 from expertmesh.mesh.call_rows import Partial, combine, select_rows
@@ -148,7 +148,7 @@ class Piece:
         self._load.sent(experts, sent.num_bytes if isinstance(sent, Ticket) else 0)
         return Attempt(replica, experts, rows, sent)
 
-    def _receive_all(self) -> ExpertmeshError | None:
+    def _receive_all(self) -> str | None:
         """Wait for all attempts, in the order of their experts; returns a failure after which to ask again."""
         failure = None
         while self._attempts:
@@ -156,7 +156,7 @@ class Piece:
             try:
                 self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
             except (LinkLostError, CallFailure, ReplicaFaultError) as error:
-                failure = error
+                failure = str(error)  # as it is, it would keep the memory of its call
                 if not is_passing(error):
                     self._refusals.note(attempt, error)
                 self._load.failed(attempt.experts)
@@ -179,11 +179,11 @@ class Piece:
         """Experts that have not answered."""
         return set(self._load.experts).difference(*(partial.experts for partial in self._partials))
 
-    def _pause(self, failure: ExpertmeshError) -> None:
+    def _pause(self, failure: str) -> None:
         pause = next(self._pauses)
         if time.monotonic() + pause > self._trials.deadline:
             raise ExpertUnavailableError(
                 f"experts {sorted(self._missing())} of layer {self._rows.layer} did not answer within "
                 f"{self._config.wait_seconds:g} s; last failure: {failure}"
-            ) from failure
+            )
         self._roster.pause(pause)

@@ -41,7 +41,7 @@ def start_of(place: int) -> int:
 
 
 def open_room(place: int, memory: npt.NDArray[np.uint8], shape: Sequence[int], dtype: torch.dtype) -> Room:
-    """Lay out the room for a call of ``shape`` [U, D] in its ``memory``."""
+    """Lay out the room for a call of ``shape`` [U, D], which has at least one value, in its ``memory``."""
     whole, num_values = torch.from_numpy(memory), math.prod(shape)
     hidden = whole[: num_values * dtype.itemsize].view(dtype).view(*shape)
     first = _hidden_bytes(shape, dtype)
