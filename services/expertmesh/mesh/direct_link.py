@@ -72,8 +72,10 @@ class DirectLink:
         self._connection = connection
         self._endpoint = endpoint
         self._on_close = on_close
-        self._lost: LinkLostError | None = None  # nothing can be sent any more
-        self._ended: LinkLostError | None = None  # nor be received: what was answered before is still there until then
+        # Why nothing can be sent any more, and why nor be received: what was answered before is there until then. As
+        # text, because an exception that was raised knows its callers and keeps what they hold.
+        self._lost = ""
+        self._ended = ""
         self._is_closed = False
         self._rooms = None if memory is None else Rooms(memory)
         self._owed: dict[int, _Owed] = {}
@@ -118,9 +120,12 @@ class DirectLink:
                 _check(self._ended)
                 self._read(deadline)
         self._wanted.discard(call_id)
-        if isinstance(outcome, CallFailure):
+        if isinstance(outcome, ExpertResult):
+            return outcome
+        try:
             raise outcome
-        return outcome
+        finally:
+            del outcome  # its traceback knows this frame and, further up, the call, whose room it would keep
 
     def forget(self, call_id: int) -> None:
         """See ``Link``."""
@@ -148,16 +153,16 @@ class DirectLink:
 
     def _lose(self, error: OSError) -> LinkLostError:
         self._unsent = []
-        self._lost = LinkLostError(f"replica {self._endpoint}: {error}")
-        return self._lost
+        self._lost = f"replica {self._endpoint}: {error}"
+        return LinkLostError(self._lost)
 
     def _end(self, reason: object) -> LinkLostError:
         self._unsent = []
         self._owed.clear()
         self._rooms = None
-        self._ended = LinkLostError(f"replica {self._endpoint}: {reason}")
+        self._ended = f"replica {self._endpoint}: {reason}"
         self._lost = self._lost or self._ended
-        return self._ended
+        return LinkLostError(self._ended)
 
     def _transmit(self, frame: Sequence[Any]) -> None:
         try:
@@ -320,9 +325,9 @@ def _find_result(header: Header, owed: _Owed) -> torch.Tensor:
     return owed.room.partial
 
 
-def _check(error: LinkLostError | None) -> None:
-    if error is not None:
-        raise LinkLostError(str(error)) from error
+def _check(reason: str) -> None:
+    if reason:
+        raise LinkLostError(reason)
 
 
 def _copy(buffers: Sequence[Any]) -> list[memoryview]:
