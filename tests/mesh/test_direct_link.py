@@ -4,58 +4,35 @@ import socket
 import stat
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
-from link_server import FINGERPRINT, link_server, make_call
+from link_server import link_server, make_call
 from raw_frames import header_bytes
+from raw_links import connect, join, offered
 from waiting import wait_until
 
 from expertmesh.mesh import open_link as opening
 from expertmesh.mesh.direct_link import DirectLink
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import LinkLostError
-from expertmesh.rpc.metadata import FINGERPRINT_KEY
-from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.calls import ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
-from expertmesh.wire.frames import HEADER_BYTES, encode_call, encode_hello, encode_outcome, encode_welcome
-from expertmesh.wire.offers import SocketKind, decode_offer, encode_kind
-
-
-def join(frame):
-    return b"".join(memoryview(part).tobytes() for part in frame)
+from expertmesh.wire.frames import (
+    HEADER_BYTES,
+    encode_call,
+    encode_hello,
+    encode_outcome,
+    encode_welcome,
+)
+from expertmesh.wire.offers import SocketKind
 
 
 def link_threads():
     return [thread for thread in threading.enumerate() if thread.name == "expert-link"]
-
-
-@contextmanager
-def offered(server, kind=SocketKind.UNIX, fingerprint=FINGERPRINT):
-    """The offer of a link, and the rpc that stays open beside it."""
-    with grpc.insecure_channel(server.address) as channel:
-        stub = expert_pb2_grpc.ExpertServiceStub(channel)
-        agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
-        yield decode_offer(next(agreement)), agreement
-        agreement.cancel()
-
-
-def connect(offer):
-    family, address = socket.AF_UNIX, offer.address
-    if isinstance(offer.address, int):
-        family, address = socket.AF_INET, ("127.0.0.1", offer.address)
-    connection = socket.socket(family)
-    connection.settimeout(10)
-    try:
-        connection.connect(address)
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 def greet(offer, token=None):
@@ -143,6 +120,7 @@ def test_socket_and_rpc_end_together(is_call_over_first):
         (header_bytes()[:20], "after 20 of 56 bytes"),
         (header_bytes(rows=2, width=16, chosen=2), "after 56 of 216 bytes"),
         (header_bytes(rows=2, width=16, chosen=2) + bytes(17), "after 73 of 216 bytes"),
+        (header_bytes(rows=2, width=16, place=1), "at place 1, byte 0, of 0 shared bytes"),
     ],
 )
 def test_what_is_no_call_ends_the_link_with_a_word_and_harms_nobody(data, words, caplog):

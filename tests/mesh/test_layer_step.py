@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from link_server import FINGERPRINT, HIDDEN, NUM_EXPERTS, NUM_LAYERS, LinkServer, link_server, make_call
+from waiting import wait_until
 
 from expertmesh.mesh import direct_link
 from expertmesh.mesh.direct_link import DirectLink
@@ -189,17 +190,8 @@ def test_no_descriptor_and_no_thread_stays(transport):
             with mesh_of([server], transport) as mesh:
                 run_experts(mesh.remote, make_step()[0])
             del mesh
-            _wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "expert-link"])
-            _wait_until(lambda before=before: len(os.listdir("/proc/self/fd")) <= before)
-
-
-def _wait_until(condition):
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("in ten seconds it did not come true")
+            wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "expert-link"])
+            wait_until(lambda before=before: len(os.listdir("/proc/self/fd")) <= before)
 
 
 def test_rows_of_any_width_fit_in_a_message(monkeypatch):

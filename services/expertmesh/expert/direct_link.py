@@ -1,5 +1,6 @@
 """One caller's socket: calls are read, run and answered in the link's thread. Knows frames, not who may connect."""
 
+import hmac
 import logging
 import os
 import socket
@@ -32,34 +33,32 @@ _log = logging.getLogger(__name__)
 MAX_DESCRIPTORS = 253
 
 
-class Greeting(NamedTuple):
-    """What a caller shows first: a token, and perhaps memory to share."""
+class Caller(NamedTuple):
+    """Who has shown the token: the connection, and perhaps memory to share."""
 
-    token: bytes
+    connection: socket.socket
     memory: SharedMemory | None
 
 
-def receive_greeting(connection: socket.socket, timeout_seconds: float) -> Greeting:
-    """Return what comes within the time, with an empty token when that is no HELLO frame."""
+def meet(connection: socket.socket, token: bytes, timeout_seconds: float) -> Caller | None:
+    """Return the caller when what comes within the time is a HELLO frame with ``token``."""
     connection.settimeout(timeout_seconds)
     try:
         with _receive_descriptors(connection) as (data, descriptors):
-            return Greeting(_receive_token(connection, data), _take_memory(descriptors))
+            if not hmac.compare_digest(_receive_token(connection, data), token):
+                return None
+            return Caller(connection, _take_memory(descriptors))
     except (OSError, EOFError, WireError):
-        return Greeting(b"", None)
+        return None
     finally:
         connection.settimeout(None)
 
 
 class DirectLink:
-    """Serves the caller at the other end of ``connection``: ``serve`` in a thread of its own, the rest from any.
+    """Serves ``caller``: ``serve`` in a thread of its own, the rest from any."""
 
-    ``memory`` is what it shares.
-    """
-
-    def __init__(self, connection: socket.socket, executor: CallRunner, memory: SharedMemory | None = None) -> None:
-        self._connection = connection
-        self._memory = memory
+    def __init__(self, caller: Caller, executor: CallRunner) -> None:
+        self._connection, self._memory = caller
         self._executor = executor
         self._seat = Seat()
         self._job: CallJob | None = None

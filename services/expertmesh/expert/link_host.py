@@ -1,6 +1,5 @@
 """Direct links from the offer to the end: a socket for each, a token, a thread. Knows callers, not calls."""
 
-import hmac
 import logging
 import secrets
 import socket
@@ -10,10 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from expertmesh.errors import ConfigError
-from expertmesh.expert.direct_link import DirectLink, receive_greeting
+from expertmesh.expert.direct_link import Caller, DirectLink, meet
 from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
-from expertmesh.rpc.shared_memory import SharedMemory
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.rpc.sockets import bind, split_address
 from expertmesh.wire.offers import LinkOffer, SocketKind
@@ -84,8 +82,8 @@ class LinkHost:
         except OSError as error:  # such as a file system that is read-only
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
 
-    def _serve(self, connection: socket.socket, memory: SharedMemory | None) -> DirectLink:
-        return DirectLink(connection, self._executor, memory)
+    def _serve(self, caller: Caller) -> DirectLink:
+        return DirectLink(caller, self._executor)
 
 
 class OfferedLink:
@@ -99,7 +97,7 @@ class OfferedLink:
         offer: LinkOffer,
         listener: socket.socket,
         place: ExitStack,
-        make_link: Callable[[socket.socket, SharedMemory | None], DirectLink],
+        make_link: Callable[[Caller], DirectLink],
         on_end: Callable[[], object],
     ) -> None:
         self.offer = offer
@@ -144,30 +142,29 @@ class OfferedLink:
         try:
             caller = self._accept()
             if caller is not None:
-                with caller[0]:
-                    self._serve(*caller)
+                with caller.connection:
+                    self._serve(caller)
         finally:
             self._on_end()
 
-    def _serve(self, connection: socket.socket, memory: SharedMemory | None) -> None:
-        link = self._make_link(connection, memory)
+    def _serve(self, caller: Caller) -> None:
+        link = self._make_link(caller)
         with self._lock:
             if self._is_ending:
                 return
             self._link = link
         link.serve()
 
-    def _accept(self) -> tuple[socket.socket, SharedMemory | None] | None:
-        """Return the connection that shows the token in time, and its memory; nobody else can come after it."""
+    def _accept(self) -> Caller | None:
+        """Return who shows the token in time; nobody else can come after it."""
         deadline = time.monotonic() + self.offer.timeout_seconds
         try:
             while (remaining := deadline - time.monotonic()) > 0:
                 self._listener.settimeout(remaining)
                 connection, _ = self._listener.accept()
-                greeting = receive_greeting(connection, min(remaining, HELLO_SECONDS))
-                if hmac.compare_digest(greeting.token, self.offer.token):
+                if caller := meet(connection, self.offer.token, min(remaining, HELLO_SECONDS)):
                     set_up(connection)
-                    return connection, greeting.memory
+                    return caller
                 connection.close()
                 _log.warning("someone connected to a link without its token and was sent away")
         except OSError as error:  # the time is over, or the link is ending

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from expertmesh.mesh.link import LinkLostError
-from expertmesh.mesh.rooms import Rooms
+from expertmesh.mesh.rooms import Owed, Rooms
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.exact_io import rest_of
 from expertmesh.rpc.shared_memory import SharedMemory
@@ -46,13 +46,6 @@ MIN_SHARED_BYTES = 128 * 1024
 _NOTHING = torch.empty(0)
 
 
-class _Owed(NamedTuple):
-    """What a call is owed: an answer of a ``shape``, where the ``room`` is that it shares with its call, if any."""
-
-    shape: tuple[int, int]
-    room: Room | None
-
-
 class DirectLink:
     """See ``Link``. ``connection`` has shown its token; ``on_close`` is called once, when it is closed.
 
@@ -78,7 +71,7 @@ class DirectLink:
         self._ended = ""
         self._is_closed = False
         self._rooms = None if memory is None else Rooms(memory)
-        self._owed: dict[int, _Owed] = {}
+        self._owed: dict[int, Owed] = {}
         self._wanted: set[int] = set()
         self._arrived: dict[int, ExpertResult | CallFailure] = {}
         self._unsent: list[memoryview] = []
@@ -101,7 +94,7 @@ class DirectLink:
         frame = encode_call(call_id, call, room.place if room else 0)
         with self._in_use:
             _check(self._lost)
-            self._owed[call_id] = _Owed((call.hidden.shape[0], call.hidden.shape[1]), room)
+            self._owed[call_id] = Owed((call.hidden.shape[0], call.hidden.shape[1]), room)
             self._wanted.add(call_id)
             if self._unsent:
                 self._unsent += _copy(frame)
@@ -280,7 +273,7 @@ class DirectLink:
             raise WireError(f"an answer to call {header.call_id}, which was not asked")
         self._header = header
         if header.kind is Kind.RESULT and header.place:
-            self._partial, memory = _find_result(header, owed), memoryview(b"")
+            self._partial, memory = owed.find(header), memoryview(b"")
         elif header.kind is Kind.RESULT:
             memory = self._expect_result((header.num_rows, header.width))
         elif header.kind is Kind.FAILURE:
@@ -311,18 +304,6 @@ class DirectLink:
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"replica {self._endpoint} did not answer in time")
-
-
-def _find_result(header: Header, owed: _Owed) -> torch.Tensor:
-    """Return the partial rows that lie in the room of their call."""
-    place = owed.room.place if owed.room else 0
-    if header.place != place or (header.num_rows, header.width) != owed.shape:
-        raise WireError(
-            f"an answer of {header.num_rows} rows of {header.width} values lies at place {header.place}; "
-            f"{list(owed.shape)} at {place} would be right"
-        )
-    assert owed.room is not None, "it has a place"
-    return owed.room.partial
 
 
 def _check(reason: str) -> None:

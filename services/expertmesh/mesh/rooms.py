@@ -5,6 +5,7 @@ come late, nor who adds the answer up. So it is found out by references alone.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -12,7 +13,26 @@ import numpy.typing as npt
 import torch
 
 from expertmesh.rpc.shared_memory import SharedMemory
+from expertmesh.wire.failures import WireError
+from expertmesh.wire.frames import Header
 from expertmesh.wire.room import UNIT_BYTES, Room, open_room, place_of, room_bytes
+
+
+class Owed(NamedTuple):
+    """What a call is owed: an answer of ``shape`` [U, D], which may lie in the ``room`` of the call, if it has one."""
+
+    shape: tuple[int, int]
+    room: Room | None
+
+    def find(self, header: Header) -> torch.Tensor:
+        """Return the partial rows of an answer that has a place; WireError when it is not that of its call."""
+        place = self.room.place if self.room else 0
+        if self.room is None or header.place != place or (header.num_rows, header.width) != self.shape:
+            raise WireError(
+                f"an answer of {header.num_rows} rows of {header.width} values lies at place {header.place}; "
+                f"{list(self.shape)} at {place} would be right"
+            )
+        return self.room.partial
 
 
 class Rooms:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 # What a peer may hand over. Its pages are the maker's as long as that touches them first.
-MAX_SHARED_BYTES = 1 << 30
+MAX_SHARED_BYTES = 1 << 28
 _MADV_POPULATE_WRITE = 23
 
 

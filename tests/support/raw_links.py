@@ -1,0 +1,41 @@
+"""The other end of a direct link to a server of this process, byte by byte."""
+
+import socket
+from contextlib import contextmanager
+
+import grpc
+from link_server import FINGERPRINT
+
+from expertmesh.rpc.metadata import FINGERPRINT_KEY
+from expertmesh.v1 import expert_pb2_grpc
+from expertmesh.wire.offers import SocketKind, decode_offer, encode_kind
+
+
+def join(frame):
+    """The bytes of a frame."""
+    return b"".join(memoryview(part).tobytes() for part in frame)
+
+
+@contextmanager
+def offered(server, kind=SocketKind.UNIX, fingerprint=FINGERPRINT):
+    """The offer of a link, and the rpc that stays open beside it."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
+        yield decode_offer(next(agreement)), agreement
+        agreement.cancel()
+
+
+def connect(offer):
+    """Connect to where an offer says."""
+    family, address = socket.AF_UNIX, offer.address
+    if isinstance(offer.address, int):
+        family, address = socket.AF_INET, ("127.0.0.1", offer.address)
+    connection = socket.socket(family)
+    connection.settimeout(10)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
