@@ -113,6 +113,16 @@ def test_remote_experts_equal_local_ones(make_mesh, layer, hosts, max_piece_rows
     assert all(len(call.hidden) <= max_piece_rows for link in mesh.links for call in link.sent)
 
 
+@pytest.mark.parametrize("num_chosen", [2, 3, 8])
+def test_no_call_is_greater_than_servers_take(make_mesh, layer, num_chosen):
+    mesh = make_mesh(((0, 2, 4, 6), (1, 3, 5, 7)), max_call_rows=16)
+    step = make_step(33)
+    chosen = torch.rand(33, NUM_EXPERTS, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :num_chosen]
+    step = replace(step, topk_ids=chosen, topk_weights=torch.full(chosen.shape, 1 / num_chosen))
+    torch.testing.assert_close(run_experts(mesh.remote, step), run_local(layer, step), rtol=1e-5, atol=1e-6)
+    assert 0 < max(len(call.hidden) for link in mesh.links for call in link.sent) <= 16
+
+
 def test_a_replica_gets_each_row_once_and_only_rows_that_chose_its_experts(make_mesh):
     mesh = make_mesh()
     pending = mesh.remote.begin(choosing((0, 1), (0, 2), (2, 3)))

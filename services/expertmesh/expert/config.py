@@ -7,6 +7,7 @@ from expertmesh.errors import ConfigError
 from expertmesh.settings import servers
 from expertmesh.settings.flags import LIMITS, LOGGING, MODEL, NETWORK, Flag, nested, setting
 from expertmesh.tracing.config import TraceConfig
+from expertmesh.wire.limits import MAX_CALL_ROWS
 
 EXPERTS = Flag(MODEL, "EXPERTS", "Experts to host, for example 0,3-5.", kind=str)
 METRICS_LISTEN = Flag(
@@ -14,7 +15,7 @@ METRICS_LISTEN = Flag(
     "METRICS_LISTEN",
     "Serve Prometheus metrics over HTTP on host:port, such as 0.0.0.0:9090. Default: not at all.",
 )
-MAX_QUEUE_ROWS = Flag(LIMITS, "MAX_QUEUE_ROWS", "Rows that may wait; more are answered BUSY.", min=1)
+MAX_QUEUE_ROWS = Flag(LIMITS, "MAX_QUEUE_ROWS", "Rows that may wait; more are answered BUSY.", min=MAX_CALL_ROWS)
 CHAOS_DELAY = Flag(
     LOGGING, "CHAOS_DELAY", "For experiments: answer every expert call so many seconds later.", min=0, max=60
 )
@@ -41,7 +42,7 @@ class ExpertServerConfig:
     isa: str = servers.isa()
     threads: int = servers.threads()
     cuda_graphs: int = servers.cuda_graphs()
-    max_batch_rows: int = 2048
+    max_batch_rows: int = MAX_CALL_ROWS
     max_queue_rows: int = setting(16384, MAX_QUEUE_ROWS)
     drain_seconds: float = servers.drain_seconds()
     log_level: str = servers.log_level()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from expertmesh.settings.flags import LIMITS, NETWORK, Flag, setting
+from expertmesh.wire.limits import MAX_CALL_ROWS
 
 _WAIT = Flag(
     LIMITS,
@@ -36,10 +37,12 @@ class DispatchConfig:
     ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
     waiting for a replica to come back included (0 = fail at the first failure). The rows of a step are cut into pieces
     of ``max_piece_rows``: servers compute one while another is gathered or added up. With two of eight experts a row,
-    each expert still gets 256 of them, below which a GPU reads weights for longer than it multiplies.
+    each expert still gets 256 of them, below which a GPU reads weights for longer than it multiplies. No call has more
+    than ``max_call_rows``.
     """
 
     transport: str = setting("auto", _TRANSPORT)
     call_timeout_seconds: float = setting(30.0, _CALL_TIMEOUT)
     wait_seconds: float = setting(120.0, _WAIT)
     max_piece_rows: int = 1024
+    max_call_rows: int = MAX_CALL_ROWS

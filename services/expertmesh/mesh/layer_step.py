@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from expertmesh.mesh.call_rows import max_call_rows
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.piece import Dispatch, Piece, Trials
 from expertmesh.mesh.waiting import Waiting
@@ -26,7 +27,9 @@ class LayerStep:
         trials = Trials(time.monotonic() + config.wait_seconds, waiting)
         self._shape = rows.hidden.shape  # [T, D]
         self._device = device
-        max_rows = min(config.max_piece_rows, MAX_ANSWER_BYTES // (self._shape[1] * torch.float32.itemsize))
+        answer_rows = MAX_ANSWER_BYTES // (self._shape[1] * torch.float32.itemsize)
+        rows_in_calls = max_call_rows(1, rows.topk_ids.shape[1])
+        max_rows = min(config.max_piece_rows, min(config.max_call_rows, answer_rows) // rows_in_calls)
         self._pieces = [
             Piece(dispatch, trials, part, load.step(part.layer, part.topk_ids)) for part in split_call(rows, max_rows)
         ]
