@@ -19,9 +19,10 @@ RUN pip install --constraint /src/constraints.txt ${TORCH_INDEX:+--index-url "$T
 COPY docker /src/docker
 # Triton would compile the module with which it loads the CUDA driver at run time, where there is no compiler.
 RUN sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
-# Dependencies first: a change of our own code does not install them again.
+# Dependencies first: a change of our own code does not install them again. Those of both roles, as a gateway needs nearly
+# all of them: nodes that run both pull them once.
 COPY pyproject.toml README.md LICENSE /src/
-RUN python /src/docker/list_dependencies.py /src/pyproject.toml tracing gguf > /src/requirements.txt \
+RUN python /src/docker/list_dependencies.py /src/pyproject.toml all tracing gguf > /src/requirements.txt \
     && pip install --constraint /src/constraints.txt ${PIP_INDEX:+--index-url "$PIP_INDEX"} \
         --requirement /src/requirements.txt hatchling
 COPY protos/gen /src/protos/gen

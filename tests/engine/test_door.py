@@ -5,10 +5,12 @@ from expertmesh.engine.door import Door
 from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import Interruption
 from expertmesh.engine.request import FinishReason, Limits, Request, Sequence
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import INTERNAL, INVALID, QUEUE_FULL, EngineStats
 from expertmesh.errors import ExpertmeshError, InvalidRequestError, QueueFullError
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 
 REQUEST = Request((1, 2, 3), SamplingParams(seed=1))
 TOKEN = TokenDelta(Choice(7), finish_reason=None)

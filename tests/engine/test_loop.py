@@ -16,7 +16,8 @@ from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import Interruption
 from expertmesh.engine.request import FinishReason, Limits, Request
 from expertmesh.engine.runner import ModelRunner
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.errors import ComputeError, ExpertmeshError
 from expertmesh.kernels.reference import ReferenceBackend

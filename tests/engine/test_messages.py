@@ -14,7 +14,8 @@ from expertmesh.engine.messages import (
 )
 from expertmesh.engine.request import FinishReason, Request
 from expertmesh.errors import ComputeError, ExpertmeshError, InvalidRequestError, PromptTooLongError
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 
 SAMPLING = SamplingParams(max_tokens=3, temperature=0.5, logit_bias=((3, 1.5),), stop_ids=(4,), seed=2**64 - 1)
 DELTA = TokenDelta(

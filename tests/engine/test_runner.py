@@ -12,7 +12,8 @@ from expertmesh.engine.loop import Engine
 from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.request import Limits, Request
 from expertmesh.engine.runner import ModelRunner
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.mesh.counted_experts import CountedExperts

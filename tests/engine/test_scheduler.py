@@ -7,7 +7,8 @@ import pytest
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.observer import NullObserver
 from expertmesh.engine.request import Request, Sequence
-from expertmesh.engine.scheduler import Chunk, Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Chunk, Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import QueueFullError
 from expertmesh.model.sampling import SamplingParams
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from expertmesh.checkpoint.reader import Checkpoint
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.sizing import CachePlan
 from expertmesh.gateway.assembly import _plan_cache, _record_steps
 from expertmesh.gateway.config import GatewayConfig

@@ -1,6 +1,7 @@
 from expertmesh.discovery.endpoints import StaticDiscovery
 from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.state import GatewayState, take_snapshot
 from expertmesh.mesh.expert_load import ExpertLoadCounter

@@ -7,7 +7,7 @@ import pytest
 from expertmesh.engine.door import TokenDelta
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 from expertmesh.text.detokenizer import Detokenizer, NamedControls
 from expertmesh.text.tokenizer import Tokenizer
 

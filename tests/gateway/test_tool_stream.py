@@ -14,7 +14,8 @@ from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai.common import finish_reason
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.call_parser import join_calls
 from expertmesh.text.conversation import Message
 from expertmesh.text.inst_template import InstTemplate

@@ -17,7 +17,8 @@ from live_snapshots import LiveSnapshots
 from prometheus_client import CollectorRegistry, generate_latest
 
 from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.expert.metrics import ExpertMetrics
 from expertmesh.gateway.metrics.config import MetricsConfig

@@ -9,7 +9,7 @@ import pytest
 from integration_mesh import Mesh, run_mesh
 
 from expertmesh.client import Answer, AsyncClient, Client, Output, RetryPolicy, Sampling
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import ApiKeyError, GatewayBusyError, InvalidRequestError
 from expertmesh.text.tokenizer import Tokenizer
 

@@ -11,11 +11,12 @@ from integration_mesh import QUARTERS, Mesh, cache_bytes, run_mesh
 
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason, Request
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.gateway import assembly
 from expertmesh.gateway.grammars.compiler import Compiled
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 
 # With the logarithm of every token's probability, so that equal means equal logits.
 GREEDY = SamplingParams(max_tokens=40, ignore_eos=True, logprobs=0)

@@ -16,7 +16,8 @@ from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.link.client import EngineClient
 from expertmesh.gateway.process_keeper import ProcessKeeper
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.socket_directory import socket_directory
 
 LONG = {"max_tokens": 60, "ignore_eos": True}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from integration_mesh import QUARTERS, cache_bytes, run_mesh
 
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.mesh.dispatch_config import TRANSPORTS, DispatchConfig
 
 

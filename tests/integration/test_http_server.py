@@ -11,7 +11,7 @@ from http_serving import MODEL, QUESTION, serving
 from integration_mesh import run_mesh
 
 from expertmesh.client import Output, Sampling
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import InvalidRequestError
 from expertmesh.mesh.dispatch_config import DispatchConfig
 

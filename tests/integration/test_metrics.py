@@ -10,7 +10,7 @@ from integration_mesh import QUARTERS, Mesh, run_mesh, silent
 
 from expertmesh.client import Output, Sampling
 from expertmesh.engine.request import Request
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.expert import process as expert_process
 from expertmesh.expert.config import ExpertServerConfig

@@ -12,8 +12,9 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from expertmesh.engine.noise import noise
 from expertmesh.model.adjust import SamplingRow
+from expertmesh.model.choice import Choice
 from expertmesh.model.sampler import Sampler, score
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.sampling import SamplingParams
 
 VOCAB = 12
 NUM_DRAWS = 20_000

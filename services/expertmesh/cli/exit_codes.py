@@ -9,8 +9,8 @@ GATEWAY = 4
 INTERRUPTED = 130
 
 TEXT = (
-    "Exit codes: 0 success, 1 failed while running, 2 wrong flag or value, 3 the model cannot be served, "
-    "4 the gateway cannot be reached or failed, 130 interrupted."
+    "Exit codes: 0 success, 1 failed while running or lacks a package, 2 wrong flag or value, 3 the model cannot be "
+    "served, 4 the gateway cannot be reached or failed, 130 interrupted."
 )
 
 

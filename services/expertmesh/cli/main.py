@@ -1,6 +1,7 @@
 """The ``expertmesh`` command: its subcommands, its errors and its exit codes.
 
-Commands import what they run when they run it: ``--help`` must not wait for torch.
+Commands import what they run when they run it: ``--help`` must not wait for torch, and those that ask a gateway need
+no extra of the package.
 """
 
 import errno
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from expertmesh.cli import chat, exit_codes, expert, gateway, generate, inspect, plan, quantize, split, top, up
+from expertmesh.cli.extras import Command
 from expertmesh.cli.standard_streams import CANNOT_WRITE, abandon_output, open_streams
 from expertmesh.errors import ExpertmeshError
 
@@ -32,7 +34,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel, epilog=exit_codes.TEXT)(command)
+        app.command(cls=Command, rich_help_panel=panel, epilog=exit_codes.TEXT)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -20,7 +20,6 @@ from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.servable import check_servable
 from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
@@ -84,6 +83,8 @@ def up(**flags: Any) -> None:
 
     An expert process that dies is started again, and requests wait for it. Ctrl-C stops everything in order.
     """
+    from expertmesh.gateway.servable import check_servable
+
     configure_logging(flags["log_level"])
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

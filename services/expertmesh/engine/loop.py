@@ -18,7 +18,7 @@ from expertmesh.engine.scheduler import Chunk, Scheduler
 from expertmesh.engine.step_spans import trace_step
 from expertmesh.errors import ExpertmeshError
 from expertmesh.kernels import cuda_devices
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import msgspec
 from expertmesh import errors
 from expertmesh.engine.request import FinishReason, Request, Route
 from expertmesh.errors import ExpertmeshError, InvalidRequestError
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 
 
 class EngineError(ExpertmeshError):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from expertmesh.engine.blocks import ROOT
 from expertmesh.engine.drafts import PromptLookup
 from expertmesh.errors import InvalidRequestError, PromptTooLongError
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 
 # Experts of one row, layer by layer [L], the one with the most weight first [A].
 Route = tuple[tuple[int, ...], ...]

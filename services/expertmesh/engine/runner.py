@@ -18,12 +18,12 @@ from expertmesh.engine.step_batch import WantedRows, build_batch, split_chunks, 
 from expertmesh.engine.step_spans import TracedExperts
 from expertmesh.model.adjust import SamplingRow
 from expertmesh.model.batch import StepBatch
+from expertmesh.model.choice import Choice
 from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import DeviceExperts, Experts, PartOnDevice
 from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.rows import select, to_device
 from expertmesh.model.sampler import Sampler, score
-from expertmesh.model.sampling import Choice
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.turns import Part, in_turns
 from expertmesh.tracing.tracer import NullTracer, Tracer

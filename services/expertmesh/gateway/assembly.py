@@ -11,7 +11,8 @@ from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.loop import Engine
 from expertmesh.engine.request import Constraint, Limits
 from expertmesh.engine.runner import ModelRunner
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.sizing import BLOCK_SIZE, CachePlan, cache_budget, plan_cache
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.config import GatewayConfig

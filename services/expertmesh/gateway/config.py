@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from expertmesh.discovery.endpoints import Discovery
-from expertmesh.engine.scheduler import SchedulerConfig
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.settings import servers

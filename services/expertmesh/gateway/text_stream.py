@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.request import FinishReason
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 from expertmesh.text.call_parser import CallParser, CallPiece
 from expertmesh.text.detokenizer import Detokenizer
 from expertmesh.text.stop import StopMatcher

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from expertmesh.model.adjust import SamplingRow, adjust
+from expertmesh.model.choice import Choice
 from expertmesh.model.draws import DrawPlan
 from expertmesh.model.rows import nearest_to_zero, select, to_device
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.model.truncate import NUM_CANDIDATES
 
 

@@ -1,11 +1,9 @@
-"""What a request may ask of sampling, and what it gets. Knows ranges, not tensors."""
+"""What a request may ask of sampling. Knows ranges, not tensors."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-import msgspec
 
 from expertmesh.errors import InvalidRequestError
 
@@ -13,18 +11,6 @@ MAX_SEED = 2**64 - 1
 MAX_LOGPROBS = 20
 
 _PARAMETER = "parameter"
-
-
-class Choice(msgspec.Struct, frozen=True, array_like=True):
-    """A token and how probable the model found it: natural logarithms, before any parameter of the request.
-
-    ``logprob`` is None unless the request asked for it; ``top_logprobs`` are the most probable (id, logprob), best
-    first.
-    """
-
-    token_id: int
-    logprob: float | None = None
-    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_request, encode_delta
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.v1 import generation_pb2 as pb
 

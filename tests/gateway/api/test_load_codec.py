@@ -2,7 +2,8 @@ from dataclasses import replace
 
 from expertmesh.counting.histogram import Histogram
 from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.snapshot import take_engine_snapshot
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.api.load_codec import encode_load

@@ -4,7 +4,8 @@ from live_snapshots import LiveSnapshots
 
 from expertmesh.client import AsyncClient
 from expertmesh.engine.blocks import BlockPool
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import EngineStats
 from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.state import GatewayState

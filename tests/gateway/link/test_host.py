@@ -12,7 +12,8 @@ from expertmesh.engine.door import Door
 from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.messages import Cancel, Failed, Submit, TokenDelta, Tokens
 from expertmesh.engine.request import Limits, Request
-from expertmesh.engine.scheduler import Scheduler, SchedulerConfig
+from expertmesh.engine.scheduler import Scheduler
+from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.engine.stats import INTERNAL, EngineStats
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.grammars.cache import Grammars
@@ -22,7 +23,8 @@ from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.link.messages import AskSnapshot, FromEngine, Loaded, SnapshotTaken
 from expertmesh.gateway.state import GatewayState, take_snapshot
 from expertmesh.mesh.expert_load import ExpertLoadCounter
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.wire.model_info import ModelInfo
 

@@ -8,7 +8,8 @@ from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import Choice, SamplingParams
+from expertmesh.model.choice import Choice
+from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.conversation import Message
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse, parse_json

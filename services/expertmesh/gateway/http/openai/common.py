@@ -11,7 +11,7 @@ from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.fields import StreamOptions
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 from expertmesh.wire.model_info import ModelInfo
 
 # The last event of a stream.

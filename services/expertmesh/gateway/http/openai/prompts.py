@@ -9,7 +9,7 @@ from expertmesh.gateway.http.openai.common import FINISH_REASONS, describe_promp
 from expertmesh.gateway.http.openai.requests import CompletionRequest
 from expertmesh.gateway.http.openai.sampling import truncated
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.sampling import Choice
+from expertmesh.model.choice import Choice
 
 
 @dataclass(frozen=True)
