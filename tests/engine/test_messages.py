@@ -22,7 +22,7 @@ DELTA = TokenDelta(
     Choice(7, -0.25, ((7, -0.25), (9, -1.5))), FinishReason.STOP, 16, (Choice(2, -3.0),), ((0, 1), (2, 3))
 )
 MESSAGES = [
-    Submit(3, Request((1, 2), SAMPLING, ("regex", "[a]+"), True, "00-ab-cd-01"), (5, 6)),
+    Submit(3, Request((1, 2), SAMPLING, ("regex", "[a]+"), True, traceparent="00-ab-cd-01"), (5, 6)),
     Cancel(3, "cancelled"),
     Tokens([(3, DELTA), (4, TokenDelta(Choice(8), None))]),
     Failed(3, encode_error(InvalidRequestError("n is 0", "n"))),

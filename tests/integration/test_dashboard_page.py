@@ -1,7 +1,6 @@
 """The dashboard in a real browser, with a mesh behind it. Skipped where there is no Chromium or no driver for it."""
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from browsing import WIDE, contrast, expect, launched, needs_chromium, opening, violations
 from http_serving import Served, serving
 from integration_mesh import QUARTERS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the driver playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+pytestmark = needs_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
-
-WIDE, NARROW = {"width": 1600, "height": 1000}, {"width": 360, "height": 800}
+NARROW = {"width": 360, "height": 800}
 NUM_EXPERTS, NUM_LAYERS = 8, 4
 LONG = {"prompt": ["Hello"] * 4, "max_tokens": 60, "ignore_eos": True}
 RATES = "[...document.querySelectorAll('#heat td')].map((cell) => cell.textContent)"
@@ -29,11 +25,8 @@ STEPS = "[...document.querySelectorAll('#heat-legend i')].map(getComputedStyle)"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api.expect.set_options(timeout=20_000)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +37,13 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def open_page(browser) -> Iterator[Any]:
-    """Open the page of a gateway; what goes wrong in it is gathered in ``page.problems``."""
-    contexts = []
-
-    def open_at(url: str, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.problems, page.hosts = [], set()
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("request", lambda request: page.hosts.add(urlsplit(request.url).netloc))
-        page.goto(f"{url}/dashboard")
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
+    """Open the page of a gateway."""
+    with opening(browser) as open_at:
+        yield lambda url, **options: open_at(f"{url}/dashboard", **options)
 
 
 def wait_live(page: Any) -> None:
-    sync_api.expect(page.get_by_role("status")).to_have_text("Live")
+    expect(page.get_by_role("status")).to_have_text("Live")
 
 
 @contextmanager
@@ -99,10 +78,10 @@ def test_numbers_follow_the_load_and_nothing_is_asked_elsewhere(served, open_pag
     assert page.evaluate(RATES) == ["0"] * (NUM_EXPERTS * NUM_LAYERS)
     assert cells_of(page, 10) == ["1 of 1"] * NUM_EXPERTS
     with under_load(served):
-        sync_api.expect(page.locator(BUSY).first).to_be_visible()
-        sync_api.expect(page.locator("#heat td[data-level='6']").first).to_be_visible()
-        sync_api.expect(page.locator("#now-running")).to_have_text("4")
-    sync_api.expect(page.locator(BUSY)).to_have_count(0)
+        expect(page.locator(BUSY).first).to_be_visible()
+        expect(page.locator("#heat td[data-level='6']").first).to_be_visible()
+        expect(page.locator("#now-running")).to_have_text("4")
+    expect(page.locator(BUSY)).to_have_count(0)
     shares = [int(expert["tokens"]) for expert in served.http.get("/dashboard/load").json()["load"]["experts"]]
     seen = [float(text.removesuffix(" %")) for text in cells_of(page, 5)]
     assert seen == pytest.approx([100 * tokens / sum(shares) for tokens in shares], abs=0.51)
@@ -135,16 +114,16 @@ def test_the_heat_map_is_walked_by_keys_and_every_cell_has_a_name(served, open_p
     assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
     assert page.get_by_role("gridcell", name=re.compile("^Expert")).count() == NUM_EXPERTS * NUM_LAYERS
     page.keyboard.press("Tab")
-    sync_api.expect(page.get_by_role("region", name="Table of experts").last).to_be_focused()
+    expect(page.get_by_role("region", name="Table of experts").last).to_be_focused()
 
 
 def test_where_layers_do_not_fit_beside_each_other_they_go_down_and_the_focus_stays(served, open_page):
     page = open_page(served.url, viewport=NARROW)
     wait_live(page)
-    sync_api.expect(page.locator("#heat th").first).to_have_text("Expert")
+    expect(page.locator("#heat th").first).to_have_text("Expert")
     page.get_by_role("gridcell", name=re.compile("^Expert 2, layer 1:")).focus()
     page.set_viewport_size({"width": 240, "height": 800})
-    sync_api.expect(page.locator("#heat th").first).to_have_text("Layer")
+    expect(page.locator("#heat th").first).to_have_text("Layer")
     assert focused_name(page).startswith("Expert 2, layer 1:")
     page.keyboard.press("ArrowDown")
     assert focused_name(page).startswith("Expert 2, layer 2:")
@@ -154,9 +133,9 @@ def test_where_layers_do_not_fit_beside_each_other_they_go_down_and_the_focus_st
 def test_nothing_hinders_assistive_technology_and_nothing_sticks_out(served, open_page, scheme, size):
     page = open_page(served.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
     with under_load(served):
-        sync_api.expect(page.locator(BUSY).first).to_be_visible()
-        found = axe.Axe().run(page).response["violations"]
-    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+        expect(page.locator(BUSY).first).to_be_visible()
+        found = violations(page)
+    assert found == []
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     assert page.evaluate("getComputedStyle(document.querySelector('.bar i')).transitionDuration") == "0s"
 
@@ -170,26 +149,31 @@ def test_every_step_of_the_heat_can_be_read(served, open_page, scheme):
     assert min(contrast(ground, text) for ground, text in colours) >= 4.5
 
 
-def contrast(first: str, second: str) -> float:
-    """Contrast of two colours as in WCAG 2.2."""
-    darker, lighter = sorted(map(luminance, (first, second)))
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(colour: str) -> float:
-    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+def test_a_table_that_is_too_wide_shows_it_and_is_scrolled_by_keys(served, open_page):
+    page = open_page(served.url, viewport=NARROW)
+    wait_live(page)
+    table = page.get_by_role("region", name="Table of experts")
+    expect(table).not_to_have_css("mask-image", "none")
+    table.focus()
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    expect(table).to_have_css("mask-image", "none")
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth - box.scrollLeft") < 2
+    for _ in range(40):
+        page.keyboard.press("ArrowLeft")
+    expect(table).not_to_have_css("mask-image", "none")
+    page.set_viewport_size(WIDE)
+    expect(table).to_have_css("mask-image", "none")
 
 
 def test_paused_it_asks_no_more_and_a_gateway_that_is_away_is_asked_again(served, open_page):
     page = open_page(served.url)
     wait_live(page)
     page.get_by_role("button", name="Pause").click()
-    sync_api.expect(page.get_by_role("status")).to_have_text("Paused")
+    expect(page.get_by_role("status")).to_have_text("Paused")
     page.context.set_offline(True)
     page.get_by_role("button", name="Resume").click()
-    sync_api.expect(page.get_by_role("status")).to_contain_text("No answer")
+    expect(page.get_by_role("status")).to_contain_text("No answer")
     page.context.set_offline(False)
     wait_live(page)
 
@@ -198,15 +182,15 @@ def test_a_key_is_asked_for_and_kept(open_page):
     with serving(api_keys=("sesame",)) as guarded:
         page = open_page(guarded.url)
         field = page.get_by_label("API key of this gateway")
-        sync_api.expect(field).to_be_focused()
-        sync_api.expect(page.get_by_role("alert")).to_have_text("This gateway wants an API key.")
+        expect(field).to_be_focused()
+        expect(page.get_by_role("alert")).to_have_text("This gateway wants an API key.")
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        sync_api.expect(page.get_by_role("alert")).to_have_text("This gateway does not know that key.")
+        expect(page.get_by_role("alert")).to_have_text("This gateway does not know that key.")
         page.keyboard.type("sesame")
         page.keyboard.press("Enter")
         wait_live(page)
-        sync_api.expect(field).to_be_hidden()
+        expect(field).to_be_hidden()
         page.reload()
         wait_live(page)
         assert all("401" in problem for problem in page.problems)

@@ -20,8 +20,9 @@ from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
-from expertmesh.gateway.http.dashboard import routes as dashboard
 from expertmesh.gateway.http.http_server import HttpServer
+from expertmesh.gateway.http.pages.chat import routes as chat
+from expertmesh.gateway.http.pages.dashboard import routes as dashboard
 from expertmesh.gateway.http.request_ids import RequestIds as HttpRequestIds
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.keys import ApiKeys
@@ -154,7 +155,8 @@ async def serving(
     server = _make_server(config, GenerationServicer(generator, lambda: client.model, defaults), loads)
     names = served_names(config.model, config.served_model_names)
     service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names)
-    http = _make_http(config, service, (metrics_route.make_router(metrics), dashboard.make_router(loads.read_load)))
+    pages = (chat.make_router(), dashboard.make_router(loads.read_load))
+    http = _make_http(config, service, (metrics_route.make_router(metrics), *pages))
     gateway = Gateway(client, server, http, metrics)
     async with background(_tell_health(client, server)):
         try:

@@ -130,7 +130,3 @@ class HeatMap {
     return moves[key]?.() ?? null;
   }
 }
-
-function range(length) {
-  return Array.from({ length }, (_, index) => index);
-}

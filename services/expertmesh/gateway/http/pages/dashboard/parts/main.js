@@ -1,11 +1,9 @@
 // The page: asks again and again, and hands what comes to its parts. Knows when to ask, not how things are drawn.
 const RETRY_MS = 2_000;
 
-const byId = (id) => document.getElementById(id);
-
 class Dashboard {
-  constructor(source) {
-    this.source = source;
+  constructor() {
+    this.keyForm = new KeyForm();
     this.isPaused = false;
     this.wake = () => {};
     this.heat = new HeatMap(byId("heat"), byId("heat-readout"), byId("heat-legend"));
@@ -15,25 +13,24 @@ class Dashboard {
     this.cache = new TimeLine("KV cache in use", ["blocks"], percent, 1);
     byId("lines").append(this.tokens.node, this.sequences.node, this.cache.node);
     byId("pause").addEventListener("click", () => this.togglePause());
-    byId("key-form").addEventListener("submit", (event) => this.takeKey(event));
     document.addEventListener("visibilitychange", () => this.wake());
   }
 
   async run() {
     for (;;) {
       await this.turn();
-      while (this.isPaused || document.hidden || this.wantsKey) await new Promise((wake) => (this.wake = wake));
+      while (this.isPaused || document.hidden) await new Promise((wake) => (this.wake = wake));
     }
   }
 
   async turn() {
     try {
-      const update = await this.source.read();
+      const update = await readLoad();
       if (!this.isPaused) this.show(update);
     } catch (error) {
       if (error instanceof KeyError) return this.askKey(error.message);
       this.say("failing", `No answer (${error.message}), trying again`);
-      await new Promise((later) => setTimeout(later, RETRY_MS));
+      await after(RETRY_MS);
     }
   }
 
@@ -70,24 +67,12 @@ class Dashboard {
     this.wake();
   }
 
-  askKey(message) {
-    this.wantsKey = true;
+  async askKey(message) {
     byId("view").hidden = byId("pause").hidden = true;
-    byId("key-form").hidden = false;
     this.say("connecting", "Waiting for an API key");
-    byId("key-message").textContent = message;
-    byId("key").focus();
-  }
-
-  takeKey(event) {
-    event.preventDefault();
-    this.source.keepKey(byId("key").value);
-    this.wantsKey = false;
-    byId("key").value = "";
-    byId("key-form").hidden = true;
+    await this.keyForm.ask(message);
     this.say("connecting", "Connecting");
-    this.wake();
   }
 }
 
-new Dashboard(new LoadSource()).run();
+new Dashboard().run();

@@ -1,29 +1,11 @@
-// Where the numbers come from. Knows the gateway's route and the key, not what is shown.
-const KEY_NAME = "expertmesh-api-key";
+// Where the numbers come from. Knows the gateway's route, not what is shown.
 const PATIENCE_MS = 10_000;
 const LEAVING = new Set(["REPLICA_STATE_RETIRED"]);
 
-class KeyError extends Error {}
-
-class LoadSource {
-  // What happened in the last second; an answer takes as long. KeyError when the gateway wants a key, or another one.
-  async read() {
-    const key = sessionStorage.getItem(KEY_NAME);
-    const reply = await fetch("dashboard/load", {
-      headers: key ? { Authorization: `Bearer ${key}` } : {},
-      signal: AbortSignal.timeout(PATIENCE_MS),
-    });
-    if (reply.status === 401) {
-      sessionStorage.removeItem(KEY_NAME);
-      throw new KeyError(key ? "This gateway does not know that key." : "This gateway wants an API key.");
-    }
-    if (!reply.ok) throw new Error(`the gateway answered with status ${reply.status}`);
-    return toUpdate(await reply.json());
-  }
-
-  keepKey(key) {
-    sessionStorage.setItem(KEY_NAME, key);
-  }
+// What happened in the last second; an answer takes as long.
+async function readLoad() {
+  const reply = await ask("dashboard/load", { signal: AbortSignal.timeout(PATIENCE_MS) });
+  return toUpdate(await reply.json());
 }
 
 // One entry per expert with its counts and rates together; int64 are strings in proto3's JSON.

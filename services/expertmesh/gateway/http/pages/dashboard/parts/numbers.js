@@ -1,4 +1,4 @@
-// Numbers as people read them, and the smallest helpers for elements. Knows no part of the page.
+// Numbers as people read them. Knows no part of the page.
 
 // Up to three digits: 0, 0.4, 7.2, 140, 1.2k, 35k, 1.4M; what is not zero never looks like it.
 function shortNumber(value) {
@@ -27,16 +27,4 @@ function roundUp(value) {
   if (value <= 0) return 1;
   const unit = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * unit).find((end) => end >= value * 0.9999);
-}
-
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-// Writing what is there already would disturb selections and screen readers.
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }

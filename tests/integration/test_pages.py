@@ -1,4 +1,4 @@
-"""The dashboard's routes: the page is open, its data want a key and are those of LoadService."""
+"""The routes of pages: these are open, the dashboard's data want a key and are those of LoadService."""
 
 import pytest
 from http_serving import serving
@@ -12,11 +12,13 @@ def guarded():
         yield mesh
 
 
-def test_the_page_needs_no_key_and_holds_no_data(guarded):
-    reply = guarded.http.get("/dashboard")
+@pytest.mark.parametrize("path", ["/", "/dashboard"])
+def test_a_page_needs_no_key_and_holds_no_data(guarded, path):
+    reply = guarded.http.get(path)
     assert (reply.status_code, reply.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"]
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert reply.text == guarded.http.get(path, headers=KEY).text
 
 
 def test_the_data_need_a_key(guarded):

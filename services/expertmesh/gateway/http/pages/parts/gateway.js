@@ -1,0 +1,42 @@
+// Asking the gateway with the key of this tab. Knows keys and errors, not what is asked.
+const KEY_NAME = "expertmesh-api-key";
+
+// The gateway wants a key, or another one.
+class KeyError extends Error {}
+
+// The gateway refused, in words of its own.
+class RefusedError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// The reply to a request, as of fetch; KeyError, RefusedError, or what fetch throws.
+async function ask(path, options = {}) {
+  const key = sessionStorage.getItem(KEY_NAME);
+  const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
+  const reply = await fetch(path, { ...options, headers });
+  if (reply.status === 401) {
+    sessionStorage.removeItem(KEY_NAME);
+    throw new KeyError(key ? "This gateway does not know that key." : "This gateway wants an API key.");
+  }
+  if (!reply.ok) throw new RefusedError(reply.status, await messageOf(reply));
+  return reply;
+}
+
+async function messageOf(reply) {
+  const words = `the gateway answered with status ${reply.status}`;
+  const { error } = await reply.json().catch(() => ({}));
+  return error?.message ?? error ?? words; // OpenAI's shape, or TGI's
+}
+
+function keepKey(key) {
+  sessionStorage.setItem(KEY_NAME, key);
+}
+
+// Why a request failed, in words for people.
+function reasonOf(error) {
+  if (error instanceof TypeError) return "The gateway cannot be reached, or hung up";
+  return error.message;
+}
