@@ -117,16 +117,17 @@ def test_the_heat_map_is_walked_by_keys_and_every_cell_has_a_name(served, open_p
     expect(page.get_by_role("region", name="Table of experts").last).to_be_focused()
 
 
-def test_where_layers_do_not_fit_beside_each_other_they_go_down_and_the_focus_stays(served, open_page):
-    page = open_page(served.url, viewport=NARROW)
-    wait_live(page)
-    expect(page.locator("#heat th").first).to_have_text("Expert")
-    page.get_by_role("gridcell", name=re.compile("^Expert 2, layer 1:")).focus()
-    page.set_viewport_size({"width": 240, "height": 800})
-    expect(page.locator("#heat th").first).to_have_text("Layer")
-    assert focused_name(page).startswith("Expert 2, layer 1:")
-    page.keyboard.press("ArrowDown")
-    assert focused_name(page).startswith("Expert 2, layer 2:")
+def test_where_layers_do_not_fit_beside_each_other_they_go_down_and_the_focus_stays(make_mixtral, open_page):
+    with serving(make_mixtral(num_local_experts=4, num_hidden_layers=12).directory) as served:
+        page = open_page(served.url, viewport=WIDE)
+        wait_live(page)
+        expect(page.locator("#heat th").first).to_have_text("Expert")
+        page.get_by_role("gridcell", name=re.compile("^Expert 2, layer 1:")).focus()
+        page.set_viewport_size(NARROW)
+        expect(page.locator("#heat th").first).to_have_text("Layer")
+        assert focused_name(page).startswith("Expert 2, layer 1:")
+        page.keyboard.press("ArrowDown")
+        assert focused_name(page).startswith("Expert 2, layer 2:")
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)], ids=["light-wide", "dark-narrow"])

@@ -27,7 +27,14 @@ KINDS = {
 OPENAI = {"stop_token_ids": "stop_ids", "max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
 TGI = {"max_new_tokens": "max_tokens", "top_n_tokens": "logprobs"}
 # Where a JSON API takes more, or less, than the engine: (interface, field) to the bounds that are its own.
-OWN_BOUNDS = {("openai", "top_k"): {"ge": -1}, ("openai", "seed"): {"ge": -(2**63)}, ("tgi", "temperature"): {"gt": 0}}
+OWN_BOUNDS = {
+    (ChatCompletionRequest, "top_k"): {"ge": -1},
+    (ChatCompletionRequest, "seed"): {"ge": -(2**63)},
+    (CompletionRequest, "top_k"): {"ge": -1},
+    (CompletionRequest, "seed"): {"ge": -(2**63)},
+    (CompletionRequest, "max_tokens"): {"ge": 0},
+    (Parameters, "temperature"): {"gt": 0},
+}
 
 
 def comments():
@@ -69,17 +76,16 @@ def test_the_proto_says_range_and_default(name):
 
 
 @pytest.mark.parametrize(
-    ("interface", "model", "renamed"),
-    [("openai", ChatCompletionRequest, OPENAI), ("openai", CompletionRequest, OPENAI), ("tgi", Parameters, TGI)],
+    ("model", "renamed"), [(ChatCompletionRequest, OPENAI), (CompletionRequest, OPENAI), (Parameters, TGI)]
 )
-def test_requests_over_http_have_the_ranges(interface, model, renamed):
+def test_requests_over_http_have_the_ranges(model, renamed):
     checked = 0
     for field, info in model.model_fields.items():
         name = renamed.get(field, field)
         if name not in PARAMETERS or info.annotation not in (int | None, float | None):
             continue
         bounds = {key: getattr(one, key) for one in info.metadata for key in ("ge", "gt", "le") if hasattr(one, key)}
-        own = OWN_BOUNDS.get((interface, field))
+        own = OWN_BOUNDS.get((model, field))
         low = own if own else {key: bound for key, bound in PARAMETERS[name].bounds.items() if key != "le"}
         high = PARAMETERS[name].bounds.get("le", bounds.get("le"))
         assert bounds == low | ({} if high is None else {"le": high}), field
