@@ -1,12 +1,14 @@
 import json
 import shlex
+import subprocess
 from contextlib import ExitStack
 
 from expertmesh.cli.output import Asking, MeshOutput, suggestions
 
 
 def test_the_suggested_request_is_whole():
-    generate, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("org/it's"))
+    generate, curl, chat = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("org/it's"))
+    assert chat == "[up] chat: http://127.0.0.1:8000/"
     assert shlex.split(generate)[-1] == "127.0.0.1:50051"
     words = shlex.split(curl)
     assert "http://127.0.0.1:8000/v1/chat/completions" in words
@@ -15,9 +17,13 @@ def test_the_suggested_request_is_whole():
 
 
 def test_a_key_is_suggested_where_one_is_needed_and_not_shown():
-    first, _, curl = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("model", needs_key=True))
+    first, _, curl, _ = suggestions(["127.0.0.1:50051", "http://127.0.0.1:8000"], Asking("model", needs_key=True))
     assert "EXPERTMESH_API_KEY" in first
-    assert "authorization: Bearer $EXPERTMESH_API_KEY" in shlex.split(curl)
+    header = curl[curl.index("-H ") + len("-H ") :].partition(" -H ")[0]
+    shown = subprocess.run(
+        ["sh", "-c", f"printf %s {header}"], env={"EXPERTMESH_API_KEY": "one two"}, capture_output=True, check=True
+    )
+    assert shown.stdout == b"authorization: Bearer one"
 
 
 def test_without_http_there_is_no_request_to_suggest():

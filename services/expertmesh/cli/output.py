@@ -62,10 +62,12 @@ def suggestions(addresses: list[str], asking: Asking) -> list[str]:
         *([f"[up] first: export {KEY}=...  # one of the keys, if it is not there already"] if asking.needs_key else []),
         f'[up] try: expertmesh generate "{QUESTION}" --endpoint {grpc}',
         *(f"[up] or:  {_curl(url, asking)}" for url in http),
+        *(f"[up] chat: {url}/" for url in http),
     ]
 
 
 def _curl(url: str, asking: Asking) -> str:
     body = json.dumps({"model": asking.model, "messages": [{"role": "user", "content": QUESTION}]})
-    key = f'-H "authorization: Bearer ${KEY}" ' if asking.needs_key else ""
+    # The variable may hold several, of which one is shown.
+    key = f'-H "authorization: Bearer ${{{KEY}%% *}}" ' if asking.needs_key else ""
     return f"curl {url}/v1/chat/completions {key}-H 'content-type: application/json' -d {shlex.quote(body)}"
