@@ -3,7 +3,7 @@
 Usage: python benchmarks/serve.py (--clients N | --rate R | --small) [--url NAME=URL]...
     [--expertmesh DIR [--up-flags FLAGS]]
     [--llama-server PROGRAM --gguf FILE [--llama-flags FLAGS]] [--requests N] [--prompt-tokens LENGTHS]
-    [--output-tokens LENGTHS] [--shared-prefix N] [--words TOKENIZER] [--slo-ttft S] [--slo-tpot S] [--seed N]
+    [--output-tokens LENGTHS] [--shared-prefix SHARE] [--words TOKENIZER] [--slo-ttft S] [--slo-tpot S] [--seed N]
     [--json FILE] [--plot FILE]
 
 Closed loop (each of N clients sends its next request when it has its answer) or Poisson arrivals (R a second, whatever
@@ -13,57 +13,46 @@ started here are stopped again before the next one starts. Answers are streamed 
 LENGTHS is N, LOW:HIGH (uniform) or lognormal:MEDIAN:SIGMA. Prompts are token ids, so that every server counts the same;
 for a server that takes none, --words makes them of words that are one token each in a tokenizer.model.
 
+``expertmesh bench`` asks one server that is there already; this compares several, and starts them.
+
 --small puts two clients with short requests on the demo model, where nothing else is said.
 """
 
 import argparse
-import asyncio
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from report import parse_arguments, show
-from serving.client import Target
-from serving.load import Load, Pieces, TokenIds, parse_lengths
-from serving.metrics import Objective, compare
-from serving.pacing import Run, run
-from serving.plot import plot
+from serving.compare import Objective, compare
+from serving.put import put
 from serving.servers import FULL_LENGTH, Expertmesh, LlamaServer, started
 from serving.words import single_token_words
+
+from expertmesh.errors import ConfigError
+from expertmesh.loadgen.client import Target
+from expertmesh.loadgen.lengths import parse_lengths
+from expertmesh.loadgen.load import Load
+from expertmesh.loadgen.plot import check_can_plot, plot
+from expertmesh.loadgen.prompts import RandomPrompts, TokenIds
 
 DEMO = Path(__file__).parents[1] / "examples" / "tiny-mixtral" / "awq"
 SMALL = {"requests": 4, "warmup": 1, "prompt_tokens": "8", "output_tokens": "8", "token_ids": "10:400"}
 
 
-def targets(arguments: argparse.Namespace, load: Load) -> Iterator[AbstractContextManager[Target]]:
+def targets(arguments: argparse.Namespace) -> Iterator[AbstractContextManager[Target]]:
     """List the servers; each answers inside its ``with``."""
     if arguments.expertmesh:
         yield started(Expertmesh(arguments.expertmesh, tuple(shlex.split(arguments.up_flags))))
     if arguments.llama_server:
-        slots = load.num_clients or arguments.llama_slots
+        slots = arguments.clients or arguments.llama_slots
+        longest = arguments.prompt_tokens.longest + arguments.output_tokens.longest
         flags = tuple(shlex.split(arguments.llama_flags))
-        yield started(LlamaServer(arguments.llama_server, arguments.gguf, slots, load.longest, flags))
+        yield started(LlamaServer(arguments.llama_server, arguments.gguf, slots, longest, flags))
     for name, url in arguments.url:
         fields = {} if arguments.plain else FULL_LENGTH
-        yield nullcontext(Target(name, url, arguments.api_key, fields))
-
-
-def measure(servers: Iterator[AbstractContextManager[Target]], load: Load, pieces: Pieces, warmup: int) -> list[Run]:
-    """Put the load on each server in turn."""
-    runs = []
-    for server in servers:
-        with server as target:
-            runs.append(asyncio.run(run(target, load, pieces, warmup)))
-        print_errors(runs[-1])
-    return runs
-
-
-def print_errors(finished: Run) -> None:
-    """Say which errors came how often."""
-    for error, count in Counter(answer.error for answer in finished.answers if answer.error).most_common():
-        print(f"{finished.name}: {count} x {error}")
+        yield nullcontext(Target(name, url, arguments.api_key, fields=fields))
 
 
 def named_url(text: str) -> tuple[str, str]:
@@ -77,7 +66,7 @@ def named_url(text: str) -> tuple[str, str]:
 def id_range(text: str) -> TokenIds:
     """Read FIRST:END."""
     first, _, end = text.partition(":")
-    return TokenIds(int(first), int(end))
+    return TokenIds(range(int(first), int(end)))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -111,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=4, help="how many are sent before, and not measured")
     parser.add_argument("--prompt-tokens", type=parse_lengths, default="128", metavar="LENGTHS")
     parser.add_argument("--output-tokens", type=parse_lengths, default="64", metavar="LENGTHS")
-    parser.add_argument("--shared-prefix", type=int, default=0, help="tokens that all prompts begin with, on top")
+    parser.add_argument("--shared-prefix", type=float, default=0.0, metavar="SHARE", help="what all prompts begin with")
     parser.add_argument("--token-ids", type=id_range, default="1000:32000", metavar="FIRST:END", help="of prompts")
     parser.add_argument("--words", type=Path, metavar="TOKENIZER", help="text prompts; see above")
     parser.add_argument("--slo-ttft", type=float, default=5.0, help="seconds that an answer in time may take")
@@ -137,22 +126,31 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     numbers = (arguments.requests, arguments.clients, arguments.rate)
     if any(number is not None and number <= 0 for number in numbers):
         parser.error("--requests, --clients and --rate are positive numbers")
+    if not 0 <= arguments.shared_prefix <= 1:
+        parser.error("--shared-prefix is from 0 to 1")
+    if arguments.plot:
+        try:
+            check_can_plot()
+        except ConfigError as error:
+            parser.error(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
     arguments = parse(argv)
+    pieces = single_token_words(arguments.words) if arguments.words else arguments.token_ids
     load = Load(
-        num_requests=arguments.requests,
-        prompt_tokens=arguments.prompt_tokens,
+        prompts=RandomPrompts(pieces, arguments.prompt_tokens, arguments.shared_prefix),
         output_tokens=arguments.output_tokens,
-        shared_prefix=arguments.shared_prefix,
+        num_requests=arguments.requests,
         num_clients=arguments.clients,
         rate=arguments.rate,
         seed=arguments.seed,
     )
-    pieces = single_token_words(arguments.words) if arguments.words else arguments.token_ids
-    runs = measure(targets(arguments, load), load, pieces, arguments.warmup)
+    runs = []
+    for server in targets(arguments):
+        with server as target:
+            runs.append(put(load, target, arguments.warmup))
     objective = Objective(arguments.slo_ttft, arguments.slo_tpot)
     show(f"under load: {load}", compare(runs[0].name, runs, objective), arguments.json)
     if arguments.plot:

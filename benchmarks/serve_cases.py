@@ -16,7 +16,6 @@ Needed are the extras dev and bench, and gguf for the file of llama.cpp.
 """
 
 import argparse
-import asyncio
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +24,17 @@ from pathlib import Path
 from cpu_peers import checkpoint_directory
 from peers.checkpoint import MIXTRAL, SMALL, write_checkpoints
 from report import Row, parse_arguments, show, write_json
-from serve import print_errors
-from serving.client import Target
-from serving.load import Load, TokenIds, Uniform
-from serving.metrics import Objective, compare
-from serving.pacing import Run, run
+from serving.compare import Objective, compare
+from serving.put import put
 from serving.servers import Expertmesh, Gateway, LlamaServer, Server, expert_servers, started
 from serving.trace import Trace, shares
 
-PIECES = TokenIds(1000, 32000)
+from expertmesh.loadgen.lengths import Uniform
+from expertmesh.loadgen.load import Load
+from expertmesh.loadgen.pacing import Run
+from expertmesh.loadgen.prompts import RandomPrompts, TokenIds
+
+PIECES = TokenIds(range(1000, 32000))
 OBJECTIVE = Objective(ttft_seconds=30.0, tpot_seconds=0.5)
 CLIENTS = 16
 PREFIX_TOKENS = 2000
@@ -58,11 +59,11 @@ class Setting:
         """The checkpoint of expertmesh."""
         return self.directory / "awq"
 
-    def load(self, num_requests: int, prompt: int, output: int, clients: int = CLIENTS, prefix: int = 0) -> Load:
+    def load(self, num_requests: int, prompt: int, output: int, clients: int = CLIENTS, shared: float = 0.0) -> Load:
         """Make a closed loop of equal requests."""
-        lengths = Uniform(prompt, prompt), Uniform(output, output)
+        prompts = RandomPrompts(PIECES, Uniform(prompt, prompt), shared)
         num_requests = self.num_requests or (clients if self.is_small else num_requests)
-        return Load(num_requests, *lengths, shared_prefix=prefix, num_clients=clients)
+        return Load(prompts, Uniform(output, output), num_requests, num_clients=clients)
 
 
 def clients(setting: Setting) -> list[Row]:
@@ -76,10 +77,11 @@ def clients_a8(setting: Setting) -> list[Row]:
 
 
 def _beside_llama(case: str, expertmesh: Expertmesh, setting: Setting) -> list[Row]:
-    load = setting.load(64, prompt=128, output=64)
+    prompt, output = 128, 64
+    load = setting.load(64, prompt, output)
     servers: list[Server] = [expertmesh]
     if setting.llama_server:
-        servers.append(LlamaServer(setting.llama_server, _gguf(setting.directory), CLIENTS, load.longest))
+        servers.append(LlamaServer(setting.llama_server, _gguf(setting.directory), CLIENTS, prompt + output))
     return rows_of(case, [measure(server, load) for server in servers])
 
 
@@ -93,10 +95,13 @@ def _gguf(directory: Path) -> Path:
 
 def prefix(setting: Setting) -> list[Row]:
     """Compare equally long prompts, on one server: the ones share nothing, of the others all but 16 tokens is known."""
-    uncached = setting.load(6, prompt=PREFIX_TOKENS + 16, output=4, clients=1)
-    cached = setting.load(6, prompt=16, output=4, clients=1, prefix=PREFIX_TOKENS)
+    length = PREFIX_TOKENS + 16
+    loads = {
+        name: setting.load(6, length, output=4, clients=1, shared=shared / length)
+        for name, shared in (("uncached", 0), ("cached", PREFIX_TOKENS))
+    }
     with started(Expertmesh(setting.model)) as target:
-        runs = [put(replace(target, name=name), load) for name, load in (("uncached", uncached), ("cached", cached))]
+        runs = [put(load, replace(target, name=name), num_warmup=1) for name, load in loads.items()]
     return rows_of("prefix", runs)
 
 
@@ -139,22 +144,15 @@ def overhead(setting: Setting) -> list[Row]:
 
 
 def measure(server: Server, load: Load, fields: Mapping[str, object] | None = None) -> Run:
-    """Start a server, put the load on it, stop it."""
+    """Start a server, put the load on it, stop it; as many requests warm it up as there are clients."""
     with started(server) as target:
-        return put(replace(target, fields={**target.fields, **(fields or {})}), load)
+        all_fields = {**target.fields, **(fields or {})}
+        return put(load, replace(target, fields=all_fields), load.num_clients or 0)
 
 
 def rows_of(case: str, runs: list[Run]) -> list[Row]:
     """Compare the first run with the others."""
     return compare(f"{case}: {runs[0].name}", runs, OBJECTIVE)
-
-
-def put(target: Target, load: Load) -> Run:
-    """Put the load on a server; as many warm it up as there are clients."""
-    assert load.num_clients
-    finished = asyncio.run(run(target, load, PIECES, num_warmup=load.num_clients))
-    print_errors(finished)
-    return finished
 
 
 CASES: dict[str, Callable[[Setting], list[Row]]] = {

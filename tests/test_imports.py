@@ -28,6 +28,7 @@ assert "torch" not in sys.modules
         "expertmesh.engine.scheduler",
         "expertmesh.gateway.process",
         "expertmesh.gateway.servable",
+        "expertmesh.loadgen",
         "expertmesh.placement",
         "expertmesh.text",
     ],

@@ -15,8 +15,8 @@ import httpx
 from expertmesh.checkpoint.configuration import read_configuration
 from expertmesh.cli.local_servers import default_servers, default_threads, place_experts
 from expertmesh.cli.ranges import format_ranges
+from expertmesh.loadgen.client import Target
 from expertmesh.rpc.sockets import free_port
-from serving.client import Target
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0

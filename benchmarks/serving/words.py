@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
-from serving.load import Words
+from expertmesh.loadgen.prompts import Words
 
 # The mark of a space before a word.
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"

@@ -53,10 +53,10 @@ def measured(tmp_path, *flags):
 
 @pytest.mark.parametrize("pacing", [("--clients", "4"), ("--rate", "400")])
 def test_two_servers_get_the_same_load(tmp_path, pacing):
-    sizes = ("--requests", "10", "--prompt-tokens", "5", "--output-tokens", "3", "--shared-prefix", "2")
+    sizes = ("--requests", "10", "--prompt-tokens", "5", "--output-tokens", "3", "--shared-prefix", "0.4")
     with http_server() as one, http_server() as other:
         rows = measured(tmp_path, *pacing, *sizes, "--url", f"one={one}", "--url", f"other={other}")
-    assert (rows["prompt_tokens"]["value"], rows["output_tokens"]["value"]) == (70, 30)
+    assert (rows["prompt_tokens"]["value"], rows["output_tokens"]["value"]) == (50, 30)
     assert (rows["tokens_per_piece"]["value"], rows["errors"]["value"]) == (1.0, 0)
     assert rows["output_tokens"]["peer"] == "other"
     assert rows["output_tokens"]["peer_value"] == 30
@@ -66,7 +66,7 @@ def test_refusals_are_counted_and_named(tmp_path, capsys):
     with http_server() as url:
         rows = measured(tmp_path, "--clients", "2", "--requests", "6", "--token-ids", "13:14", "--url", f"one={url}")
     assert (rows["errors"]["value"], rows["output_tokens"]["value"]) == (6, 0)
-    assert "one: 6 x AnswerError: HTTP 400" in capsys.readouterr().out
+    assert "one: 6 x HTTP 400" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("first_id", [13, 14])
@@ -89,6 +89,7 @@ def test_a_plot_is_written_even_of_refusals(tmp_path, first_id):
         ("--clients", "0", "--url", "one=http://127.0.0.1:1"),
         ("--clients", "2", "--url", "http://127.0.0.1:1"),
         ("--clients", "2", "--llama-server", "llama-server"),
+        ("--clients", "2", "--shared-prefix", "2", "--url", "one=http://127.0.0.1:1"),
     ],
 )
 def test_flags_that_make_no_run_are_refused(flags):

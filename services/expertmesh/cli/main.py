@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from expertmesh.cli import chat, exit_codes, expert, gateway, generate, inspect, plan, quantize, split, top, up
+from expertmesh.cli import bench, chat, exit_codes, expert, gateway, generate, inspect, plan, quantize, split, top, up
 from expertmesh.cli.extras import Command
 from expertmesh.cli.standard_streams import CANNOT_WRITE, abandon_output, open_streams
 from expertmesh.errors import ExpertmeshError
@@ -29,7 +29,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (up.up, gateway.gateway, expert.expert),
     "Ask": (generate.generate, chat.chat),
-    "Watch": (top.top,),
+    "Watch": (top.top, bench.bench),
     "Prepare": (inspect.inspect, split.split, quantize.quantize, plan.plan),
 }
 for panel, commands in COMMANDS.items():

@@ -3,11 +3,13 @@ import json
 
 import httpx
 import pytest
-from serving.client import AnswerError, ask, first_model
-from serving.load import Question
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
+
+from expertmesh.errors import ApiKeyError, ConfigError, GatewayError
+from expertmesh.loadgen.client import Server, Target, connected, first_model
+from expertmesh.loadgen.load import Question
 
 WORD = {"choices": [{"index": 0, "text": " red", "finish_reason": None}]}
 EMPTY = {"choices": [{"index": 0, "text": "", "finish_reason": None}]}
@@ -30,14 +32,14 @@ def answer(stream, status=200):
     async def talk():
         transport = httpx.ASGITransport(Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])]))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await ask(client, Question([5, 6, 7], 2), "some-model", {"ignore_eos": True})
+            return await Server("mesh", "some-model", client, {"ignore_eos": True}).ask(Question([5, 6, 7], 2))
 
     return asyncio.run(talk()), bodies[0]
 
 
 def test_a_stream_becomes_an_answer():
     got, _ = answer(data(WORD, EMPTY, WORD, END, USAGE) + "data: [DONE]\n\n")
-    assert got.error is None
+    assert (got.error, got.status) == (None, 200)
     assert (got.prompt_tokens, got.output_tokens) == (3, 2)
     assert len(got.pieces) == 2
     assert got.sent <= got.pieces[0] <= got.pieces[1] <= got.finished
@@ -66,23 +68,68 @@ def test_the_request_is_greedy_and_streamed_with_usage():
     ("stream", "status", "message"),
     [
         ('{"error": "full"}', 429, 'HTTP 429: {"error": "full"}'),
+        ('{"error": {"message": "unlucky", "code": 13}}', 400, "HTTP 400: unlucky"),
         (data(WORD, {"error": {"message": "lost"}}), 200, "lost"),
         (data(WORD, USAGE), 200, "finish_reason"),
         (data(WORD, END), 200, "usage"),
         ("data: {broken\n\n", 200, "JSONDecodeError"),
+        ("data: 5\n\n", 200, "TypeError"),
+        ('data: {"choices": [1]}\n\n', 200, "AttributeError"),
     ],
 )
 def test_failures_are_answers_with_an_error(stream, status, message):
     got, _ = answer(stream, status)
     assert message in got.error
+    assert got.status == status
 
 
-def test_the_first_model_is_asked_for():
-    async def name(reply):
-        transport = httpx.ASGITransport(Starlette(routes=[Route("/v1/models", lambda request: JSONResponse(reply))]))
+def ask_for_model(reply, status=200):
+    async def models(request):
+        return JSONResponse(reply, status)
+
+    async def name():
+        transport = httpx.ASGITransport(Starlette(routes=[Route("/v1/models", models)]))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await first_model(client)
 
-    assert asyncio.run(name({"data": [{"id": "tiny"}, {"id": "other"}]})) == "tiny"
-    with pytest.raises(AnswerError, match="names no model"):
-        asyncio.run(name({"data": []}))
+    return asyncio.run(name())
+
+
+def test_the_first_model_is_asked_for():
+    assert ask_for_model({"data": [{"id": "tiny"}, {"id": "other"}]}) == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "error", "message"),
+    [
+        ({"data": []}, 200, GatewayError, "test/v1/models answered 200 and names no model"),
+        (["tiny"], 200, GatewayError, "names no model"),
+        ({"detail": "Not Found"}, 404, GatewayError, "answered 404 and names no model: .*Not Found"),
+        ({}, 401, ApiKeyError, "answered 401; the key"),
+    ],
+)
+def test_a_server_without_models_is_refused_with_what_it_said(reply, status, error, message):
+    with pytest.raises(error, match=message):
+        ask_for_model(reply, status)
+
+
+def test_a_server_that_is_not_there_is_named():
+    async def connect():
+        async with connected(Target("none", "http://127.0.0.1:1/v1/")):
+            pass
+
+    with pytest.raises(GatewayError, match="http://127.0.0.1:1/v1/models cannot be reached: ConnectError"):
+        asyncio.run(connect())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"url": "127.0.0.1:8000"}, "'127.0.0.1:8000' is no URL"),
+        ({"api_key": "a\nb"}, "api_key"),
+        ({"api_key": ""}, "api"),
+    ],
+)
+def test_what_makes_no_request_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Target(**{"name": "mesh", "url": "http://127.0.0.1:8000", **values})

@@ -1,26 +1,31 @@
-"""A picture of runs: how TTFT, TPOT and ITL are spread. Needs matplotlib, the extra ``bench``."""
+"""A picture of runs: how their times are spread. Needs matplotlib, of the extra ``bench``."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from serving.client import Answer
-from serving.metrics import gaps, tpot, ttft
-from serving.pacing import Run
+from expertmesh.errors import ConfigError
+from expertmesh.loadgen.client import Answer
+from expertmesh.loadgen.pacing import Run
+from expertmesh.loadgen.summary import e2e, gaps, tpot, ttft
 
 PANELS: dict[str, Callable[[Answer], list[float]]] = {
     "TTFT": lambda answer: [ttft(answer)],
-    "TPOT": lambda answer: [tpot(answer)],
+    "TPOT": lambda answer: [tpot(answer)] if answer.output_tokens > 1 else [],
     "ITL": gaps,
+    "E2E": lambda answer: [e2e(answer)],
 }
-INCHES = (12, 4)
+INCHES = (14, 4)
+
+
+def check_can_plot() -> None:
+    """Refuse to measure for a picture that cannot be drawn; ConfigError without matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a plot needs matplotlib, which is not installed: pip install 'expertmesh[bench]'")
 
 
 def plot(title: str, runs: Sequence[Run], path: Path) -> None:
-    """Write a PNG with a cumulative curve per server and panel; without matplotlib, say so and write none."""
-    if find_spec("matplotlib") is None:
-        print(f"no plot in {path}: matplotlib is missing; pip install 'expertmesh[bench]'")
-        return
+    """Write a PNG with a cumulative curve per server and panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,4 +43,4 @@ def plot(title: str, runs: Sequence[Run], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(path)
+    figure.savefig(path, format="png")
