@@ -90,8 +90,6 @@ def bench(
             PROMPTS,
             "PROMPTS",
             'File of prompts instead, one per line; per line {"prompt": TEXT} in a .jsonl file.',
-            exists=True,
-            dir_okay=False,
             show_default=False,
         ),
     ] = None,
