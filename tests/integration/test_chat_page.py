@@ -263,8 +263,8 @@ def test_errors_can_be_read_and_what_got_no_answer_is_not_sent_again(served, ope
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        ('data: {"error": {"message": "expert 3 is away"}}\n\n', "No answer: expert 3 is away"),
-        ("", "No answer: The gateway cannot be reached, or hung up"),
+        ('data: {"error": {"message": "expert 3 is away"}}\n\n', "Broken off: expert 3 is away"),
+        ("", "Broken off: the gateway hung up"),
     ],
     ids=["error", "hung up"],
 )
@@ -278,6 +278,29 @@ def test_what_came_before_an_error_stays(served, open_page, end, words):
     expect(answer_of(page)).to_have_text("<b>14</b>")
     expect(page.locator(".question")).to_have_text("<img src=x onerror=alert(1)>")
     assert page.problems == []
+
+
+def test_tokens_that_come_together_are_told_apart(served, open_page):
+    page = open_page(served.url)
+    tokens = [{"token": text, "logprob": 0, "bytes": []} for text in ("One.", " Two", "\n")]
+    chunk = {
+        "choices": [
+            {
+                "delta": {"content": "One. Two\n"},
+                "finish_reason": "stop",
+                "logprobs": {"content": tokens},
+                "routed_experts": [[[0, 1]], [[2, 3]], [[63, 0]]],
+            }
+        ]
+    }
+    stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    page.route(f"**{CHAT}", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
+    page.get_by_role("switch", name="Experts").check()
+    ask(page, QUESTION)
+    wait_answered(page)
+    names = [token.get_attribute("aria-label") for token in tokens_of(page).all()]
+    assert names == ["“One.”, layer 0: 0 and 1", "“␣Two”, layer 0: 2 and 3", "“↵”, layer 0: 63 and 0"]
+    assert page.get_by_role("log", name="Answer").locator("p").all_inner_texts() == ["One.", "Two"]
 
 
 def test_a_key_is_asked_for_and_shared_with_the_dashboard(open_page):

@@ -4,24 +4,18 @@ const KEY_NAME = "expertmesh-api-key";
 // The gateway wants a key, or another one.
 class KeyError extends Error {}
 
-// The gateway refused, in words of its own.
-class RefusedError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-// The reply to a request, as of fetch; KeyError, RefusedError, or what fetch throws.
+// The reply to a request, as of fetch; KeyError, or an Error that says in words for people why there is none.
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem(KEY_NAME);
   const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
-  const reply = await fetch(path, { ...options, headers });
+  const reply = await fetch(path, { ...options, headers }).catch((error) => {
+    throw error instanceof TypeError ? new Error("the gateway cannot be reached") : error;
+  });
   if (reply.status === 401) {
     sessionStorage.removeItem(KEY_NAME);
     throw new KeyError(key ? "This gateway does not know that key." : "This gateway wants an API key.");
   }
-  if (!reply.ok) throw new RefusedError(reply.status, await messageOf(reply));
+  if (!reply.ok) throw new Error(await messageOf(reply));
   return reply;
 }
 
@@ -33,10 +27,4 @@ async function messageOf(reply) {
 
 function keepKey(key) {
   sessionStorage.setItem(KEY_NAME, key);
-}
-
-// Why a request failed, in words for people.
-function reasonOf(error) {
-  if (error instanceof TypeError) return "The gateway cannot be reached, or hung up";
-  return error.message;
 }

@@ -1,5 +1,5 @@
 // Reads an answer out in sentences as it comes. Knows text, not what it says.
-const SENTENCE = /^[^]*?[.!?…。！？](?=\s)|^[^]*?\n/;
+const SENTENCE = /^[^]*?(?:[.!?…](?=\s)|[。！？\n])/;
 
 class Announcer {
   constructor(log) {

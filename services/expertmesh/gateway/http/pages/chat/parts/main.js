@@ -47,7 +47,7 @@ class Chat {
   }
 
   async waitOut(error) {
-    this.say("failing", `${reasonOf(error)}, trying again`);
+    this.say("failing", `No answer (${error.message}), trying again`);
     await after(RETRY_MS);
   }
 
@@ -81,6 +81,7 @@ class Chat {
   // The focus would be lost with the button that had it.
   answerAgain() {
     byId("send").focus();
+    scrollToEnd();
     this.answer(this.views.at(-1));
   }
 
@@ -107,6 +108,7 @@ class Chat {
   async receive(view) {
     const messages = this.conversation.messages(view.turn, this.settings.system);
     for await (const piece of streamAnswer({ messages, ...this.settings.fields }, this.stopping.signal)) {
+      this.stopping.signal.throwIfAborted(); // what had come already is not shown after Stop
       keepEnd(() => this.show(view, piece));
     }
   }
@@ -119,7 +121,7 @@ class Chat {
 
   fail(view, error) {
     if (this.stopping.signal.aborted) view.end("stopped");
-    else view.end("failed", reasonOf(error));
+    else view.end("failed", error.message);
   }
 
   finish(view) {
@@ -142,6 +144,7 @@ class Chat {
     this.stop();
     this.conversation.clear();
     this.routes.clear();
+    this.announcer.begin();
     this.views = [];
     byId("turns").replaceChildren();
     byId("question").focus();

@@ -12,7 +12,7 @@ async function* streamAnswer(request, signal) {
     if (event === "[DONE]") return;
     yield toPiece(JSON.parse(event));
   }
-  throw new TypeError("the stream ended early");
+  throw new Error("the gateway hung up");
 }
 
 // The data of server-sent events, each of one line as this gateway sends them.
@@ -28,7 +28,7 @@ async function* eventsOf(body) {
 }
 
 function toPiece({ choices, error }) {
-  if (error) throw new RefusedError(null, error.message);
+  if (error) throw new Error(error.message);
   const [{ delta, finish_reason: ending, logprobs, routed_experts: routes }] = choices;
   const tokens = (routes ?? []).map((layers, index) => ({ text: logprobs.content[index].token, layers }));
   return { text: delta.content ?? "", tokens, ending };

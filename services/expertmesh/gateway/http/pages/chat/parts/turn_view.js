@@ -47,7 +47,9 @@ class TurnView {
   }
 
   get words() {
-    return this.turn.ending === "failed" ? `No answer: ${this.turn.error}` : (ENDINGS[this.turn.ending] ?? "");
+    const { text, ending, error } = this.turn;
+    if (ending === "failed") return `${text ? "Broken off" : "No answer"}: ${error}`;
+    return ENDINGS[ending] ?? "";
   }
 
   writeNote() {
