@@ -17,6 +17,8 @@ from expertmesh.gateway.http.document import make_document
 from expertmesh.gateway.http.errors import add_error_handlers
 from expertmesh.gateway.http.openai import chat, completions, model_list, tokenize
 from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completion
+from expertmesh.gateway.http.openai.responses import routes as responses
+from expertmesh.gateway.http.openai.responses.events import ResponseStreamEvent
 from expertmesh.gateway.http.other_forms import OtherForms
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
@@ -25,7 +27,14 @@ from expertmesh.gateway.http.unknown_paths import refuse_unknown
 from expertmesh.rpc.metadata import REQUEST_ID_KEY
 
 OPEN_ROUTERS = (system.router,)
-KEYED_ROUTERS = (chat.router, completions.router, model_list.router, tokenize.router, tgi.router)
+KEYED_ROUTERS = (
+    chat.router,
+    responses.router,
+    completions.router,
+    model_list.router,
+    tokenize.router,
+    tgi.router,
+)
 
 DESCRIPTION = """
 Text generation by one model, in the shape of OpenAI's API and of Text Generation Inference (TGI).
@@ -67,7 +76,7 @@ def _paths(routers: Iterable[APIRouter]) -> Iterator[str]:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        app.openapi_schema = make_document(app, (ChatCompletionChunk, Completion, StreamEvent))
+        app.openapi_schema = make_document(app, (ChatCompletionChunk, Completion, ResponseStreamEvent, StreamEvent))
     return app.openapi_schema
 
 

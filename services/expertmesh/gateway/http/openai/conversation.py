@@ -105,17 +105,16 @@ class Function(RequestModel):
         default=None, description="Refuse what grammars cannot express of the schema, rather than pass over it."
     )
 
+    def to_tool(self) -> Tool:
+        """Return what the template takes."""
+        return Tool(self.name, self.description, self.parameters, bool(self.strict))
+
 
 class FunctionTool(RequestModel):
     """A tool; all are functions."""
 
     type: Literal["function"] = "function"
     function: Function
-
-    def to_tool(self) -> Tool:
-        """Return what the template takes."""
-        function = self.function
-        return Tool(function.name, function.description, function.parameters, bool(function.strict))
 
 
 class FunctionName(RequestModel):
@@ -168,7 +167,7 @@ def tool_use(
     tools: Sequence[FunctionTool] | None, choice: str | NamedToolChoice | None, is_parallel: bool | None
 ) -> ToolUse:
     """Return what an answer may call."""
-    given = tuple(tool.to_tool() for tool in tools or ())
+    given = tuple(tool.function.to_tool() for tool in tools or ())
     parallel = is_parallel is not False
     if isinstance(choice, NamedToolChoice):
         return ToolUse(given, ToolChoice.REQUIRED, choice.function.name, parallel)

@@ -105,3 +105,35 @@ PART: FieldRules = (
 )
 CALL: FieldRules = (ignored("would say which call of the answer it was; their order does", "index"),)
 CALLED_FUNCTION: FieldRules = (ignored("what OpenAI's client has read out of the arguments", "parsed_arguments"),)
+ITEM: FieldRules = (
+    ignored("would name the item", "id"),
+    ignored("how far an earlier answer came", "status"),
+    ignored("what OpenAI's client has read out of the arguments", "parsed_arguments"),
+)
+MESSAGE_ITEM: FieldRules = (
+    ignored("would name the item", "id"),
+    ignored("how far an earlier answer came, and whether more was to follow", "status", "phase"),
+)
+REASONING_ITEM: FieldRules = (
+    ignored("thoughts of an earlier answer", "id", "status", "summary", "content", "encrypted_content"),
+)
+CONTENT_PART: FieldRules = (
+    ignored("what came with an earlier answer", "annotations", "logprobs"),
+    ignored("what OpenAI's client has read out of an earlier answer", "parsed"),
+)
+TEXT_SETTINGS: FieldRules = (ignored("would say how long to answer, where a model was taught to", "verbosity"),)
+_CACHE_OF_RESPONSES = ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options")
+RESPONSES: FieldRules = (
+    ignored("would say who asks", "user", "safety_identifier"),
+    ignored("would keep the answer; none is kept, and replies say so", "store"),
+    ignored("would choose a price and a place in the queue", "service_tier"),
+    ignored(
+        "would say how prompts are kept; those that begin alike are computed once in any case", *_CACHE_OF_RESPONSES
+    ),
+    ignored("would say how long to think, where a model was taught to", "reasoning"),
+    ignored("would bound the calls that the server makes itself; it makes none", "max_tool_calls"),
+    ignored("would hide the lengths of events from those who see encrypted ones", "stream_options"),
+    refused("dropping the beginning of what does not fit the context", "truncation", unless=("disabled",)),
+    refused("a shorter form of a long conversation", "context_management", unless=([],)),
+    refused("a check of questions and answers", "moderation"),
+)
