@@ -2,9 +2,11 @@
 
 import struct
 
+from expertmesh.wire.checksum import checksum
 
-def header_bytes(**fields: object) -> bytes:
-    """Pack the header of a float32 CALL, all sizes 0, with ``fields`` instead."""
+
+def header_bytes(body: bytes = b"", **fields: object) -> bytes:
+    """Pack the header of a float32 CALL, all sizes 0, with ``fields`` instead, and the checksums of it and ``body``."""
     names = (
         "magic",
         "version",
@@ -19,5 +21,6 @@ def header_bytes(**fields: object) -> bytes:
         "text",
         "place",
     )
-    values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 1, "kind": 3, "dtype": 1} | fields
-    return struct.pack("<4sBBBBQIIIIIIQQ", *values.values(), 0, 0)
+    values = dict.fromkeys(names, 0) | {"magic": b"XMLK", "version": 2, "kind": 3, "dtype": 1} | fields
+    header = struct.pack("<4sBBBBQIIIIIIQQI", *values.values(), 0, 0, checksum([body]))
+    return header + struct.pack("<I", checksum([header]))

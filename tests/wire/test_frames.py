@@ -149,8 +149,8 @@ def test_a_call_that_has_no_frame_is_refused_where_it_is_sent(change, words):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"magic": b"GET "}, "begins with b'GET ', version 1"),
-        ({"version": 2}, "version 2"),
+        ({"magic": b"GET "}, "begins with b'GET ', version 2"),
+        ({"version": 1}, "version 1"),
         ({"kind": 9}, "kind 9 is unknown"),
         ({"dtype": 4}, "dtype 4 is unknown"),
         ({"text": MAX_TEXT_BYTES + 1}, "bytes of text"),

@@ -38,6 +38,10 @@ class DelayedExecutor:
         """Do not run a job that still waits."""
         return self._runner.cancel(job)
 
+    def refuse(self, failure: CallFailure) -> None:
+        """Note a call that cannot become a job."""
+        self._runner.refuse(failure)
+
     def drain(self) -> None:
         """Refuse new jobs from now on."""
         self._runner.drain()

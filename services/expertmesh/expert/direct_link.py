@@ -95,7 +95,11 @@ class DirectLink:
             job.on_done(CallFailure(FailureCode.DRAINING, "the link was closed"))
         _shut_down(self._connection, socket.SHUT_RDWR)
 
-    def _answer(self, call_id: int, call: ExpertCall, room: Room | None) -> None:
+    def _answer(self, call_id: int, call: ExpertCall | CallFailure, room: Room | None) -> None:
+        if isinstance(call, CallFailure):
+            self._executor.refuse(call)
+            self._reply(call_id, room, call)
+            return
         job = self._job = self._seat.job(call, room.partial if room else None)
         reply = partial(self._reply, call_id, room)
         try:

@@ -98,6 +98,11 @@ class Executor:
         """Do not run a job that still waits; False when it does not (any more). It gets no outcome then."""
         return self._batcher.cancel(job)
 
+    def refuse(self, failure: CallFailure) -> None:
+        """Log and count a call that cannot become a job, as it was damaged on its way."""
+        _log.warning("refusing a call: %s", failure)
+        self._observer.refused(failure)
+
     def drain(self) -> None:
         """Refuse new jobs from now on."""
         self._batcher.drain()

@@ -6,18 +6,21 @@ from typing import NamedTuple
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.shared_memory import SharedMemory
 from expertmesh.wire.calls import ExpertCall
-from expertmesh.wire.failures import WireError
-from expertmesh.wire.frames import HEADER_BYTES, Header, Kind, decode_call, decode_header
+from expertmesh.wire.failures import CallFailure, WireError
+from expertmesh.wire.frames import HEADER_BYTES, Header, Kind, decode_call, decode_header, find_damage
 from expertmesh.wire.room import Room, open_room, room_bytes, start_of
 
 MIN_MEMORY_BYTES = 64 * 1024
 
 
 class ReadCall(NamedTuple):
-    """A call, valid until the next is read; its answer may lie in ``room``, if it came in one."""
+    """A call, valid until the next is read; its answer may lie in ``room``, if it came in one.
+
+    CallFailure instead for one that was damaged on its way.
+    """
 
     call_id: int
-    call: ExpertCall
+    call: ExpertCall | CallFailure
     room: Room | None
 
 
@@ -48,8 +51,9 @@ class FrameReader:
         self._num_read = HEADER_BYTES + header.num_body_bytes
         self._receive(self._num_read)
         room = self._room_of(header) if header.place else None
-        body = self._memory[HEADER_BYTES : self._num_read]
-        return ReadCall(header.call_id, decode_call(header, body, room.hidden if room else None), room)
+        body, hidden = self._memory[HEADER_BYTES : self._num_read], room.hidden if room else None
+        damage = find_damage(header, body) if hidden is None else find_damage(header, body, hidden)
+        return ReadCall(header.call_id, damage or decode_call(header, body, hidden), room)
 
     def _room_of(self, header: Header) -> Room:
         shape, dtype = (header.num_rows, header.width), header.dtype

@@ -77,6 +77,10 @@ class CallRunner(Protocol):
         """Do not run a job that still waits."""
         ...
 
+    def refuse(self, failure: CallFailure) -> None:
+        """Note a call that cannot become a job."""
+        ...
+
     def drain(self) -> None:
         """Refuse new jobs from now on."""
         ...

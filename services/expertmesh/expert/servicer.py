@@ -41,7 +41,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async with report_errors(context):
             self._check_not_draining()
             self._check_fingerprint(context)
-            stream = DispatchStream(self._submit, self._executor.cancel)
+            stream = DispatchStream(self._submit, self._executor.cancel, self._executor.refuse)
             self._streams.add(stream)
             try:
                 await stream.run(requests, context.write)

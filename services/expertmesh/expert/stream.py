@@ -7,7 +7,7 @@ from functools import partial
 
 from expertmesh.expert.job import CallJob, Outcome
 from expertmesh.v1 import expert_pb2
-from expertmesh.wire.calls import decode_call, encode_response
+from expertmesh.wire.calls import ExpertCall, decode_request, encode_response
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 # A client that asks and does not listen is not read any further once so many answers lie ready for it.
@@ -20,13 +20,16 @@ Write = Callable[[expert_pb2.DispatchResponse], Awaitable[None]]
 class DispatchStream:
     """Reads calls, submits them without waiting, and writes outcomes one at a time in the order they become ready.
 
-    ``submit`` refuses a job with CallFailure. Two tasks per stream and none per message: at a row or two per call,
+    ``submit`` refuses a job with CallFailure; ``refuse`` is told of calls that were damaged on their way. Two tasks per stream and none per message: at a row or two per call,
     tasks would cost more than the transport.
     """
 
-    def __init__(self, submit: Submit, cancel: Callable[[CallJob], object]) -> None:
+    def __init__(
+        self, submit: Submit, cancel: Callable[[CallJob], object], refuse: Callable[[CallFailure], object]
+    ) -> None:
         self._submit = submit
         self._cancel = cancel
+        self._refuse = refuse
         self._owed: dict[int, CallJob] = {}
         self._ready: deque[tuple[int, Outcome]] = deque()
         self._is_ending = False
@@ -73,10 +76,19 @@ class DispatchStream:
             self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, what))
             return
         try:
-            job = self._owed[request_id] = CallJob(decode_call(request.call), partial(self._finish, request_id))
-            self._submit(job)
+            call = decode_request(request)
         except WireError as error:
             self._answer(request_id, CallFailure(FailureCode.INVALID_REQUEST, str(error)))
+        except CallFailure as damage:
+            self._refuse(damage)
+            self._answer(request_id, damage)
+        else:
+            self._run(request_id, call)
+
+    def _run(self, request_id: int, call: ExpertCall) -> None:
+        job = self._owed[request_id] = CallJob(call, partial(self._finish, request_id))
+        try:
+            self._submit(job)
         except CallFailure as failure:
             self._finish(request_id, failure)
 

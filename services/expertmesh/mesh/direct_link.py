@@ -31,6 +31,7 @@ from expertmesh.wire.frames import (
     decode_result,
     empty_partial,
     encode_call,
+    find_damage,
 )
 from expertmesh.wire.room import Room
 
@@ -296,10 +297,10 @@ class DirectLink:
         header = self._header
         assert header is not None, "a body has a header"
         if header.call_id in self._wanted:
-            if header.kind is Kind.RESULT:
-                self._arrived[header.call_id] = decode_result(header, self._partial)
-            else:
-                self._arrived[header.call_id] = decode_failure(header, self._text)
+            is_result = header.kind is Kind.RESULT
+            damage = find_damage(header, self._partial if is_result else self._text)
+            outcome = decode_result(header, self._partial) if is_result else decode_failure(header, self._text)
+            self._arrived[header.call_id] = damage or outcome
         self._partial = _NOTHING  # whoever wants it has it now
 
     def _timeout(self) -> TimeoutError:

@@ -202,6 +202,9 @@ class Replica:
             self.blame()
         elif error.code is FailureCode.DRAINING:
             self._drain(link)
+        elif error.code is FailureCode.DAMAGED:
+            _log.warning("replica %s: %s", self.endpoint, error)
+            self.blame()
         elif error.code is FailureCode.DEADLINE_EXCEEDED:
             self.blame()
 

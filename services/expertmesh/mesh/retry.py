@@ -7,7 +7,7 @@ from expertmesh.mesh.link import LinkLostError
 from expertmesh.wire.failures import CallFailure, FailureCode
 
 # Reasons that have nothing to do with the call: it is worth sending again for as long as there is time.
-PASSING = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED})
+PASSING = frozenset({FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED, FailureCode.DAMAGED})
 FIRST_RETRY_SECONDS = 0.01
 MAX_RETRY_SECONDS = 1.0
 

@@ -31,6 +31,7 @@ _OF_FAILURES = {
     FailureCode.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
     FailureCode.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     FailureCode.COMPUTE_FAILED: grpc.StatusCode.INTERNAL,
+    FailureCode.DAMAGED: grpc.StatusCode.DATA_LOSS,
 }
 _OF_ERRORS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),

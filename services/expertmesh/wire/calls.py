@@ -4,15 +4,17 @@ Alphabet: U rows (tokens) in a call, A experts chosen per row, D hidden width.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from expertmesh.v1 import expert_pb2
-from expertmesh.wire.failures import CallFailure, FailureCode, decode_failure, encode_failure
-from expertmesh.wire.tensors import decode, decode_floats, decode_ids, write, write_array
+from expertmesh.v1 import expert_pb2, tensor_pb2
+from expertmesh.wire.checksum import checksum
+from expertmesh.wire.failures import CallFailure, FailureCode, damage, decode_failure, encode_failure
+from expertmesh.wire.tensors import bits_of, decode, decode_floats, decode_ids, write, write_array
 
 _NS_PER_SECOND = 1_000_000_000
 
@@ -125,7 +127,16 @@ def encode_request(request_id: int, call: ExpertCall) -> expert_pb2.DispatchRequ
     """Put a call on a Dispatch stream."""
     message = expert_pb2.DispatchRequest(request_id=request_id)
     write_call(call, message.call)
+    message.checksum = _sum_request(message, call)
     return message
+
+
+def decode_request(message: expert_pb2.DispatchRequest) -> ExpertCall:
+    """Read a call of a Dispatch stream; WireError as ``decode_call``, CallFailure DAMAGED for another checksum."""
+    call = decode_call(message.call)
+    if message.checksum and message.checksum != (found := _sum_request(message, call)):
+        raise damage(f"request {message.request_id}", found, message.checksum)
+    return call
 
 
 def encode_response(request_id: int, outcome: ExpertResult | CallFailure) -> expert_pb2.DispatchResponse:
@@ -134,13 +145,17 @@ def encode_response(request_id: int, outcome: ExpertResult | CallFailure) -> exp
         return expert_pb2.DispatchResponse(request_id=request_id, failure=encode_failure(outcome))
     message = expert_pb2.DispatchResponse(request_id=request_id)
     write_result(outcome, message.result)
+    message.checksum = _sum_response(message, outcome)
     return message
 
 
 def decode_response(message: expert_pb2.DispatchResponse) -> ExpertResult | CallFailure:
     """Read what a Dispatch stream answered; the failure is returned, not raised. WireError as ``decode_result``."""
     if message.HasField("result"):
-        return decode_result(message.result)
+        result = decode_result(message.result)
+        if message.checksum and message.checksum != (found := _sum_response(message, result)):
+            return damage(f"the answer to request {message.request_id}", found, message.checksum)
+        return result
     if message.HasField("failure"):
         return decode_failure(message.failure)
     return CallFailure(FailureCode.UNSPECIFIED, f"the answer to request {message.request_id} is empty")
@@ -157,3 +172,23 @@ def encode_timeout(timeout_seconds: float | None) -> int:
 def decode_timeout(timeout_ns: int) -> float | None:
     """Turn nanoseconds into the time that a caller still waits; None for 0."""
     return timeout_ns / _NS_PER_SECOND if timeout_ns else None
+
+
+def _sum_request(message: expert_pb2.DispatchRequest, call: ExpertCall) -> int:
+    """Sum up a call, whose values are at hand: to ask the message for data once more would copy it."""
+    sent = message.call
+    numbers = (message.request_id, sent.layer, sent.timeout_ns, sent.traceparent)
+    tensors = (sent.hidden, sent.topk_ids, sent.topk_weights)
+    choices = map(np.ascontiguousarray, (call.topk_ids, call.topk_weights))
+    return checksum([_line(numbers, tensors), bits_of(call.hidden), *choices])
+
+
+def _sum_response(message: expert_pb2.DispatchResponse, result: ExpertResult) -> int:
+    sent = message.result
+    numbers = (message.request_id, sent.queue_ns, sent.compute_ns)
+    return checksum([_line(numbers, [sent.partial]), bits_of(result.partial)])
+
+
+def _line(values: Iterable[int | str], tensors: Iterable[tensor_pb2.Tensor]) -> bytes:
+    words = [*values, *(number for tensor in tensors for number in (tensor.dtype, *tensor.shape))]
+    return "".join(f"{word} " for word in words).encode()

@@ -21,6 +21,7 @@ class FailureCode(IntEnum):
     INVALID_REQUEST = expert_pb2.Failure.CODE_INVALID_REQUEST
     DEADLINE_EXCEEDED = expert_pb2.Failure.CODE_DEADLINE_EXCEEDED
     COMPUTE_FAILED = expert_pb2.Failure.CODE_COMPUTE_FAILED
+    DAMAGED = expert_pb2.Failure.CODE_DAMAGED
 
 
 class CallFailure(ExpertmeshError):
@@ -30,6 +31,12 @@ class CallFailure(ExpertmeshError):
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+def damage(what: str, found: int, right: int) -> CallFailure:
+    """Say that ``what`` arrived with other bytes than were sent: the checksum ``found`` instead of the ``right`` one."""
+    message = f"{what} was damaged on its way: its checksum is {found:08x}, {right:08x} would be right"
+    return CallFailure(FailureCode.DAMAGED, message)
 
 
 def encode_failure(failure: CallFailure) -> expert_pb2.Failure:

@@ -4,7 +4,8 @@ All numbers are little-endian. A header has these fields, those that a kind does
 
     magic "XMLK", version, kind, dtype of the hidden states (DataType of tensor.proto), failure code (1 byte each),
     call id (8 bytes), layer, rows U, width D, choices A, bytes of text, place (4 bytes each),
-    timeout or wait in the queue, time in the kernels (8 bytes each, nanoseconds)
+    timeout or wait in the queue, time in the kernels (8 bytes each, nanoseconds),
+    checksum of the body and of what lies at the place, checksum of the header so far (4 bytes each, see checksum.py)
 
     kind     body
     HELLO    text: the token of an offer
@@ -22,25 +23,27 @@ weights are in the body all the same: once checked they must not change, as shar
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from expertmesh.v1 import tensor_pb2
 from expertmesh.wire.calls import ExpertCall, ExpertResult, decode_timeout, encode_timeout
-from expertmesh.wire.failures import CallFailure, FailureCode, WireError
+from expertmesh.wire.checksum import Array, Buffer, checksum
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError, damage
+from expertmesh.wire.tensors import bits_of
 
 MAGIC = b"XMLK"
-VERSION = 1
+VERSION = 2
 # Longer texts of failures are cut.
 MAX_TEXT_BYTES = 16 * 1024
 
-_HEADER = struct.Struct("<4sBBBBQIIIIIIQQ")
-HEADER_BYTES = _HEADER.size
+_HEADER = struct.Struct("<4sBBBBQIIIIIIQQI")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _NS_PER_SECOND = 1_000_000_000
 _DTYPES: dict[int, torch.dtype] = {
     tensor_pb2.DATA_TYPE_FLOAT32: torch.float32,
@@ -49,9 +52,6 @@ _DTYPES: dict[int, torch.dtype] = {
 }
 _WIRE_DTYPES = {dtype: wire for wire, dtype in _DTYPES.items()}
 _FLOAT32_BYTES = _INT32_BYTES = 4
-
-Array = npt.NDArray[np.generic]
-Buffer = bytes | bytearray | memoryview
 
 
 class Kind(IntEnum):
@@ -79,6 +79,7 @@ class Header(NamedTuple):
     place: int
     first_ns: int
     second_ns: int
+    checksum: int
     num_body_bytes: int
 
 
@@ -86,13 +87,16 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
     """Read the header of a frame whose body may have ``max_body_bytes``; WireError, with the numbers, for any other."""
     if len(data) != HEADER_BYTES:
         raise WireError(f"a header has {len(data)} bytes; {HEADER_BYTES} would be right")
-    magic, version, kind, dtype, code, call_id, layer, rows, width, chosen, text, place, first, second = _HEADER.unpack(
-        data
+    (magic, version, kind, dtype, code, call_id, layer, rows, width, chosen, text, place, first, second, body_sum) = (
+        _HEADER.unpack_from(data)
     )
     if magic != MAGIC or version != VERSION:
         raise WireError(
             f"a frame begins with {magic!r}, version {version}; {MAGIC!r}, version {VERSION} would be right"
         )
+    found, right = checksum([data[: _HEADER.size]]), _CHECKSUM.unpack_from(data, _HEADER.size)[0]
+    if found != right:
+        raise WireError(f"a header was damaged on its way: its checksum is {found:08x}, {right:08x} would be right")
     if text > MAX_TEXT_BYTES:
         raise WireError(f"a frame has {text} bytes of text; at most {MAX_TEXT_BYTES} would be right")
     try:
@@ -112,19 +116,25 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
             f"a frame of {rows} rows of {width} values with {chosen} choices has {num_body_bytes} bytes; at most "
             f"{max_body_bytes} would be right"
         )
-    return Header(
-        known, _DTYPES.get(dtype), code, call_id, layer, rows, width, chosen, text, place, first, second, num_body_bytes
-    )
+    dtype_or_none = _DTYPES.get(dtype)
+    sizes = (layer, rows, width, chosen, text, place)
+    return Header(known, dtype_or_none, code, call_id, *sizes, first, second, body_sum, num_body_bytes)
+
+
+def find_damage(header: Header, *parts: Buffer | torch.Tensor) -> CallFailure | None:
+    """Tell, as a failure, when a body, or what lies at its place, is not what was sent; both together are ``parts``."""
+    found = checksum(bits_of(part) if isinstance(part, torch.Tensor) else part for part in parts)
+    return None if found == header.checksum else damage(f"call {header.call_id}", found, header.checksum)
 
 
 def encode_hello(token: bytes) -> list[Buffer | Array]:
     """Make the frame that a caller sends first."""
-    return [_pack(Kind.HELLO, num_text_bytes=len(token)), token]
+    return [_pack(Kind.HELLO, [token], num_text_bytes=len(token)), token]
 
 
 def encode_welcome(shares_memory: bool = False) -> list[Buffer | Array]:
     """Make the frame that takes a caller's token, and perhaps its memory."""
-    return [_pack(Kind.WELCOME, place=int(shares_memory))]
+    return [_pack(Kind.WELCOME, [], place=int(shares_memory))]
 
 
 def encode_call(call_id: int, call: ExpertCall, place: int = 0) -> list[Buffer | Array]:
@@ -141,9 +151,12 @@ def encode_call(call_id: int, call: ExpertCall, place: int = 0) -> list[Buffer |
         raise WireError(f"choices are {list(ids.shape)} and {list(weights.shape)}; [{hidden.shape[0]}, A] can be sent")
     if ids.dtype != np.int32 or weights.dtype != np.float32:
         raise WireError(f"choices are {ids.dtype} and {weights.dtype}; int32 and float32 can be sent")
-    text = call.traceparent.encode()
+    text, bits = call.traceparent.encode(), bits_of(hidden)
+    body: list[Buffer | Array] = [np.ascontiguousarray(ids), np.ascontiguousarray(weights)]
+    body += ([] if place else [bits]) + ([text] if text else [])
     header = _pack(
         Kind.CALL,
+        [*body, bits] if place else body,
         call_id,
         dtype=dtype,
         layer=call.layer,
@@ -152,10 +165,7 @@ def encode_call(call_id: int, call: ExpertCall, place: int = 0) -> list[Buffer |
         place=place,
         first_ns=encode_timeout(call.timeout_seconds),
     )
-    frame: list[Buffer | Array] = [header, np.ascontiguousarray(ids), np.ascontiguousarray(weights)]
-    if not place:
-        frame.append(_bits(hidden))
-    return [*frame, text] if text else frame
+    return [header, *body]
 
 
 def decode_call(header: Header, body: memoryview, hidden: torch.Tensor | None = None) -> ExpertCall:
@@ -181,23 +191,25 @@ def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure, place: int
     """Make the frame that answers a call; with a ``place`` it leaves out the partial rows, which lie there."""
     if isinstance(outcome, CallFailure):
         text = outcome.message.encode(errors="replace")[:MAX_TEXT_BYTES]
-        return [_pack(Kind.FAILURE, call_id, code=outcome.code, num_text_bytes=len(text)), text]
+        return [_pack(Kind.FAILURE, [text], call_id, code=outcome.code, num_text_bytes=len(text)), text]
     num_rows, width = outcome.partial.shape
+    bits = bits_of(outcome.partial)
     header = _pack(
         Kind.RESULT,
+        [bits],
         call_id,
         shape=(num_rows, width, 0),
         place=place,
         first_ns=int(outcome.queue_seconds * _NS_PER_SECOND),
         second_ns=int(outcome.compute_seconds * _NS_PER_SECOND),
     )
-    return [header] if place else [header, _bits(outcome.partial)]
+    return [header] if place else [header, bits]
 
 
 def empty_partial(shape: tuple[int, int]) -> tuple[torch.Tensor, memoryview]:
     """Make a tensor [U, D] for the body of a RESULT frame, and the memory that the body goes into."""
     partial = torch.empty(shape, dtype=torch.float32)
-    return partial, _bits(partial.view(-1)).data.cast("B") if partial.numel() else memoryview(b"")
+    return partial, bits_of(partial.view(-1)).data.cast("B") if partial.numel() else memoryview(b"")
 
 
 def decode_result(header: Header, partial: torch.Tensor) -> ExpertResult:
@@ -216,6 +228,7 @@ def decode_failure(header: Header, body: memoryview) -> CallFailure:
 
 def _pack(
     kind: Kind,
+    summed: Iterable[Buffer | Array],
     call_id: int = 0,
     dtype: int = 0,
     code: int = 0,
@@ -227,16 +240,8 @@ def _pack(
     second_ns: int = 0,
 ) -> bytes:
     numbers = (kind, dtype, code, call_id, layer, *shape, num_text_bytes, place, first_ns, second_ns)
-    return _HEADER.pack(MAGIC, VERSION, *numbers)
-
-
-def _bits(tensor: torch.Tensor) -> Array:
-    """Return the bytes of a tensor; those of bfloat16, which numpy lacks, as int16."""
-    # Each call of torch costs microseconds between two messages, even where there is nothing to do.
-    if not (tensor.is_cpu and tensor.is_contiguous()):
-        tensor = tensor.cpu().contiguous()
-    bits: Array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return bits
+    header = _HEADER.pack(MAGIC, VERSION, *numbers, checksum(summed))
+    return header + _CHECKSUM.pack(checksum([header]))
 
 
 def _decode_hidden(header: Header, body: memoryview, offset: int) -> torch.Tensor:

@@ -10,11 +10,10 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from expertmesh.v1 import tensor_pb2
+from expertmesh.wire.checksum import Array
 from expertmesh.wire.failures import WireError
 
 MAX_DIMS = 4
-
-Array = npt.NDArray[np.generic]
 
 # For each dtype on the wire: the dtype of torch, and a dtype of numpy that holds the same bits (numpy has no bfloat16).
 _CODECS: dict[tensor_pb2.DataType, tuple[torch.dtype, np.dtype[np.generic]]] = {
@@ -37,8 +36,16 @@ def write(tensor: torch.Tensor, message: tensor_pb2.Tensor) -> None:
     wire_dtype = _WIRE_DTYPES.get(tensor.dtype)
     if wire_dtype is None:
         raise WireError(f"dtype {tensor.dtype} cannot be sent; one of {_names(_WIRE_DTYPES)} can")
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    _fill(message, wire_dtype, bits.detach().cpu().numpy())
+    _fill(message, wire_dtype, bits_of(tensor.detach()))
+
+
+def bits_of(tensor: torch.Tensor) -> Array:
+    """Return the bytes of a tensor; those of bfloat16, which numpy lacks, as int16."""
+    # Each call of torch costs microseconds between two messages, even where there is nothing to do.
+    if not (tensor.is_cpu and tensor.is_contiguous()):
+        tensor = tensor.cpu().contiguous()
+    bits: Array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return bits
 
 
 def write_array(array: Array, message: tensor_pb2.Tensor) -> None:

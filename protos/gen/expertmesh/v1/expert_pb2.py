@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from expertmesh.v1 import tensor_pb2 as expertmesh_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65xpertmesh/v1/expert.proto\x12\rexpertmesh.v1\x1a\x1a\x65xpertmesh/v1/tensor.proto\"\xc1\x01\n\nExpertCall\x12\r\n\x05layer\x18\x01 \x01(\r\x12%\n\x06hidden\x18\x02 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\'\n\x08topk_ids\x18\x03 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12+\n\x0ctopk_weights\x18\x04 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\x12\n\ntimeout_ns\x18\x05 \x01(\x04\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\\\n\x0c\x45xpertResult\x12&\n\x07partial\x18\x01 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\x10\n\x08queue_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\"\x90\x02\n\x07\x46\x61ilure\x12)\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.expertmesh.v1.Failure.Code\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc8\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tCODE_BUSY\x10\x01\x12\x11\n\rCODE_DRAINING\x10\x02\x12\x1a\n\x16\x43ODE_EXPERT_NOT_HOSTED\x10\x03\x12\x1d\n\x19\x43ODE_FINGERPRINT_MISMATCH\x10\x04\x12\x18\n\x14\x43ODE_INVALID_REQUEST\x10\x05\x12\x1a\n\x16\x43ODE_DEADLINE_EXCEEDED\x10\x06\x12\x17\n\x13\x43ODE_COMPUTE_FAILED\x10\x07\"N\n\x0f\x44ispatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\'\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x19.expertmesh.v1.ExpertCall\"\x8b\x01\n\x10\x44ispatchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.expertmesh.v1.ExpertResultH\x00\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x16.expertmesh.v1.FailureH\x00\x42\t\n\x07outcome\"9\n\x0e\x46orwardRequest\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x19.expertmesh.v1.ExpertCall\">\n\x0f\x46orwardResponse\x12+\n\x06result\x18\x01 \x01(\x0b\x32\x1b.expertmesh.v1.ExpertResult\"\x9d\x01\n\x0fOpenLinkRequest\x12;\n\ttransport\x18\x01 \x01(\x0e\x32(.expertmesh.v1.OpenLinkRequest.Transport\"M\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eTRANSPORT_UNIX\x10\x01\x12\x11\n\rTRANSPORT_TCP\x10\x02\"i\n\x10OpenLinkResponse\x12\x13\n\tunix_path\x18\x01 \x01(\tH\x00\x12\x12\n\x08tcp_port\x18\x02 \x01(\rH\x00\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x12\n\ntimeout_ns\x18\x04 \x01(\x04\x42\t\n\x07\x61\x64\x64ress\"\x10\n\x0eGetInfoRequest\"\xf8\x01\n\x0fGetInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\x12\x13\n\x0bnum_experts\x18\x03 \x01(\r\x12\x12\n\nnum_layers\x18\x04 \x01(\r\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x15\n\rweight_format\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x14\n\x0cweight_bytes\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0b\n\x03isa\x18\x0b \x01(\t\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x32\xc3\x02\n\rExpertService\x12O\n\x08\x44ispatch\x12\x1e.expertmesh.v1.DispatchRequest\x1a\x1f.expertmesh.v1.DispatchResponse(\x01\x30\x01\x12H\n\x07\x46orward\x12\x1d.expertmesh.v1.ForwardRequest\x1a\x1e.expertmesh.v1.ForwardResponse\x12M\n\x08OpenLink\x12\x1e.expertmesh.v1.OpenLinkRequest\x1a\x1f.expertmesh.v1.OpenLinkResponse0\x01\x12H\n\x07GetInfo\x12\x1d.expertmesh.v1.GetInfoRequest\x1a\x1e.expertmesh.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65xpertmesh/v1/expert.proto\x12\rexpertmesh.v1\x1a\x1a\x65xpertmesh/v1/tensor.proto\"\xc1\x01\n\nExpertCall\x12\r\n\x05layer\x18\x01 \x01(\r\x12%\n\x06hidden\x18\x02 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\'\n\x08topk_ids\x18\x03 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12+\n\x0ctopk_weights\x18\x04 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\x12\n\ntimeout_ns\x18\x05 \x01(\x04\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\\\n\x0c\x45xpertResult\x12&\n\x07partial\x18\x01 \x01(\x0b\x32\x15.expertmesh.v1.Tensor\x12\x10\n\x08queue_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\"\xa2\x02\n\x07\x46\x61ilure\x12)\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.expertmesh.v1.Failure.Code\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xda\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tCODE_BUSY\x10\x01\x12\x11\n\rCODE_DRAINING\x10\x02\x12\x1a\n\x16\x43ODE_EXPERT_NOT_HOSTED\x10\x03\x12\x1d\n\x19\x43ODE_FINGERPRINT_MISMATCH\x10\x04\x12\x18\n\x14\x43ODE_INVALID_REQUEST\x10\x05\x12\x1a\n\x16\x43ODE_DEADLINE_EXCEEDED\x10\x06\x12\x17\n\x13\x43ODE_COMPUTE_FAILED\x10\x07\x12\x10\n\x0c\x43ODE_DAMAGED\x10\x08\"`\n\x0f\x44ispatchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\'\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x19.expertmesh.v1.ExpertCall\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x07\"\x9d\x01\n\x10\x44ispatchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.expertmesh.v1.ExpertResultH\x00\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x16.expertmesh.v1.FailureH\x00\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x07\x42\t\n\x07outcome\"9\n\x0e\x46orwardRequest\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x19.expertmesh.v1.ExpertCall\">\n\x0f\x46orwardResponse\x12+\n\x06result\x18\x01 \x01(\x0b\x32\x1b.expertmesh.v1.ExpertResult\"\x9d\x01\n\x0fOpenLinkRequest\x12;\n\ttransport\x18\x01 \x01(\x0e\x32(.expertmesh.v1.OpenLinkRequest.Transport\"M\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eTRANSPORT_UNIX\x10\x01\x12\x11\n\rTRANSPORT_TCP\x10\x02\"i\n\x10OpenLinkResponse\x12\x13\n\tunix_path\x18\x01 \x01(\tH\x00\x12\x12\n\x08tcp_port\x18\x02 \x01(\rH\x00\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x12\n\ntimeout_ns\x18\x04 \x01(\x04\x42\t\n\x07\x61\x64\x64ress\"\x10\n\x0eGetInfoRequest\"\xf8\x01\n\x0fGetInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\x12\x13\n\x0bnum_experts\x18\x03 \x01(\r\x12\x12\n\nnum_layers\x18\x04 \x01(\r\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x15\n\rweight_format\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x14\n\x0cweight_bytes\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0b\n\x03isa\x18\x0b \x01(\t\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x32\xc3\x02\n\rExpertService\x12O\n\x08\x44ispatch\x12\x1e.expertmesh.v1.DispatchRequest\x1a\x1f.expertmesh.v1.DispatchResponse(\x01\x30\x01\x12H\n\x07\x46orward\x12\x1d.expertmesh.v1.ForwardRequest\x1a\x1e.expertmesh.v1.ForwardResponse\x12M\n\x08OpenLink\x12\x1e.expertmesh.v1.OpenLinkRequest\x1a\x1f.expertmesh.v1.OpenLinkResponse0\x01\x12H\n\x07GetInfo\x12\x1d.expertmesh.v1.GetInfoRequest\x1a\x1e.expertmesh.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERTRESULT']._serialized_start=269
   _globals['_EXPERTRESULT']._serialized_end=361
   _globals['_FAILURE']._serialized_start=364
-  _globals['_FAILURE']._serialized_end=636
+  _globals['_FAILURE']._serialized_end=654
   _globals['_FAILURE_CODE']._serialized_start=436
-  _globals['_FAILURE_CODE']._serialized_end=636
-  _globals['_DISPATCHREQUEST']._serialized_start=638
-  _globals['_DISPATCHREQUEST']._serialized_end=716
-  _globals['_DISPATCHRESPONSE']._serialized_start=719
-  _globals['_DISPATCHRESPONSE']._serialized_end=858
-  _globals['_FORWARDREQUEST']._serialized_start=860
-  _globals['_FORWARDREQUEST']._serialized_end=917
-  _globals['_FORWARDRESPONSE']._serialized_start=919
-  _globals['_FORWARDRESPONSE']._serialized_end=981
-  _globals['_OPENLINKREQUEST']._serialized_start=984
-  _globals['_OPENLINKREQUEST']._serialized_end=1141
-  _globals['_OPENLINKREQUEST_TRANSPORT']._serialized_start=1064
-  _globals['_OPENLINKREQUEST_TRANSPORT']._serialized_end=1141
-  _globals['_OPENLINKRESPONSE']._serialized_start=1143
-  _globals['_OPENLINKRESPONSE']._serialized_end=1248
-  _globals['_GETINFOREQUEST']._serialized_start=1250
-  _globals['_GETINFOREQUEST']._serialized_end=1266
-  _globals['_GETINFORESPONSE']._serialized_start=1269
-  _globals['_GETINFORESPONSE']._serialized_end=1517
-  _globals['_EXPERTSERVICE']._serialized_start=1520
-  _globals['_EXPERTSERVICE']._serialized_end=1843
+  _globals['_FAILURE_CODE']._serialized_end=654
+  _globals['_DISPATCHREQUEST']._serialized_start=656
+  _globals['_DISPATCHREQUEST']._serialized_end=752
+  _globals['_DISPATCHRESPONSE']._serialized_start=755
+  _globals['_DISPATCHRESPONSE']._serialized_end=912
+  _globals['_FORWARDREQUEST']._serialized_start=914
+  _globals['_FORWARDREQUEST']._serialized_end=971
+  _globals['_FORWARDRESPONSE']._serialized_start=973
+  _globals['_FORWARDRESPONSE']._serialized_end=1035
+  _globals['_OPENLINKREQUEST']._serialized_start=1038
+  _globals['_OPENLINKREQUEST']._serialized_end=1195
+  _globals['_OPENLINKREQUEST_TRANSPORT']._serialized_start=1118
+  _globals['_OPENLINKREQUEST_TRANSPORT']._serialized_end=1195
+  _globals['_OPENLINKRESPONSE']._serialized_start=1197
+  _globals['_OPENLINKRESPONSE']._serialized_end=1302
+  _globals['_GETINFOREQUEST']._serialized_start=1304
+  _globals['_GETINFOREQUEST']._serialized_end=1320
+  _globals['_GETINFORESPONSE']._serialized_start=1323
+  _globals['_GETINFORESPONSE']._serialized_end=1571
+  _globals['_EXPERTSERVICE']._serialized_start=1574
+  _globals['_EXPERTSERVICE']._serialized_end=1897
 # @@protoc_insertion_point(module_scope)

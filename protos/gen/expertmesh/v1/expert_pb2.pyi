@@ -46,6 +46,7 @@ class Failure(_message.Message):
         CODE_INVALID_REQUEST: _ClassVar[Failure.Code]
         CODE_DEADLINE_EXCEEDED: _ClassVar[Failure.Code]
         CODE_COMPUTE_FAILED: _ClassVar[Failure.Code]
+        CODE_DAMAGED: _ClassVar[Failure.Code]
     CODE_UNSPECIFIED: Failure.Code
     CODE_BUSY: Failure.Code
     CODE_DRAINING: Failure.Code
@@ -54,6 +55,7 @@ class Failure(_message.Message):
     CODE_INVALID_REQUEST: Failure.Code
     CODE_DEADLINE_EXCEEDED: Failure.Code
     CODE_COMPUTE_FAILED: Failure.Code
+    CODE_DAMAGED: Failure.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     code: Failure.Code
@@ -61,22 +63,26 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[_Union[Failure.Code, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class DispatchRequest(_message.Message):
-    __slots__ = ("request_id", "call")
+    __slots__ = ("request_id", "call", "checksum")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     call: ExpertCall
-    def __init__(self, request_id: _Optional[int] = ..., call: _Optional[_Union[ExpertCall, _Mapping]] = ...) -> None: ...
+    checksum: int
+    def __init__(self, request_id: _Optional[int] = ..., call: _Optional[_Union[ExpertCall, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class DispatchResponse(_message.Message):
-    __slots__ = ("request_id", "result", "failure")
+    __slots__ = ("request_id", "result", "failure", "checksum")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     result: ExpertResult
     failure: Failure
-    def __init__(self, request_id: _Optional[int] = ..., result: _Optional[_Union[ExpertResult, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    checksum: int
+    def __init__(self, request_id: _Optional[int] = ..., result: _Optional[_Union[ExpertResult, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ("call",)
