@@ -8,6 +8,7 @@ from expertmesh.mesh.health import MAX_CONSECUTIVE_ERRORS
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.replica_state import ReplicaState
+from expertmesh.mesh.retry import PASSING
 from expertmesh.mesh.roster import Roster
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode
@@ -61,6 +62,13 @@ def test_a_replica_that_fails_again_and_again_is_left_alone(error):
     assert pair.replicas[0].started_at == pair.replicas[0].health.ejected_until
 
 
+def test_answers_that_are_damaged_on_their_way_count_against_one():
+    pair = Pair(fail_with(CallFailure(FailureCode.DAMAGED, "as told")))
+    for _ in range(MAX_CONSECUTIVE_ERRORS):
+        pair.fail_call()
+    assert pair.replicas[0].state is ReplicaState.EJECTED
+
+
 def test_the_last_replica_is_never_left_alone():
     pair = Pair(fail_with(ReplicaFaultError("nonsense")))
     pair.roster.know(pair.replicas[:1])
@@ -69,7 +77,7 @@ def test_the_last_replica_is_never_left_alone():
     assert list(pair.roster.ready(0)) == pair.replicas[:1]
 
 
-@pytest.mark.parametrize("code", set(FailureCode) - {FailureCode.DEADLINE_EXCEEDED, FailureCode.DRAINING})
+@pytest.mark.parametrize("code", set(FailureCode) - {*PASSING} | {FailureCode.BUSY})
 def test_what_another_replica_may_agree_with_does_not_count_against_one(code):
     pair = Pair(fail_with(CallFailure(code, "as told")))
     for _ in range(2 * MAX_CONSECUTIVE_ERRORS):

@@ -16,7 +16,7 @@ def test_pauses_grow_to_a_second():
 
 @pytest.mark.parametrize("code", FailureCode)
 def test_what_has_nothing_to_do_with_the_call_passes(code: FailureCode):
-    passing = {FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED}
+    passing = {FailureCode.BUSY, FailureCode.DRAINING, FailureCode.DEADLINE_EXCEEDED, FailureCode.DAMAGED}
     assert is_passing(CallFailure(code, "as told")) is (code in passing)
 
 

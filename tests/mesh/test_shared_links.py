@@ -16,7 +16,7 @@ from expertmesh.mesh.link import LinkLostError
 from expertmesh.rpc.shared_memory import make_shared
 from expertmesh.wire.calls import ExpertResult
 from expertmesh.wire.frames import HEADER_BYTES, decode_header, encode_call, encode_hello, encode_outcome
-from expertmesh.wire.room import UNIT_BYTES
+from expertmesh.wire.room import UNIT_BYTES, open_room
 
 
 def shared_ends(num_bytes=4 * UNIT_BYTES):
@@ -121,6 +121,7 @@ def test_a_caller_that_writes_to_its_memory_while_it_is_read_harms_nobody():
         with closing(connection):
             assert shares
             call = make_call()
+            open_room(1, memory.view(0, UNIT_BYTES), call.hidden.shape, call.hidden.dtype).hidden.copy_(call.hidden)
             connection.sendall(join(encode_call(1, call, place=1)))
             assert server.layers[0].entered.acquire(timeout=10)
             memory.view(0, memory.num_bytes)[:] = 0xFF  # not a number, whichever dtype

@@ -20,8 +20,8 @@ Write = Callable[[expert_pb2.DispatchResponse], Awaitable[None]]
 class DispatchStream:
     """Reads calls, submits them without waiting, and writes outcomes one at a time in the order they become ready.
 
-    ``submit`` refuses a job with CallFailure; ``refuse`` is told of calls that were damaged on their way. Two tasks per stream and none per message: at a row or two per call,
-    tasks would cost more than the transport.
+    ``submit`` refuses a job with CallFailure; ``refuse`` is told of calls that were damaged on their way. Two tasks per
+    stream and none per message: at a row or two per call, tasks would cost more than the transport.
     """
 
     def __init__(

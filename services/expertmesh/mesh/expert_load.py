@@ -24,6 +24,7 @@ class ExpertLoadCounter:
         self.inflight_rows = [0] * num_experts
         self.queue_rows = [0] * num_experts
         self.num_retries = [0] * num_experts
+        self.num_damaged = [0] * num_experts
         self.rpc_seconds = [Histogram(RPC_SECONDS) for _ in range(num_experts)]
         self.call_rows = [Histogram(CALL_ROWS) for _ in range(num_experts)]
         self.sent_bytes = 0
@@ -105,10 +106,11 @@ class StepLoad:
             self._load.rpc_seconds[expert].observe(seconds)
             self._load.call_rows[expert].observe(num_rows)
 
-    def failed(self, experts: Iterable[int]) -> None:
-        """Note that ``experts`` have to be asked again."""
+    def failed(self, experts: Iterable[int], is_damaged: bool = False) -> None:
+        """Note that ``experts`` have to be asked again, perhaps as call or answer was damaged on its way."""
         for expert in experts:
             self._load.num_retries[expert] += 1
+            self._load.num_damaged[expert] += is_damaged
             self._move(expert, self._load.queue_rows)
 
     def answered(self, experts: Iterable[int]) -> None:

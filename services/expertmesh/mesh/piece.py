@@ -23,7 +23,7 @@ from expertmesh.mesh.expert_load import StepLoad
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.refusals import Refusals
 from expertmesh.mesh.replica import Replica, Ticket
-from expertmesh.mesh.retry import is_passing, retry_pauses
+from expertmesh.mesh.retry import is_damage, is_passing, retry_pauses
 from expertmesh.mesh.roster import Roster
 from expertmesh.mesh.waiting import Waiting
 from expertmesh.tracing.tracer import Tracer
@@ -159,7 +159,7 @@ class Piece:
                 failure = str(error)  # as it is, it would keep the memory of its call
                 if not is_passing(error):
                     self._refusals.note(attempt, error)
-                self._load.failed(attempt.experts)
+                self._load.failed(attempt.experts, is_damage(error))
                 self._trials.avoid.add(attempt.replica)
             self._held.discard(attempt.replica)
             attempt.replica.release()

@@ -20,6 +20,11 @@ def retry_pauses() -> Iterator[float]:
         pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
+def is_damage(error: ExpertmeshError) -> bool:
+    """Whether a call failed because its bytes, or those of its answer, were changed on their way."""
+    return isinstance(error, CallFailure) and error.code is FailureCode.DAMAGED
+
+
 def is_passing(error: ExpertmeshError) -> bool:
     """Whether a call that failed with ``error`` may be answered later; else by another replica, if by any."""
     return isinstance(error, LinkLostError) or (isinstance(error, CallFailure) and error.code in PASSING)

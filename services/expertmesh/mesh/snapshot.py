@@ -21,6 +21,7 @@ class ExpertSnapshot:
     queue_rows: int
     demand_rows: float
     num_retries: int
+    num_damaged: int
     rpc_seconds: HistogramSnapshot
     call_rows: HistogramSnapshot
     num_ready: int

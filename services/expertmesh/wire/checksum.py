@@ -1,6 +1,7 @@
 """Whether bytes arrive as they were sent. Knows bytes, not what they mean."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,5 +19,6 @@ def checksum(parts: Iterable[Buffer | Array]) -> int:
     """
     digest = xxh3_64()
     for part in parts:
-        digest.update(part)
+        # To type checkers an array is a buffer from Python 3.12 on.
+        digest.update(cast(Buffer, part))
     return digest.intdigest() & 0xFFFF_FFFF

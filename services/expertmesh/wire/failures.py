@@ -34,7 +34,7 @@ class CallFailure(ExpertmeshError):
 
 
 def damage(what: str, found: int, right: int) -> CallFailure:
-    """Say that ``what`` arrived with other bytes than were sent: the checksum ``found`` instead of the ``right`` one."""
+    """Say that ``what`` arrived with other bytes than were sent, as its checksum is not the ``right`` one."""
     message = f"{what} was damaged on its way: its checksum is {found:08x}, {right:08x} would be right"
     return CallFailure(FailureCode.DAMAGED, message)
 

@@ -91,6 +91,11 @@ def _calls(mesh: MeshSnapshot) -> Iterator[Metric]:
         "Calls that failed and were sent again.",
         [expert.num_retries for expert in experts],
     )
+    yield expert_counters(
+        "expertmesh_expert_damaged_total",
+        "Calls or answers that arrived with other bytes than were sent, and were sent again.",
+        [expert.num_damaged for expert in experts],
+    )
     yield counters(
         "expertmesh_expert_bytes_total",
         "Bytes of the tensors of all calls.",
