@@ -7,6 +7,8 @@ from pydantic.fields import FieldInfo
 
 from expertmesh.gateway.http.field_rules import refused
 from expertmesh.gateway.http.openai import conversation, fields, requests
+from expertmesh.gateway.http.openai.responses import items
+from expertmesh.gateway.http.openai.responses.requests import ResponseRequest, ResponseTool, TextSettings
 from expertmesh.gateway.http.schema import Only, RequestModel
 from expertmesh.gateway.http.tgi import models
 
@@ -22,6 +24,14 @@ TABLES: dict[str, tuple[type[RequestModel], type[RequestModel] | None]] = {
     "each part of its `content`": (conversation.TextPart, None),
     "each of its `tool_calls`": (conversation.MessageToolCall, None),
     "`function` in these": (conversation.CalledFunction, None),
+    "`/v1/responses`": (ResponseRequest, None),
+    "its `text`": (TextSettings, None),
+    "each of its `tools`": (ResponseTool, None),
+    "messages of its `input`": (items.MessageItem, None),
+    "calls of its `input`": (items.CallItem, None),
+    "results of its `input`": (items.ResultItem, None),
+    "thoughts of its `input`": (items.ReasoningItem, None),
+    "each part of these": (items.ContentPart, None),
     "TGI's `parameters`": (models.Parameters, None),
 }
 

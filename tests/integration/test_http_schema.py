@@ -14,7 +14,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-WITH_BODY = ("/tokenize", "/detokenize", "/v1/chat/completions", "/v1/completions", "/", "/generate_stream")
+WITH_BODY = (
+    *("/tokenize", "/detokenize", "/v1/chat/completions", "/v1/responses", "/v1/completions"),
+    *("/", "/generate_stream"),
+)
 PATHS = (*WITH_BODY, "/v1", "/generate", "/health", "/ready", "/version", "/v1/models", "/v1/models/{model}", "/info")
 SETTINGS = settings(
     max_examples=10, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
@@ -63,6 +66,14 @@ EVERYTHING = {
         "logprobs": True,
         "top_logprobs": 2,
         **LOGPROBS,
+    },
+    "/v1/responses": {
+        "input": "a",
+        "tools": [{"type": "function", "name": "b", "parameters": {"type": "object"}}],
+        "tool_choice": {"type": "function", "name": "b"},
+        "text": {"format": {"type": "json_schema", "name": "c", "schema": {"type": "integer"}}},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
     },
     "/": {"inputs": "a", "parameters": {"details": True, "top_n_tokens": 2}},
 }

@@ -27,3 +27,7 @@ def test_a_path_like_no_other_is_only_not_there():
 def test_endpoints_that_do_not_apply_say_so():
     assert "no embeddings of texts here" in describe_unknown("/v1/embeddings", KNOWN)
     assert "no sound here" in describe_unknown("/v1/audio/speech", KNOWN)
+
+
+def test_no_response_is_there_to_be_fetched():
+    assert "no response is kept" in describe_unknown("/v1/responses/resp_1", KNOWN)

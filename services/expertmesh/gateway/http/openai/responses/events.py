@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import Field, RootModel
 
 from expertmesh.gateway.http.openai.replies import TokenLogprob
 from expertmesh.gateway.http.openai.responses.replies import OutputItem, OutputText, Response
@@ -13,8 +13,6 @@ PartKind = Literal["response.content_part.added", "response.content_part.done"]
 
 class Event(ReplyModel):
     """What every event carries."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
 
     type: str
     sequence_number: int = Field(default=0, description="Counts the events of a stream, from 0.")

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from expertmesh.gateway.http.openai.replies import TokenLogprob
 from expertmesh.gateway.http.openai.responses.requests import ResponseTool, TextSettings, ToolChoiceField
@@ -99,8 +99,6 @@ class ResponseSettings(ReplyModel):
 
 class Response(ResponseSettings):
     """The answer to a conversation."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
 
     id: str
     object: Literal["response"] = "response"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from expertmesh.gateway.http.openai import unused_fields
@@ -33,6 +33,9 @@ def _only_functions(tool: Any) -> Any:
     raise PydanticCustomError("unsupported", "{words}", {"words": words})
 
 
+Tools = list[Annotated[ResponseTool, BeforeValidator(_only_functions)]]
+
+
 class ResponseToolChoice(RequestModel):
     """The function to call."""
 
@@ -58,6 +61,8 @@ class AnyObjectFormat(RequestModel):
 
 class SchemaFormat(RequestModel):
     """JSON that fits a schema."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     type: Literal["json_schema"]
     name: str = Field(description="Not used.")
@@ -115,9 +120,7 @@ class ResponseRequest(RequestModel):
     max_output_tokens: int | None = parameter("max_tokens", le=MAX_COUNT)
     temperature: float | None = parameter("temperature")
     top_p: float | None = parameter("top_p")
-    tools: list[Annotated[ResponseTool, BeforeValidator(_only_functions)]] | None = Field(
-        default=None, description="Functions that the model may call."
-    )
+    tools: Tools | None = Field(default=None, description="Functions that the model may call.")
     tool_choice: ToolChoiceField | None = Field(
         default=None,
         description="none: call nothing; auto: answer or call; required: call; or the function to call. Default: auto.",

@@ -47,7 +47,9 @@ async def create_response(body: ResponseRequest, request: Request, service: Serv
     check_model(body.model, service.names)
     with _flat_names():
         generation = await _prepare(body, service)
-        writer = ResponseWriter(service.generator, _begin(body, generation.sampling, service), _wants_logprobs(body))
+        begun = _begin(body, generation.sampling, service)
+        _check_echo(begun)
+        writer = ResponseWriter(service.generator, begun, _wants_logprobs(body))
         if body.stream:
             return await event_stream(request, writer.stream(generation, request_id_of(request.scope)), prefix="")
         return json_response(await unless_disconnected(request.receive, writer.complete(generation)))
@@ -73,8 +75,8 @@ def _wants_logprobs(body: ResponseRequest) -> bool:
 
 
 def _begin(body: ResponseRequest, sampling: SamplingParams, service: Service) -> replies.Response:
-    """Describe a response before its first token; ParameterError where what was asked for cannot be written."""
-    begun = replies.Response(
+    """Describe a response before its first token."""
+    return replies.Response(
         id=make_id("resp"),
         created_at=int(time.time()),
         model=service.model.name,
@@ -90,11 +92,15 @@ def _begin(body: ResponseRequest, sampling: SamplingParams, service: Service) ->
         top_logprobs=body.top_logprobs or 0,
         top_p=sampling.top_p,
     )
-    try:
-        begun.model_dump_json()
-    except PydanticSerializationError as error:
-        raise ParameterError("tools", f"or the schema in text cannot be sent back: {error}") from None
-    return begun
+
+
+def _check_echo(begun: replies.Response) -> None:
+    """Raise ParameterError for what a request says in JSON that no reply could repeat."""
+    for name in ("metadata", "tools", "text"):
+        try:
+            begun.model_dump_json(include={name})
+        except PydanticSerializationError as error:
+            raise ParameterError(name, f"cannot be sent back: {error}") from None
 
 
 @contextmanager
