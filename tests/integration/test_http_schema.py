@@ -70,7 +70,7 @@ EVERYTHING = {
     "/v1/responses": {
         "input": "a",
         "tools": [{"type": "function", "name": "b", "parameters": {"type": "object"}}],
-        "tool_choice": {"type": "function", "name": "b"},
+        "tool_choice": "none",
         "text": {"format": {"type": "json_schema", "name": "c", "schema": {"type": "integer"}}},
         "include": ["message.output_text.logprobs"],
         "top_logprobs": 2,
