@@ -1,8 +1,11 @@
+import random
+
+import numpy as np
 import pytest
 
 from expertmesh.loadgen.client import Answer
 from expertmesh.loadgen.pacing import Run
-from expertmesh.loadgen.summary import Failure, Spread, e2e, gaps, spread, summarize, tpot, ttft
+from expertmesh.loadgen.summary import Failure, Spread, e2e, gaps, percentile, spread, summarize, tpot, ttft
 
 # First piece after 1 s, two more at 1.5 s and 3 s; five tokens, as one piece may carry several.
 SLOW = Answer(sent=10.0, pieces=(11.0, 11.5, 13.0), finished=13.0, prompt_tokens=7, output_tokens=5)
@@ -24,6 +27,14 @@ def test_an_answer_without_text_has_its_first_token_at_the_end():
 def test_percentiles_lie_between_values():
     assert spread([3.0, 1.0, 2.0]) == Spread(mean=2.0, p50=2.0, p90=pytest.approx(2.8), p99=pytest.approx(2.98))
     assert spread([]) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_percentiles_are_those_of_numpy(count):
+    rng = random.Random(count)
+    values = sorted(rng.random() for _ in range(count))
+    for percent in (0, 50, 90, 99, 100):
+        assert percentile(values, percent) == pytest.approx(np.percentile(values, percent))
 
 
 def test_a_run_counts_whole_answers_only():

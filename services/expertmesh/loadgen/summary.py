@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
+from statistics import fmean
 
 from expertmesh.loadgen.client import Answer
 from expertmesh.loadgen.pacing import Run
@@ -94,8 +93,16 @@ def spread(values: Sequence[float]) -> Spread | None:
     """Return mean and percentiles; None where there are no values."""
     if not values:
         return None
-    p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
-    return Spread(float(np.mean(values)), p50, p90, p99)
+    ordered = sorted(values)
+    return Spread(fmean(ordered), *(percentile(ordered, percent) for percent in (50, 90, 99)))
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return a percentile of ascending values, linear between them."""
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def ttft(answer: Answer) -> float:
