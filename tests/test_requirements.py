@@ -20,13 +20,26 @@ PROJECT = PYPROJECT["project"]
 # The package is asked for whose own interface these are.
 BROUGHT = {"aiohttp": "kubernetes", "pydantic": "fastapi", "pydantic-core": "fastapi", "starlette": "fastapi"}
 # Imported where wanted, with words of its own where missing: by the extra that brings it.
-OPTIONAL = {"opentelemetry": "tracing", "mistral_common": "tekken", "gguf": "gguf"}
+OPTIONAL = {
+    "opentelemetry": "tracing",
+    "mistral_common": "tekken",
+    "gguf": "gguf",
+    "httpx": "bench",
+    "httpx_sse": "bench",
+    "matplotlib": "bench",
+}
 # torch's builds for GPUs bring it, and nothing else has a use for it.
 WITH_TORCH = {"triton"}
 # uvicorn imports it where it is there.
 NOT_BY_US = {"httptools"}
 
-ASKS = ("expertmesh.client", "expertmesh.cli.generate", "expertmesh.cli.chat", "expertmesh.cli.top")
+ASKS = (
+    "expertmesh.client",
+    "expertmesh.cli.generate",
+    "expertmesh.cli.chat",
+    "expertmesh.cli.top",
+    "expertmesh.cli.bench",
+)
 SERVES_EXPERTS = ("expertmesh.expert", "expertmesh.cli.expert")
 SERVES_USERS = ("expertmesh.gateway", "expertmesh.cli.gateway", "expertmesh.cli.gateway_processes")
 
@@ -127,7 +140,7 @@ def test_an_extra_is_what_its_command_imports(extra: str, entries: Iterable[str]
 
 @pytest.mark.parametrize(("package", "extra"), OPTIONAL.items())
 def test_what_is_optional_comes_with_its_extra(package: str, extra: str):
-    owners = {canonicalize_name(one) for one in packages_distributions()[package]}
+    owners = {canonicalize_name(one) for one in packages_distributions().get(package, [package])}
     assert owners & read_names(PROJECT["optional-dependencies"][extra])
 
 
