@@ -38,5 +38,5 @@ def test_auto_round_packs_what_is_read(packing, bits, group_size):
     assert weight.zeros.all()
     theirs = pack(weight, packing)
     tensors = gptq.GptqTensors(theirs.qweight, theirs.qzeros, theirs.scales)
-    read = gptq.unpack(tensors, gptq.GptqFormat(bits, is_symmetric=False, is_v2=GPTQ_PACKINGS[packing]))
+    read = gptq.read(tensors, gptq.GptqFormat(bits, is_symmetric=False, is_v2=GPTQ_PACKINGS[packing]))
     assert dequantize(read).equal(dequantize(weight))

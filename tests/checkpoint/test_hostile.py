@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Weight
 
 SMALL = {"num_local_experts": 2, "vocab_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
 FORMATS = {
@@ -51,7 +51,7 @@ def copy(made, tmp_path):
 
 
 def values(weight: Weight) -> torch.Tensor:
-    return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
+    return weight.data if isinstance(weight, DenseWeight) else dequantize(weight)
 
 
 def load(directory: Path) -> dict[str, torch.Tensor]:

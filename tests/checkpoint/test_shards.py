@@ -12,7 +12,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.shards import GATEWAY_FILE, INDEX_FILE, find_damaged, split
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Weight
 
 SMALL = {"num_local_experts": 3, "vocab_size": 96}
 EXPERT_FILES = [f"expert-{i:02d}.safetensors" for i in range(3)]
@@ -23,7 +23,7 @@ def silent(done: int, total: int) -> None:
 
 
 def values(weight: Weight) -> torch.Tensor:
-    return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
+    return weight.data if isinstance(weight, DenseWeight) else dequantize(weight)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def make_awq_store(backend):
 
     def make_weight(num_out, num_in):
         weight = torch.randn(num_out, num_in, generator=generator) * 0.1
-        return awq.unpack(awq.pack(round_to_nearest(weight, bits=4, group_size=128)))
+        return awq.read(awq.pack(round_to_nearest(weight, bits=4, group_size=128)))
 
     def make_expert():
         return ExpertWeights(make_weight(256, 128), make_weight(256, 128), make_weight(128, 256))

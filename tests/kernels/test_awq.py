@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertmesh.kernels.awq import AwqTensors, pack, unpack
+from expertmesh.kernels.awq import AwqTensors, pack, read
 from expertmesh.kernels.weights import QuantizedWeight
 
 # The column of each nibble, from the lowest bits up, as the format's own packer writes them.
@@ -56,9 +56,9 @@ def test_pack_equals_packing_one_by_one(num_out, num_groups, group_size):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**31))
-def test_unpack_undoes_pack(num_words, num_groups, group_size, seed):
+def test_read_undoes_pack(num_words, num_groups, group_size, seed):
     weight = random_weight(8 * num_words, num_groups, group_size, seed)
-    again = unpack(pack(weight))
+    again = read(pack(weight))
     assert again.codes.equal(weight.codes)
     assert again.scales.equal(weight.scales)
     assert again.zeros.equal(weight.zeros)
@@ -93,17 +93,17 @@ def words(*shape: int) -> torch.Tensor:
         (AwqTensors(words(8, 2), words(1, 2), torch.ones(1, 16), torch.ones(3)), r"bias is float32 \[3\]"),
     ],
 )
-def test_unpack_names_the_tensor_that_does_not_fit(tensors, message):
+def test_read_names_the_tensor_that_does_not_fit(tensors, message):
     with pytest.raises(ValueError, match=message):
-        unpack(tensors)
+        read(tensors)
 
 
 def test_without_zero_points_every_one_is_in_the_middle():
     weight = replace(random_weight(16, 2, 8), zeros=torch.full((16, 2), 8, dtype=torch.uint8))
-    assert unpack(replace(pack(weight), qzeros=None)).zeros.equal(weight.zeros)
+    assert read(replace(pack(weight), qzeros=None)).zeros.equal(weight.zeros)
 
 
 @pytest.mark.parametrize("bias", [torch.zeros(16), torch.arange(1.0, 17).half()])
 def test_a_bias_is_kept_unless_it_is_all_zero(bias):
-    again = unpack(replace(pack(random_weight(16, 2, 8)), bias=bias))
+    again = read(replace(pack(random_weight(16, 2, 8)), bias=bias))
     assert (again.bias is None) if not bias.any() else torch.equal(again.bias, bias)

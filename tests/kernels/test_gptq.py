@@ -5,7 +5,7 @@ import torch
 
 from expertmesh.kernels.bitstream import unpack_stream
 from expertmesh.kernels.formats import GPTQ_BITS, GptqFormat
-from expertmesh.kernels.gptq import GptqTensors, pack, unpack
+from expertmesh.kernels.gptq import GptqTensors, pack, read
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.weights import QuantizedWeight
 
@@ -41,10 +41,10 @@ def test_the_tensors_mean_what_the_format_says(bits, is_v2, has_perm):
 @pytest.mark.parametrize("has_perm", [False, True])
 @pytest.mark.parametrize("is_v2", [False, True])
 @pytest.mark.parametrize("is_symmetric", [False, True])
-def test_unpack_reads_what_pack_wrote(bits, group_size, has_perm, is_v2, is_symmetric):
+def test_read_reads_what_pack_wrote(bits, group_size, has_perm, is_v2, is_symmetric):
     weight = random_weight(bits, group_size, has_perm)
     weight = symmetric(weight) if is_symmetric else weight
-    again = unpack(pack(weight, is_v2), GptqFormat(bits, is_symmetric, is_v2))
+    again = read(pack(weight, is_v2), GptqFormat(bits, is_symmetric, is_v2))
     assert dequantize(again).equal(dequantize(weight))
     assert (again.bits, again.group_size) == (bits, group_size)
     assert (again.perm is None) == (not has_perm or group_size == NUM_IN)
@@ -60,7 +60,7 @@ def test_symmetric_zero_points_are_the_words_that_published_files_hold(bits, wor
 
 def test_zeros_that_belong_to_no_symmetric_file_are_refused():
     with pytest.raises(ValueError, match="qzeros are not all 8, as sym: true would have it"):
-        unpack(pack(random_weight(4)), GptqFormat(4, is_symmetric=True))
+        read(pack(random_weight(4)), GptqFormat(4, is_symmetric=True))
 
 
 def test_symmetric_files_may_store_z_or_z_minus_one_or_nothing():
@@ -68,28 +68,28 @@ def test_symmetric_files_may_store_z_or_z_minus_one_or_nothing():
     old, new = pack(weight), pack(weight, is_v2=True)
     for tensors in (old, new, replace(old, qzeros=None)):
         for is_v2 in (False, True):
-            assert unpack(tensors, GptqFormat(4, True, is_v2)).zeros.equal(weight.zeros)
+            assert read(tensors, GptqFormat(4, True, is_v2)).zeros.equal(weight.zeros)
 
 
 def test_a_zero_point_of_zero_needs_v2():
     weight = replace(random_weight(4), zeros=torch.zeros(NUM_OUT, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="cannot hold a zero point of 0; use v2"):
         pack(weight)
-    assert unpack(pack(weight, is_v2=True), GptqFormat(4, False, True)).zeros.equal(weight.zeros)
+    assert read(pack(weight, is_v2=True), GptqFormat(4, False, True)).zeros.equal(weight.zeros)
     wrapped = replace(pack(weight, is_v2=True), qzeros=torch.full((4, 4), -1, dtype=torch.int32))
-    assert unpack(wrapped, GptqFormat(4, False)).zeros.equal(weight.zeros)
+    assert read(wrapped, GptqFormat(4, False)).zeros.equal(weight.zeros)
 
 
 @pytest.mark.parametrize("bias", [torch.zeros(NUM_OUT), torch.arange(1.0, NUM_OUT + 1).half()])
 def test_a_bias_is_kept_unless_it_is_all_zero(bias):
-    again = unpack(replace(pack(random_weight(4)), bias=bias), GptqFormat(4, False))
+    again = read(replace(pack(random_weight(4)), bias=bias), GptqFormat(4, False))
     assert (again.bias is None) if not bias.any() else torch.equal(again.bias, bias)
 
 
 def test_an_order_is_read_from_the_groups_of_the_features():
     tensors = pack(random_weight(4))
-    assert unpack(replace(tensors, g_idx=None), GptqFormat(4, False)).perm is None
-    reordered = unpack(replace(tensors, g_idx=tensors.g_idx.flip(0)), GptqFormat(4, False))
+    assert read(replace(tensors, g_idx=None), GptqFormat(4, False)).perm is None
+    reordered = read(replace(tensors, g_idx=tensors.g_idx.flip(0)), GptqFormat(4, False))
     assert reordered.perm.tolist() == [*range(96, 128), *range(64, 96), *range(32, 64), *range(32)]
 
 
@@ -120,6 +120,6 @@ GOOD = pack(random_weight(3))
         (dict(bias=torch.ones(3)), r"bias is float32 \[3\]; floating point \[32\] would be right"),
     ],
 )
-def test_unpack_names_the_tensor_that_does_not_fit(change, message):
+def test_read_names_the_tensor_that_does_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
-        unpack(GptqTensors(**{**vars(GOOD), **change}), GptqFormat(3, False))
+        read(GptqTensors(**{**vars(GOOD), **change}), GptqFormat(3, False))

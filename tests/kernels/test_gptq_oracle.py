@@ -46,7 +46,7 @@ def test_gptqmodel_packs_and_reads_the_same(qlinear, bits, group_size, desc_act,
     assert theirs.scales.equal(ours.scales)
 
     tensors = gptq.GptqTensors(theirs.qweight, theirs.qzeros, theirs.scales, theirs.g_idx)
-    unpacked = gptq.unpack(tensors, GptqFormat(bits, sym, is_v2=True))
+    unpacked = gptq.read(tensors, GptqFormat(bits, sym, is_v2=True))
     assert dequantize(unpacked).equal(dequantize(weight))
     theirs.post_init()
     found = theirs.dequantize_weight().T.float()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from expertmesh.kernels.pack_quantized import PackQuantizedTensors, pack, unpack
+from expertmesh.kernels.pack_quantized import PackQuantizedTensors, pack, read
 from expertmesh.kernels.weights import QuantizedWeight
 
 
@@ -33,23 +33,23 @@ def test_words_are_laid_out_as_published():
 @pytest.mark.parametrize(("num_out", "num_groups", "group_size"), [(8, 1, 8), (16, 3, 32), (40, 2, 128)])
 @pytest.mark.parametrize("is_ordered", [False, True])
 @pytest.mark.parametrize("bias", [None, 1.0])
-def test_unpack_undoes_pack(bits, num_out, num_groups, group_size, is_ordered, bias):
+def test_read_undoes_pack(bits, num_out, num_groups, group_size, is_ordered, bias):
     weight = random_weight(bits, num_out, num_groups, group_size)
     # Stored in the order of the groups, and of the input within them.
     perm = torch.randperm(num_groups * group_size).view(num_groups, -1).sort().values.flatten() if is_ordered else None
     weight = replace(weight, perm=perm, bias=None if bias is None else torch.full((num_out,), bias))
-    read = unpack(pack(weight, is_symmetric=False), bits)
+    found = read(pack(weight, is_symmetric=False), bits)
     for part in ("codes", "scales", "zeros"):
-        assert getattr(read, part).equal(getattr(weight, part))
-    assert (read.bits, read.group_size, read.bias is None) == (bits, group_size, bias is None)
+        assert getattr(found, part).equal(getattr(weight, part))
+    assert (found.bits, found.group_size, found.bias is None) == (bits, group_size, bias is None)
     in_order = perm is None or perm.equal(torch.arange(len(perm)))
-    assert read.perm is None if in_order else read.perm.equal(perm)
+    assert found.perm is None if in_order else found.perm.equal(perm)
 
 
 @pytest.mark.parametrize(("bits", "middle"), [(4, 8), (8, 128)])
 def test_without_zero_points_they_are_in_the_middle(bits, middle):
-    read = unpack(pack(random_weight(bits, 8, 2, 8), is_symmetric=True), bits)
-    assert read.zeros.eq(middle).all()
+    found = read(pack(random_weight(bits, 8, 2, 8), is_symmetric=True), bits)
+    assert found.zeros.eq(middle).all()
 
 
 def test_other_widths_are_not_packed():
@@ -75,4 +75,4 @@ def test_other_widths_are_not_packed():
 def test_tensors_that_do_not_fit_are_named(part, tensor, message):
     tensors: PackQuantizedTensors = pack(random_weight(4, 8, 2, 8), is_symmetric=False)
     with pytest.raises(ValueError, match=message):
-        unpack(replace(tensors, **{part: tensor}), 4)
+        read(replace(tensors, **{part: tensor}), 4)

@@ -44,7 +44,7 @@ def test_compressed_tensors_packs_and_reads_the_same(compressed_tensors, bits, g
         },
         scheme,
     )
-    read = pack_quantized.unpack(pack_quantized.PackQuantizedTensors(**theirs), bits)
+    read = pack_quantized.read(pack_quantized.PackQuantizedTensors(**theirs), bits)
     values = compressed_tensors.PackedQuantizationCompressor.decompress(theirs, scheme)["weight"]
     # Theirs are multiplied in the dtype of the scales: the product in float32, rounded to it once.
     assert dequantize(read, dtype).equal(values)

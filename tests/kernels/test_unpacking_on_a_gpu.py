@@ -15,13 +15,13 @@ def from_awq(has_zeros):
     scales = torch.empty(NUM_IN // GROUP_SIZE, NUM_OUT, dtype=torch.float16, device=GPU)
     words = torch.empty(NUM_IN, NUM_OUT // 8, dtype=torch.int32, device=GPU)
     zeros = torch.empty(NUM_IN // GROUP_SIZE, NUM_OUT // 8, dtype=torch.int32, device=GPU) if has_zeros else None
-    return awq.unpack(awq.AwqTensors(words, zeros, scales))
+    return awq.read(awq.AwqTensors(words, zeros, scales))
 
 
 def from_gptq(bits):
     scales = torch.empty(NUM_IN // GROUP_SIZE, NUM_OUT, dtype=torch.float16, device=GPU)
     words = torch.empty(NUM_IN * bits // 32, NUM_OUT, dtype=torch.int32, device=GPU)
-    return gptq.unpack(gptq.GptqTensors(words, None, scales), GptqFormat(bits, is_symmetric=True))
+    return gptq.read(gptq.GptqTensors(words, None, scales), GptqFormat(bits, is_symmetric=True))
 
 
 FORMATS = {

@@ -1,9 +1,18 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
+from expertmesh.kernels.bitstream import pack_stream
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, fold_down_order, stack_outputs
+from expertmesh.kernels.weights import (
+    DenseWeight,
+    ExpertWeights,
+    QuantizedWeight,
+    StreamWeight,
+    fold_down_order,
+    stack_outputs,
+)
 
 
 def test_matrices_of_one_storage_are_joined_along_their_outputs():
@@ -57,3 +66,39 @@ def test_the_order_of_the_down_projection_moves_into_gate_and_up():
     assert folded.w_gate.bias.equal(perm.float())
     assert folded.w_up.bias.equal(perm.float())
     assert dequantize(folded.w_down).equal(dequantize(down)[:, perm])
+
+
+def streams_of(weight: QuantizedWeight, order: torch.Tensor | None) -> StreamWeight:
+    in_file = weight.codes if order is None else weight.codes[:, order.argsort()]
+    words = pack_stream(in_file.T, weight.bits)
+    return StreamWeight(words, weight.scales, weight.zeros, weight.bits, weight.group_size, order, weight.perm)
+
+
+@pytest.mark.parametrize("order", [None, torch.arange(16).flip(0)])
+def test_streams_are_joined_and_reordered_as_their_codes_are(order):
+    one, two = (round_to_nearest(m, 4, 4) for m in torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0)))
+    found, expected = stack_outputs([streams_of(one, order), streams_of(two, order)]), stack_outputs([one, two])
+    assert isinstance(found, StreamWeight)
+    assert isinstance(expected, QuantizedWeight)
+    rows = torch.arange(12).flip(0)
+    for streams, codes in ((found, expected), (found.take_outputs(rows), expected.take_outputs(rows))):
+        assert streams.shape == codes.shape
+        assert dequantize(streams).equal(dequantize(codes))
+
+
+def test_streams_of_another_order_or_beside_codes_are_not_joined():
+    weight = round_to_nearest(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)), 4, 4)
+    streams = streams_of(weight, None)
+    assert stack_outputs([streams, streams_of(weight, torch.arange(16).flip(0))]) is None
+    assert stack_outputs([streams, weight]) is None
+
+
+def test_folding_leaves_the_order_of_the_stream():
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(16, generator=generator)
+    gate, up = (round_to_nearest(m, 4, 4) for m in torch.randn(2, 16, 8, generator=generator))
+    down = replace(round_to_nearest(torch.randn(8, 16, generator=generator), 4, 4), perm=order)
+    folded = fold_down_order(ExpertWeights(streams_of(gate, None), streams_of(up, None), streams_of(down, order)))
+    expected = fold_down_order(ExpertWeights(gate, up, down))
+    for name in ("w_gate", "w_up", "w_down"):
+        assert dequantize(getattr(folded, name)).equal(dequantize(getattr(expected, name)))

@@ -6,10 +6,13 @@ Alphabet: N output features, K input features, G groups. AWQ stores matrices as 
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
+from expertmesh.kernels.bitstream import rows_at_once, transpose_nibbles
 from expertmesh.kernels.formats import AWQ_BITS
 from expertmesh.kernels.packed import count_groups, read_bias
-from expertmesh.kernels.weights import QuantizedWeight, describe
+from expertmesh.kernels.pages import empty
+from expertmesh.kernels.weights import Quantized, StreamWeight, describe
 
 CODES_PER_WORD = 8
 # Nibble i of a word holds the column 8c + NIBBLE_COLUMNS[i].
@@ -34,7 +37,7 @@ class AwqTensors:
         return {part: tensor for part, tensor in vars(self).items() if tensor is not None}
 
 
-def pack(weight: QuantizedWeight) -> AwqTensors:
+def pack(weight: Quantized) -> AwqTensors:
     """Lay out 4-bit codes as AWQ does; ValueError when the width or N does not fit the layout."""
     if weight.bits != AWQ_BITS:
         raise ValueError(f"AWQ packs {AWQ_BITS}-bit codes, these have {weight.bits} bits")
@@ -48,15 +51,15 @@ def pack(weight: QuantizedWeight) -> AwqTensors:
     )
 
 
-def unpack(tensors: AwqTensors) -> QuantizedWeight:
+def read(tensors: AwqTensors) -> StreamWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
     num_in, num_out, num_groups = _check(tensors)
     scales = tensors.scales.T.contiguous()  # [N, G]
     middle = torch.full_like(scales, 2 ** (AWQ_BITS - 1), dtype=torch.uint8)
-    return QuantizedWeight(
-        codes=_unpack_words(tensors.qweight),
+    return StreamWeight(
+        words=_to_streams(tensors.qweight),
         scales=scales,
-        zeros=middle if tensors.qzeros is None else _unpack_words(tensors.qzeros),
+        zeros=middle if tensors.qzeros is None else _unpack_zeros(tensors.qzeros),
         bits=AWQ_BITS,
         group_size=num_in // num_groups,
         bias=read_bias(tensors.bias, num_out),
@@ -72,15 +75,27 @@ def _pack_words(codes: torch.Tensor) -> torch.Tensor:
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
 
 
-def _unpack_words(words: torch.Tensor) -> torch.Tensor:
-    """Unpack int32 ``words`` [rows, N/8] into uint8 [N, rows]. To transpose codes instead of words takes far longer."""
-    num_rows, num_words = words.shape
-    pairs = words.T.flatten().view(torch.uint8).view(num_words, num_rows, CODES_PER_WORD // 2)
-    codes = torch.empty((num_words, CODES_PER_WORD, num_rows), dtype=torch.uint8, device=words.device)
-    for pair, (low, high) in enumerate(zip(NIBBLE_COLUMNS[::2], NIBBLE_COLUMNS[1::2], strict=True)):
-        torch.bitwise_and(pairs[..., pair], 0xF, out=codes[:, low])
-        torch.bitwise_right_shift(pairs[..., pair], AWQ_BITS, out=codes[:, high])
-    return codes.flatten(0, 1)
+def _to_streams(words: torch.Tensor) -> torch.Tensor:
+    """Turn int32 ``words`` [K, N/8] of eight outputs each into words of eight inputs each, [K/8, N], K rounded up.
+
+    Nothing is unpacked: words of eight inputs change nibbles among them.
+    """
+    num_in, num_words = words.shape
+    eights = pad(words, (0, 0, 0, -num_in % CODES_PER_WORD)).view(-1, CODES_PER_WORD, num_words)  # [K/8, 8, N/8]
+    streams = empty((len(eights), num_words, CODES_PER_WORD), like=words)
+    step = rows_at_once(eights)
+    for some, out in zip(eights.split(step), streams.split(step), strict=True):
+        nibbles = some.transpose(0, 1).contiguous()  # [8, rows, N/8]
+        transpose_nibbles(nibbles)
+        for nibble, column in zip(nibbles, NIBBLE_COLUMNS, strict=True):
+            out[..., column] = nibble
+    return streams.flatten(1)
+
+
+def _unpack_zeros(words: torch.Tensor) -> torch.Tensor:
+    """Unpack int32 ``words`` [G, N/8] into uint8 [N, G]."""
+    shifts = torch.tensor(NIBBLE_COLUMNS, device=words.device).argsort().int() * AWQ_BITS  # of each column
+    return (words.T[:, None] >> shifts[:, None] & 0xF).to(torch.uint8).flatten(0, 1)  # [N/8, 8, G]
 
 
 def _check(tensors: AwqTensors) -> tuple[int, int, int]:

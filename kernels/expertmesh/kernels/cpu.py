@@ -22,7 +22,7 @@ from expertmesh.kernels.native.swiglu import NativeSwiGLU, silu_gate
 from expertmesh.kernels.paged_attention import attend_by_blocks, attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.step_ops import TORCH_STEP_OPS
-from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights, Quantized, Weight
 
 # Outputs cast or dequantized at once: 1024 x 4096 in float32 is 16 MB, which the caches of a server still hold.
 BLOCK_OUTPUTS = 1024
@@ -115,7 +115,7 @@ class CpuBackend:
 
     def linear(self, weight: Weight) -> Linear:
         """Keep weights as they are stored where a kernel takes them; other codes become a bfloat16 matrix."""
-        if isinstance(weight, QuantizedWeight) and not (self._is_native(weight) or _fits_int4pack(weight)):
+        if not (isinstance(weight, DenseWeight) or self._is_native(weight) or _fits_int4pack(weight)):
             weight = DenseWeight(dequantize(weight, torch.bfloat16), weight.bias)
         return complete(self._matrix(weight), weight, self.device)
 
@@ -148,5 +148,5 @@ class CpuBackend:
         return attend_paged_natively(self._library, query, keys, values, contexts)
 
 
-def _fits_int4pack(weight: QuantizedWeight) -> bool:
+def _fits_int4pack(weight: Quantized) -> bool:
     return weight.bits == 4 and weight.group_size in GROUP_SIZES and weight.shape[0] % 16 == 0

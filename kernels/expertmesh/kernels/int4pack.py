@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import Quantized
 
 GROUP_SIZES = (32, 64, 128, 256)
 TILE_OUTPUTS = (64, 32)
@@ -39,7 +39,7 @@ class PackedInt4:
     group_size: int
 
     @classmethod
-    def pack(cls, weight: QuantizedWeight) -> "PackedInt4":
+    def pack(cls, weight: Quantized) -> "PackedInt4":
         """Lay out a 4-bit weight whose group size is one of ``GROUP_SIZES`` and whose N is a multiple of 16."""
         scales = weight.scales.float()
         shifts = (8 - weight.zeros.float()) * scales

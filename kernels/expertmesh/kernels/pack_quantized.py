@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from expertmesh.kernels.bitstream import pack_stream, unpack_columns, unpack_stream
+from expertmesh.kernels.bitstream import pack_stream, unpack_stream
 from expertmesh.kernels.formats import PACK_QUANTIZED_BITS, WORD_BITS
 from expertmesh.kernels.packed import read_bias, read_order
-from expertmesh.kernels.weights import QuantizedWeight, describe
+from expertmesh.kernels.weights import Quantized, StreamWeight, describe
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class PackQuantizedTensors:
         return {part: tensor for part, tensor in vars(self).items() if tensor is not None}
 
 
-def unpack(tensors: PackQuantizedTensors, bits: int) -> QuantizedWeight:
+def read(tensors: PackQuantizedTensors, bits: int) -> StreamWeight:
     """Read the layout; ValueError names the tensor that does not fit the others."""
     num_out, num_in = _check_codes(tensors.weight_packed, tensors.weight_shape, bits)
     num_groups = _count_groups(tensors.weight_scale, num_out, num_in)
     group_size = num_in // num_groups
-    codes = unpack_columns(tensors.weight_packed.T, bits)  # [N, K]
     perm = read_order(tensors.weight_g_idx, num_in, group_size)
-    return QuantizedWeight(
-        codes=codes if perm is None else codes.gather(1, perm.expand(num_out, -1)),
+    return StreamWeight(
+        words=tensors.weight_packed.T,
         scales=tensors.weight_scale.contiguous(),
         zeros=_read_zeros(tensors.weight_zero_point, tensors.weight_scale, bits),
         bits=bits,
         group_size=group_size,
+        order=perm,
         perm=perm,
         bias=read_bias(tensors.bias, num_out),
     )
 
 
-def pack(weight: QuantizedWeight, is_symmetric: bool) -> PackQuantizedTensors:
+def pack(weight: Quantized, is_symmetric: bool) -> PackQuantizedTensors:
     """Lay out codes; zero points are left out where ``is_symmetric``. ValueError when bits, N or K do not fit."""
     if weight.bits not in PACK_QUANTIZED_BITS:
         raise ValueError(f"codes of 4 or 8 bits can be packed, these have {weight.bits}")

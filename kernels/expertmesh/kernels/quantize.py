@@ -5,7 +5,7 @@ Alphabet: N output features, K input features, G = K / group_size groups.
 
 import torch
 
-from expertmesh.kernels.weights import QuantizedWeight
+from expertmesh.kernels.weights import Quantized, QuantizedWeight
 
 
 def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int, is_symmetric: bool = False) -> QuantizedWeight:
@@ -48,7 +48,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group_size: int, is_symmet
     )
 
 
-def dequantize(weight: QuantizedWeight, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def dequantize(weight: Quantized, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return the values of ``weight`` [N, K], columns in the order of the input; computed in float32, then cast."""
     num_out, num_in = weight.shape
     codes = weight.codes.view(num_out, -1, weight.group_size).float()  # [N, G, group_size]

@@ -11,7 +11,7 @@ from expertmesh.kernels.ffn import GroupedSwiGLU, SwiGLU
 from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.step_ops import TORCH_STEP_OPS
-from expertmesh.kernels.weights import DenseWeight, ExpertWeights, QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, ExpertWeights, Weight
 
 
 class ReferenceLinear:
@@ -43,7 +43,7 @@ class ReferenceBackend:
 
     def linear(self, weight: Weight) -> Linear:
         """Dequantize a matrix."""
-        values = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data.float()
+        values = weight.data.float() if isinstance(weight, DenseWeight) else dequantize(weight)
         return complete(ReferenceLinear(values.to(self.device)), DenseWeight(values, weight.bias), self.device)
 
     def experts(self, experts: Iterable[ExpertWeights]) -> GroupedFFN:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from expertmesh.kernels.bitstream import unpack_columns
+
 
 @dataclass(frozen=True)
 class DenseWeight:
@@ -60,7 +62,49 @@ class QuantizedWeight:
         )
 
 
-Weight = DenseWeight | QuantizedWeight
+@dataclass(frozen=True)
+class StreamWeight:
+    """What ``QuantizedWeight`` is, with codes as files hold them: those of an output are a bit stream along its inputs.
+
+    ``words`` [W, N] int32, in any strides: value i of output n is bits b * i to b * (i + 1) of column n, b = ``bits``.
+    Code j is value ``order[j]`` of the stream ([K] int64), or value j where ``order`` is None.
+    """
+
+    words: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    bits: int
+    group_size: int
+    order: torch.Tensor | None = None
+    perm: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Output and input features (N, K)."""
+        return self.words.shape[1], self.scales.shape[1] * self.group_size
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """The codes [N, K] uint8, unpacked anew each time."""
+        num_out, num_in = self.shape
+        codes = unpack_columns(self.words, self.bits)[:, :num_in]
+        # Takes a third of the time of codes[:, order].
+        return codes if self.order is None else codes.gather(1, self.order.expand(num_out, -1))
+
+    def take_outputs(self, rows: torch.Tensor) -> "StreamWeight":
+        """Return the matrix with its output features in the order of ``rows`` [N] int64."""
+        return replace(
+            self,
+            words=self.words[:, rows],
+            scales=self.scales[rows],
+            zeros=self.zeros[rows],
+            bias=None if self.bias is None else self.bias[rows],
+        )
+
+
+Quantized = QuantizedWeight | StreamWeight
+Weight = DenseWeight | Quantized
 
 
 @dataclass(frozen=True)
@@ -74,38 +118,35 @@ class ExpertWeights:
 
 def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
     """Join matrices over the same input along their outputs, or return None where their storage differs."""
-    if not all(is_stored_alike(weight, weights[0]) for weight in weights):
+    first = weights[0]
+    if not all(is_stored_alike(weight, first) for weight in weights):
         return None
-    bias, first = _stack_biases(weights), weights[0]
+    bias = _stack_biases(weights)
     if isinstance(first, DenseWeight):
         return DenseWeight(torch.cat([weight.data for weight in weights if isinstance(weight, DenseWeight)]), bias)
-    quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
-    return replace(
-        first,
-        codes=torch.cat([weight.codes for weight in quantized]),
-        scales=torch.cat([weight.scales for weight in quantized]),
-        zeros=torch.cat([weight.zeros for weight in quantized]),
-        bias=bias,
-    )
+    quantized = [weight for weight in weights if not isinstance(weight, DenseWeight)]
+    scales, zeros = (torch.cat(parts) for parts in zip(*((one.scales, one.zeros) for one in quantized), strict=True))
+    if isinstance(first, StreamWeight):
+        words = torch.cat([weight.words for weight in quantized if isinstance(weight, StreamWeight)], dim=1)
+        return replace(first, words=words, scales=scales, zeros=zeros, bias=bias)
+    return replace(first, codes=torch.cat([one.codes for one in quantized]), scales=scales, zeros=zeros, bias=bias)
 
 
 def is_stored_alike(one: Weight, other: Weight) -> bool:
     """Tell whether values, or codes, scales and input features, of two matrices have the same form and order."""
     if isinstance(one, DenseWeight):
         return isinstance(other, DenseWeight) and one.data.dtype == other.data.dtype
-    if isinstance(other, DenseWeight):
+    if isinstance(other, DenseWeight) or type(one) is not type(other):
         return False
     if _form(one) != _form(other):
         return False
-    if one.perm is None or other.perm is None:
-        return one.perm is other.perm
-    return torch.equal(one.perm, other.perm)
+    return _is_same_order(one.perm, other.perm) and _is_same_order(_stream_order(one), _stream_order(other))
 
 
 def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
     """Let gate and up produce the FFN features in the order in which ``w_down`` stores them, at no cost per row."""
     down = expert.w_down
-    if not isinstance(down, QuantizedWeight) or down.perm is None:
+    if isinstance(down, DenseWeight) or down.perm is None:
         return expert
     return ExpertWeights(
         expert.w_gate.take_outputs(down.perm), expert.w_up.take_outputs(down.perm), replace(down, perm=None)
@@ -117,8 +158,16 @@ def describe(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _form(weight: QuantizedWeight) -> tuple[object, ...]:
+def _form(weight: Quantized) -> tuple[object, ...]:
     return weight.bits, weight.group_size, weight.scales.dtype, weight.zeros.dtype
+
+
+def _is_same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+def _stream_order(weight: Quantized) -> torch.Tensor | None:
+    return weight.order if isinstance(weight, StreamWeight) else None
 
 
 def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:

@@ -115,7 +115,7 @@ class Checkpoint(Contents):
         weight = self._packed(location, spec)
         if weight.bias is not None:
             raise CheckpointError(f"{self.directory}: {location.prefix}.bias is not zero; no such matrix has one")
-        return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
+        return weight.data if isinstance(weight, DenseWeight) else dequantize(weight)
 
     def _read(self, name: str, part: Part = ()) -> torch.Tensor:
         return self.files.read(name, part).to(self._device)

@@ -5,7 +5,7 @@ import torch
 from expertmesh.checkpoint.codes import AwqConfig, FourBitConfig, GptqConfig, Kind, PackQuantizedConfig, ScaledConfig
 from expertmesh.checkpoint.layouts import FLOATS, LLM_INT8_LAYOUT, QUANT_MAP, WEIGHT, state_of
 from expertmesh.kernels import awq, bitsandbytes, gptq, pack_quantized, scaled
-from expertmesh.kernels.weights import QuantizedWeight, Weight
+from expertmesh.kernels.weights import StreamWeight, Weight
 
 Parts = dict[str, torch.Tensor]
 
@@ -20,17 +20,17 @@ def unpack(parts: Parts, kind: Kind, shape: tuple[int, int], dtype: torch.dtype)
     if isinstance(kind, FourBitConfig):
         return bitsandbytes.unpack_4bit(_four_bit_tensors(parts, kind), shape, dtype)
     if isinstance(kind, PackQuantizedConfig):
-        return pack_quantized.unpack(pack_quantized.PackQuantizedTensors(**parts), kind.bits)
+        return pack_quantized.read(pack_quantized.PackQuantizedTensors(**parts), kind.bits)
     if isinstance(kind, AwqConfig):
-        return awq.unpack(awq.AwqTensors(parts["qweight"], parts.get("qzeros"), parts["scales"], parts.get("bias")))
-    return _unpack_gptq(parts, kind)
+        return awq.read(awq.AwqTensors(parts["qweight"], parts.get("qzeros"), parts["scales"], parts.get("bias")))
+    return _read_gptq(parts, kind)
 
 
-def _unpack_gptq(parts: Parts, kind: GptqConfig) -> QuantizedWeight:
+def _read_gptq(parts: Parts, kind: GptqConfig) -> StreamWeight:
     g_idx = parts.get("g_idx")
     if g_idx is None and kind.is_ordered and kind.group_size > 0:
         raise ValueError("g_idx is missing, and the configuration says desc_act: true")
-    return gptq.unpack(
+    return gptq.read(
         gptq.GptqTensors(parts["qweight"], parts.get("qzeros"), parts["scales"], g_idx, parts.get("bias")), kind.format
     )
 

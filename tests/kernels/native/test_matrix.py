@@ -7,10 +7,11 @@ import torch
 from isas import USABLE, load_variant, open_library
 from rows import run_each_alone
 
+from expertmesh.kernels.bitstream import pack_stream
 from expertmesh.kernels.native.library import Library
 from expertmesh.kernels.native.matrix import INT8_PART, STORED_BITS, STORED_BITS_BESIDE_INT8, NativeMatrix
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, StreamWeight
 
 # Activations keep 15 bits of the largest of each block.
 MAX_ERROR = 2e-4
@@ -350,3 +351,23 @@ def test_variants_of_an_instruction_set_give_the_same_bits(variant, dtype):
     data, x = random_rows(70, 300).to(dtype), random_rows(40, 300).to(dtype)
     found = [pack_dense(library, data).multiply(x) for library in (load_variant(variant), open_library(variant.isa))]
     assert found[0].equal(found[1])
+
+
+@pytest.mark.parametrize(("bits", "activation_bits"), [(2, 16), (3, 16), (4, 16), (8, 16), (2, 8), (3, 8), (4, 8)])
+@pytest.mark.parametrize(
+    ("num_out", "num_in", "group_size"), [(64, 256, 128), (45, 512, 256), (1, 96, 32), (70, 320, 160), (33, 288, 12)]
+)
+@pytest.mark.parametrize("is_ordered", [False, True])
+@pytest.mark.parametrize("has_outputs_first", [False, True])
+def test_streams_are_laid_out_as_their_codes_are(
+    library, bits, activation_bits, num_out, num_in, group_size, is_ordered, has_outputs_first
+):
+    weight = random_weight(bits, num_out, num_in, group_size)
+    order = torch.randperm(num_in, generator=torch.Generator().manual_seed(0)) if is_ordered else None
+    in_file = weight.codes if order is None else weight.codes[:, order.argsort()]
+    words = pack_stream(in_file.T, bits)
+    words = words.T.contiguous().T if has_outputs_first else words
+    streams = StreamWeight(words, weight.scales, weight.zeros, bits, group_size, order)
+    assert streams.codes.equal(weight.codes)
+    found, expected = (NativeMatrix.pack(library, one, activation_bits) for one in (streams, weight))
+    assert all(one.equal(other) for one, other in zip(found.tensors, expected.tensors, strict=True))

@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from expertmesh.kernels.bitstream import pack_stream
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.triton.layout import DenseMatrices, PackedMatrices, lay_out, num_slots, unpack
-from expertmesh.kernels.weights import DenseWeight
+from expertmesh.kernels.weights import DenseWeight, StreamWeight
 
 CPU = torch.device("cpu")
 
@@ -79,3 +80,29 @@ def test_zeros_between_the_codes_of_one_expert_stay_there():
     found = lay_out([codes, between], torch.device("cpu"))
     assert isinstance(found, PackedMatrices)
     assert unpack(found).equal(torch.stack([dequantize(codes), dequantize(between)]))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("num_out", "num_in", "group_size"), [(6, 256, 32), (6, 96, 16), (5, 96, 96), (8, 2240, 64), (1024, 8192, 128)]
+)
+def test_streams_are_laid_out_as_their_codes_are(bits, num_out, num_in, group_size):
+    weight = round_to_nearest(random_matrix(num_out, num_in), bits, group_size)
+    words = pack_stream(weight.codes.T, bits)
+    streams = StreamWeight(words, weight.scales, weight.zeros, bits, group_size)
+    found, expected = lay_out([streams], CPU), lay_out([weight], CPU)
+    assert isinstance(found, PackedMatrices)
+    assert isinstance(expected, PackedMatrices)
+    assert found.words.equal(expected.words)
+
+
+def test_streams_in_another_order_are_laid_out_as_their_codes_are():
+    weight = round_to_nearest(random_matrix(6, 256), 4, 32)
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+    words = pack_stream(weight.codes[:, order.argsort()].T, 4)
+    found = lay_out([StreamWeight(words, weight.scales, weight.zeros, 4, 32, order, order)], CPU)
+    expected = lay_out([replace(weight, perm=order)], CPU)
+    assert isinstance(found, PackedMatrices)
+    assert isinstance(expected, PackedMatrices)
+    assert found.words.equal(expected.words)
+    assert torch.equal(found.order, expected.order)

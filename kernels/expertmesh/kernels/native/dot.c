@@ -41,6 +41,72 @@ static void pack_tile(const matrix_t *matrix, const layout_t *layout, int64_t ti
         }
 }
 
+/* Read value `place` of the stream of an output. */
+static ALWAYS_INLINE uint8_t read_code(const stream_t *streams, const int bits, int64_t output, int64_t place) {
+    const int64_t bit = place * bits, left = 32 - bit % 32;
+    const uint32_t *word = streams->words + output * streams->output_stride + bit / 32 * streams->word_stride;
+    uint32_t code = *word >> bit % 32;
+    if (left < bits) code |= word[streams->word_stride] << left;
+    return code & ((1 << bits) - 1);
+}
+
+static ALWAYS_INLINE void read_lanes(const stream_t *streams, const int bits, int64_t output, int64_t num_lanes,
+                                     int64_t start, int64_t num_features, uint8_t codes[TILE][MAX_BLOCK]) {
+    for (int64_t k = 0; k < num_features; k++) {
+        const int64_t place = streams->order ? streams->order[start + k] : start + k;
+        for (int64_t lane = 0; lane < num_lanes; lane++) codes[lane][k] = read_code(streams, bits, output + lane, place);
+    }
+}
+
+static void read_codes(const stream_t *streams, int64_t output, int64_t num_lanes, int64_t start, int64_t num_features,
+                       uint8_t codes[TILE][MAX_BLOCK]) {
+    if (streams->bits == 2) read_lanes(streams, 2, output, num_lanes, start, num_features, codes);
+    if (streams->bits == 3) read_lanes(streams, 3, output, num_lanes, start, num_features, codes);
+    if (streams->bits == 4) read_lanes(streams, 4, output, num_lanes, start, num_features, codes);
+    if (streams->bits == 8) read_lanes(streams, 8, output, num_lanes, start, num_features, codes);
+}
+
+/* Copy the words of a block as they lie in the streams; those past its last feature become 0. */
+static void copy_words(const stream_t *streams, int64_t output, int64_t num_lanes, int64_t first, int64_t num_words,
+                       uint32_t *words) {
+    for (int64_t word = 0; word < num_words; word++, words += TILE) {
+        const uint32_t *from = streams->words + output * streams->output_stride + (first + word) * streams->word_stride;
+        if (streams->output_stride == 1 && num_lanes == TILE) memcpy(words, from, TILE * sizeof *words);
+        else
+            for (int64_t lane = 0; lane < num_lanes; lane++) words[lane] = from[lane * streams->output_stride];
+    }
+}
+
+/* Whether a chunk is a word of the stream, and a block whole words. */
+static int has_whole_words(const matrix_t *matrix, const layout_t *layout, const stream_t *streams) {
+    const int has_same_bits = streams->bits == matrix->bits && 32 % matrix->bits == 0;
+    const int64_t block_size = layout->blocks_per_group > 1 ? layout->block_size : matrix->group_size;
+    return has_same_bits && !streams->order && block_size * matrix->bits % 32 == 0 &&
+           matrix->group_size * matrix->bits % 32 == 0;
+}
+
+static void pack_streams(const matrix_t *matrix, const layout_t *layout, int64_t tile, const stream_t *streams) {
+    const int64_t num_chunks = layout->block_size / chunk_features(matrix->bits);
+    const int64_t left = matrix->num_out - tile * TILE, num_lanes = left < TILE ? left : TILE;
+    const int is_whole = has_whole_words(matrix, layout, streams);
+    const precision_t *precision = precision_of(matrix);
+    uint32_t *words = weights_of(matrix, layout, tile);
+    for (int64_t block = 0; block < layout->num_blocks; block++, words += layout->block_words) {
+        int64_t num_features, start = block_start(matrix, layout, block, &num_features);
+        if (is_whole) {
+            const int64_t per_word = 32 / matrix->bits, num_words = num_features / per_word;
+            if (num_lanes < TILE || num_words < num_chunks) memset(words, 0, layout->block_words * sizeof *words);
+            copy_words(streams, tile * TILE, num_lanes, start / per_word, num_words, words);
+            precision->arrange(words, layout->block_words, matrix->bits);
+        } else {
+            uint8_t codes[TILE][MAX_BLOCK] = {{0}};
+            read_codes(streams, tile * TILE, num_lanes, start, num_features, codes);
+            for (int lane = 0; lane < TILE; lane++)
+                precision->pack(codes[lane], matrix->bits, num_chunks, words + lane);
+        }
+    }
+}
+
 /* ---- rows ---- */
 
 static void choose_form(const matrix_t *matrix, const rows_t *x, input_t *input) {
@@ -138,6 +204,6 @@ static void multiply_tile(const matrix_t *matrix, const input_t *input, int64_t 
 }
 
 #define KIND \
-    {.layout_of = layout_of, .pack_tile = pack_tile, .choose_form = choose_form, .prepare = prepare, \
-     .multiply_tile = multiply_tile}
+    {.layout_of = layout_of, .pack_tile = pack_tile, .pack_streams = pack_streams, .choose_form = choose_form, \
+     .prepare = prepare, .multiply_tile = multiply_tile}
 const kind_t int16dot_kind = KIND, int8dot_kind = KIND;

@@ -19,6 +19,12 @@
 #define MAX_BLOCK 144  /* features of a block with padding up to whole chunks and parts */
 #define MAX_BLOCK_BYTES 192 /* and up to whole rows of AMX's tiles */
 
+/* Exchange the fields of a word under `mask` with those `distance` bits above. */
+static inline uint32_t swap_fields(uint32_t word, int distance, uint32_t mask) {
+    const uint32_t different = (word ^ word >> distance) & mask;
+    return word ^ different ^ different << distance;
+}
+
 /* Forms of prepared rows: as vectors take them, or as AMX's tiles do. */
 enum { FOR_VECTORS, FOR_TILES };
 
@@ -60,6 +66,8 @@ typedef struct {
     int64_t (*row_bytes)(int64_t block_size, int form);
     /* Pack the codes of one output in one block, first feature first, into words that lie TILE apart. */
     void (*pack)(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *words);
+    /* Do that to words of neighbouring codes in a stream, in place; `bits` divides 32. */
+    void (*arrange)(uint32_t *words, int64_t num_words, int bits);
     /* Quantize `block_size` values to `values`, `scales` and one `sum`. */
     void (*quantize)(const float *x, int64_t block_size, int form, char *values, float *scales, char *sum);
     /* Unpack to 16 bits and subtract the zeros, once for all rows of a panel. */

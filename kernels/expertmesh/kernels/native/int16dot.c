@@ -50,6 +50,22 @@ static void pack(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *w
     if (bits == 8) pack_chunks(codes, 8, num_chunks, words);
 }
 
+/* From a row of fields to the even ones, then the odd ones: ever larger neighbours change places. */
+static ALWAYS_INLINE void arrange_words(uint32_t *words, int64_t num_words, const int bits) {
+    for (int64_t i = 0; i < num_words; i++) {
+        uint32_t word = words[i];
+        if (bits == 2) word = swap_fields(word, 2, 0x0c0c0c0c);
+        if (bits <= 4) word = swap_fields(word, 4, 0x00f000f0);
+        words[i] = swap_fields(word, 8, 0x0000ff00);
+    }
+}
+
+static void arrange(uint32_t *words, int64_t num_words, int bits) {
+    if (bits == 2) arrange_words(words, num_words, 2);
+    if (bits == 4) arrange_words(words, num_words, 4);
+    if (bits == 8) arrange_words(words, num_words, 8);
+}
+
 /* Bytes of a plane: the low or the high bytes of a row, up to whole rows of AMX's tiles. */
 static inline int64_t plane_bytes(int64_t block_size) { return divide_up(block_size, TILE_ROW_BYTES) * TILE_ROW_BYTES; }
 
@@ -246,6 +262,7 @@ const precision_t int16dot = {
     .panel_kernel_rows = MAX_PASS_ROWS,
     .row_bytes = row_bytes,
     .pack = pack,
+    .arrange = arrange,
     .quantize = quantize,
     .unpack = unpack,
     .add_offsets = add_offsets,

@@ -33,6 +33,13 @@ static void pack(const uint8_t *codes, int bits, int64_t num_chunks, uint32_t *w
     if (bits == 4) pack_chunks(codes, 4, num_chunks, words);
 }
 
+/* Codes of 4 bits: from a row of fields to the pairs that are 4 apart; of 2 bits: transposed, four by four. */
+static void arrange(uint32_t *words, int64_t num_words, int bits) {
+    for (int64_t i = 0; i < num_words; i++)
+        words[i] = bits == 2 ? swap_fields(swap_fields(words[i], 6, 0x00cc00cc), 12, 0x0000f0f0)
+                             : swap_fields(swap_fields(words[i], 8, 0x0000ff00), 4, 0x00f000f0);
+}
+
 static int64_t row_bytes(int64_t block_size, int form) {
     (void)form; /* AMX's tiles take bytes as they lie */
     return block_size;
@@ -197,6 +204,7 @@ const precision_t int8dot = {
     .direct_kernel_rows = MAX_ROWS,
     .row_bytes = row_bytes,
     .pack = pack,
+    .arrange = arrange,
     .quantize = quantize,
     .add_offsets = add_offsets,
     .kernel_of = kernel_of,

@@ -19,6 +19,7 @@ SIGNATURES = {
     "matrix_tile_outputs": (c_int64, ()),
     "matrix_bytes": (c_int64, (c_void_p,)),
     "matrix_pack": (None, (c_void_p, c_void_p, c_int)),
+    "matrix_pack_streams": (None, (c_void_p, c_void_p, c_int)),
     "matrix_scratch_bytes": (c_int64, (c_void_p, c_void_p)),
     "matrix_multiply": (None, (c_void_p, c_void_p, c_void_p, c_void_p, c_int)),
     "swiglu_scratch_bytes": (c_int64, (c_void_p, c_void_p)),

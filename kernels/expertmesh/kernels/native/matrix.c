@@ -18,6 +18,14 @@ void matrix_pack(const matrix_t *matrix, const void *weights, int num_threads) {
         kind_of(matrix)->pack_tile(matrix, &layout, tile, weights);
 }
 
+/* Fill the weights of a quantized `matrix` from the bit streams of its outputs. */
+void matrix_pack_streams(const matrix_t *matrix, const stream_t *streams, int num_threads) {
+    const layout_t layout = kind_of(matrix)->layout_of(matrix);
+#pragma omp parallel for num_threads(num_threads)
+    for (int64_t tile = 0; tile < layout.num_tiles; tile++)
+        kind_of(matrix)->pack_streams(matrix, &layout, tile, streams);
+}
+
 /* What is known of prepared rows before there is memory for them. */
 static input_t describe_input(const matrix_t *matrix, const rows_t *x) {
     input_t input = {.layout = kind_of(matrix)->layout_of(matrix), .num_rows = x->num_rows};

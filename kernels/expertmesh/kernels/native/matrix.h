@@ -21,6 +21,15 @@ typedef struct {
     float *offsets;
 } matrix_t;
 
+/* Codes as files hold them: value i of output n is bits `bits` * i to `bits` * (i + 1) of the stream of words n *
+   `output_stride`, n * `output_stride` + `word_stride`, ... Code k is value order[k], or value k where that is NULL. */
+typedef struct {
+    const uint32_t *words;
+    const int64_t *order;
+    int64_t word_stride, output_stride;
+    int32_t bits;
+} stream_t;
+
 /* Sizes that follow from a matrix; a block of features has `block_words` 32-bit words of a tile's weights. The last
    three are of quantized matrices alone. */
 typedef struct {
@@ -44,6 +53,8 @@ typedef struct {
     layout_t (*layout_of)(const matrix_t *matrix);
     /* Fill the weights of a tile: codes from [N, K] bytes, dense ones from [N, K] of their type. */
     void (*pack_tile)(const matrix_t *matrix, const layout_t *layout, int64_t tile, const void *weights);
+    /* The same from the streams of quantized matrices; NULL for dense ones. */
+    void (*pack_streams)(const matrix_t *matrix, const layout_t *layout, int64_t tile, const stream_t *streams);
     /* Choose the `form` of the values, and `row_bytes`. */
     void (*choose_form)(const matrix_t *matrix, const rows_t *x, input_t *input);
     void (*prepare)(const matrix_t *matrix, const rows_t *x, int64_t block, const input_t *input);

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from expertmesh.kernels.native.library import Library
-from expertmesh.kernels.native.pages import empty_on_huge_pages
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
+from expertmesh.kernels.pages import empty_on_huge_pages
+from expertmesh.kernels.weights import DenseWeight, Quantized, QuantizedWeight, StreamWeight, Weight
 
 # Bits that a code takes in the packed layout, for every width of codes, beside activations of 16 and of 8 bits.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
@@ -45,6 +45,18 @@ class RowsArguments(ctypes.Structure):
     _fields_ = (("data", c_void_p), ("num_rows", c_int64), ("stride", c_int64), ("type", c_int32))
 
 
+class StreamArguments(ctypes.Structure):
+    """``stream_t`` of the C source."""
+
+    _fields_ = (
+        ("words", c_void_p),
+        ("order", c_void_p),
+        ("word_stride", c_int64),
+        ("output_stride", c_int64),
+        ("bits", c_int32),
+    )
+
+
 @dataclass(frozen=True)
 class NativeMatrix:
     """A matrix [N, K] in the layout of the C kernels, which depends on the CPU: it is made at load and never stored.
@@ -66,7 +78,7 @@ class NativeMatrix:
         and in groups that are no multiple of 32, always to 16.
         """
         if isinstance(weight, DenseWeight):
-            return cls._pack_dense(library, weight.data)
+            return cls._pack_dense(library, weight)
         _check(weight)
         stored_bits, kind = _stored_bits(weight, activation_bits)
         num_lanes = library.matrix_tile_outputs()
@@ -76,22 +88,26 @@ class NativeMatrix:
         arguments = MatrixArguments(*weight.shape, weight.group_size, kind, stored_bits, TYPES[scales.dtype])
         arguments.scales, arguments.zeros = scales.data_ptr(), zeros.data_ptr()
         arguments.offsets = next((values.data_ptr() for values in offsets), None)
-        return cls._fill(library, arguments, weight.codes, (scales, zeros, *offsets))
+        return cls._fill(library, arguments, weight, (scales, zeros, *offsets))
 
     @classmethod
-    def _pack_dense(cls, library: Library, data: torch.Tensor) -> "NativeMatrix":
+    def _pack_dense(cls, library: Library, weight: DenseWeight) -> "NativeMatrix":
+        data = weight.data
         if data.dtype not in TYPES:
             raise ValueError(f"the matrix is {data.dtype}; one of {', '.join(map(str, TYPES))} would be right")
-        return cls._fill(library, MatrixArguments(*data.shape, 0, DENSE, 0, TYPES[data.dtype]), data, ())
+        return cls._fill(library, MatrixArguments(*data.shape, 0, DENSE, 0, TYPES[data.dtype]), weight, ())
 
     @classmethod
     def _fill(
-        cls, library: Library, arguments: MatrixArguments, source: torch.Tensor, tensors: tuple[torch.Tensor, ...]
+        cls, library: Library, arguments: MatrixArguments, weight: Weight, tensors: tuple[torch.Tensor, ...]
     ) -> "NativeMatrix":
         packed = empty_on_huge_pages(library.matrix_bytes(byref(arguments)))
         arguments.weights = packed.data_ptr()
-        source = source.contiguous()
-        library.matrix_pack(byref(arguments), source.data_ptr(), torch.get_num_threads())
+        if isinstance(weight, StreamWeight):
+            library.matrix_pack_streams(byref(arguments), byref(as_streams(weight)), torch.get_num_threads())
+        else:
+            source = (weight.data if isinstance(weight, DenseWeight) else weight.codes).contiguous()
+            library.matrix_pack(byref(arguments), source.data_ptr(), torch.get_num_threads())
         return cls(library, arguments.num_out, arguments.num_in, arguments, (packed, *tensors))
 
     @property
@@ -130,7 +146,7 @@ def can_pack(weight: Weight) -> bool:
     return weight.data.dtype in TYPES if isinstance(weight, DenseWeight) else weight.bits in STORED_BITS
 
 
-def _stored_bits(weight: QuantizedWeight, activation_bits: int) -> tuple[int, int]:
+def _stored_bits(weight: Quantized, activation_bits: int) -> tuple[int, int]:
     """Return the bits that a code takes, and the kind of the matrix."""
     if activation_bits not in (8, 16):
         raise ValueError(f"activations cannot have {activation_bits} bits; 8 or 16 would be right")
@@ -139,7 +155,7 @@ def _stored_bits(weight: QuantizedWeight, activation_bits: int) -> tuple[int, in
     return STORED_BITS[weight.bits], INT16DOT
 
 
-def _check(weight: QuantizedWeight) -> None:
+def _check(weight: Quantized) -> None:
     num_out, num_in = weight.shape
     if weight.bits not in STORED_BITS:
         raise ValueError(f"codes have {weight.bits} bits; {min(STORED_BITS)} to {max(STORED_BITS)} would be right")
@@ -149,16 +165,23 @@ def _check(weight: QuantizedWeight) -> None:
     if weight.scales.shape != expected or weight.zeros.shape != expected:
         found = [list(tensor.shape) for tensor in (weight.scales, weight.zeros)]
         raise ValueError(f"scales and zeros are {found[0]} and {found[1]}; {list(expected)} would be right")
-    if weight.codes.dtype != torch.uint8 or weight.zeros.dtype not in (torch.uint8, torch.float32):
+    are_bytes = not isinstance(weight, QuantizedWeight) or weight.codes.dtype == torch.uint8
+    if not are_bytes or weight.zeros.dtype not in (torch.uint8, torch.float32):
         dtypes = f"{weight.codes.dtype} and {weight.zeros.dtype}"
         raise ValueError(f"codes and zeros are {dtypes}; uint8, and uint8 or float32, would be right")
 
 
-def _tell_apart(weight: QuantizedWeight) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def _tell_apart(weight: Quantized) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return zeros [N, G] uint8, and offsets [N, G] float32 instead of them where they lie between codes."""
     if weight.zeros.dtype == torch.uint8:
         return weight.zeros, []
     return torch.zeros_like(weight.zeros, dtype=torch.uint8), [-weight.zeros * weight.scales.float()]
+
+
+def as_streams(weight: StreamWeight) -> StreamArguments:
+    """Describe the codes of ``weight``, which must outlive the call, to the C kernels."""
+    order = None if weight.order is None else weight.order.data_ptr()
+    return StreamArguments(weight.words.data_ptr(), order, *weight.words.stride(), weight.bits)
 
 
 def as_rows(values: torch.Tensor) -> RowsArguments:

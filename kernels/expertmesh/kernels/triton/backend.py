@@ -24,7 +24,6 @@ from expertmesh.kernels.triton.tuning import MIN_ROWS_TO_UNPACK, Tiles, choose_t
 from expertmesh.kernels.weights import (
     DenseWeight,
     ExpertWeights,
-    QuantizedWeight,
     Weight,
     fold_down_order,
     stack_outputs,
@@ -210,7 +209,7 @@ def interleave_outputs(gate: Weight, up: Weight) -> Weight:
 
 
 def _as_float(weight: Weight) -> DenseWeight:
-    return DenseWeight(dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data.float(), weight.bias)
+    return DenseWeight(weight.data.float() if isinstance(weight, DenseWeight) else dequantize(weight), weight.bias)
 
 
 def _count(matrices: Matrices) -> int:

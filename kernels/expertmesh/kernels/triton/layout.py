@@ -13,9 +13,14 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
+from torch.nn.functional import pad
 
+from expertmesh.kernels.bitstream import rows_at_once, transpose_nibbles
+from expertmesh.kernels.formats import AWQ_BITS
+from expertmesh.kernels.formats import WORD_BITS as STREAM_WORD_BITS
+from expertmesh.kernels.pages import empty
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Quantized, StreamWeight, Weight
 
 STORED_BITS = (2, 3, 4, 8)
 WORD_BITS = 16
@@ -94,7 +99,7 @@ def stage(weight: Weight, device: torch.device) -> Matrices:
 
     Unpacked codes take a byte each, the laid out ones their bits: staged one after the other, experts need less memory.
     """
-    if isinstance(weight, QuantizedWeight):
+    if not isinstance(weight, DenseWeight):
         plane_rows = _find_plane_rows(weight)
         if plane_rows:
             return _pack(weight, plane_rows, device)
@@ -124,9 +129,13 @@ def unpack(matrices: PackedMatrices) -> torch.Tensor:
     return values.transpose(1, 2).contiguous()
 
 
-def _pack(weight: QuantizedWeight, plane_rows: int, device: torch.device) -> PackedMatrices:
+def _pack(weight: Quantized, plane_rows: int, device: torch.device) -> PackedMatrices:
     bits = _container_bits(weight.bits)
-    words = _pack_words(weight.codes.to(device).T, bits, plane_rows).to(weight.codes.device)
+    if isinstance(weight, StreamWeight) and weight.bits == AWQ_BITS and weight.order is None:
+        words = _pack_streams(weight.words.to(device), plane_rows).to(weight.words.device)
+    else:
+        codes = weight.codes
+        words = _pack_words(codes.to(device).T, bits, plane_rows).to(codes.device)
     return PackedMatrices(
         words=words.unsqueeze(0),
         scales=weight.scales.T.contiguous().unsqueeze(0),
@@ -143,7 +152,7 @@ def _pack(weight: QuantizedWeight, plane_rows: int, device: torch.device) -> Pac
 def _pack_words(codes: torch.Tensor, bits: int, plane_rows: int) -> torch.Tensor:
     """Pack ``codes`` [K, N] uint8 into words [W, N] int16, padding K to whole spans."""
     num_in, num_out = codes.shape
-    padded = torch.nn.functional.pad(codes, (0, 0, 0, -num_in % (num_slots(bits) * plane_rows)))
+    padded = pad(codes, (0, 0, 0, -num_in % (num_slots(bits) * plane_rows)))
     planes = padded.reshape(-1, num_slots(bits), plane_rows, num_out)  # [spans, slots, P, N]
     words = torch.zeros_like(planes[:, 0], dtype=torch.int16)
     for slot in range(num_slots(bits)):
@@ -151,11 +160,31 @@ def _pack_words(codes: torch.Tensor, bits: int, plane_rows: int) -> torch.Tensor
     return words.flatten(0, 1)
 
 
+def _pack_streams(streams: torch.Tensor, plane_rows: int) -> torch.Tensor:
+    """Turn ``streams`` [K/8, N] int32 of 4-bit codes into words [W, N] int16, padding K to whole spans.
+
+    Nothing is unpacked: the words of the four slots, eight features each, change nibbles among them.
+    """
+    slots, num_out = num_slots(AWQ_BITS), streams.shape[1]
+    words_per_plane = plane_rows * AWQ_BITS // STREAM_WORD_BITS
+    padded = pad(streams, (0, 0, 0, -len(streams) % (slots * words_per_plane)))
+    spans = padded.reshape(-1, slots, words_per_plane, num_out)
+    words = empty((len(spans), words_per_plane, 2, slots, num_out), like=streams.new_empty(0, dtype=torch.int16))
+    step = rows_at_once(spans)
+    for some, out in zip(spans.split(step), words.split(step), strict=True):
+        planes = some.transpose(0, 1).contiguous()  # [slots, spans, P/8, N]
+        transpose_nibbles(planes)
+        # Feature j of each eight is now the lower half of word j, feature 4 + j the upper one.
+        for half, shift in enumerate((0, WORD_BITS)):
+            out[:, :, half] = (planes >> shift).permute(1, 2, 0, 3)
+    return words.view(-1, num_out)
+
+
 def _container_bits(bits: int) -> int:
     return next(stored for stored in STORED_BITS if stored >= bits)
 
 
-def _find_plane_rows(weight: QuantizedWeight) -> int:
+def _find_plane_rows(weight: Quantized) -> int:
     """Rows of a plane that never cross a group, or 0 where there are none."""
     if weight.group_size == weight.shape[1]:
         return PLANE_ROWS[0]

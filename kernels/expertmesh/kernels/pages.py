@@ -1,6 +1,8 @@
 """Memory for weights on huge pages. Knows the kernel's advice, not what is stored."""
 
+import math
 import mmap
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -22,3 +24,13 @@ def empty_on_huge_pages(num_bytes: int) -> torch.Tensor:
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE, start, num_bytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES)
     return data[start : start + num_bytes]
+
+
+def empty(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Make a tensor [*shape] of the dtype and on the device of ``like``, on a CPU on huge pages.
+
+    Fresh memory on pages of 4 KiB costs more than what is done with it: 30 MB take 15 ms to touch, on huge pages 2.
+    """
+    if not like.is_cpu:
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    return empty_on_huge_pages(math.prod(shape) * like.element_size()).view(like.dtype).view(shape)

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from expertmesh.kernels.native.pages import HUGE_PAGE_BYTES, empty_on_huge_pages
+from expertmesh.kernels.pages import HUGE_PAGE_BYTES, empty_on_huge_pages
 
 
 @pytest.mark.parametrize(
