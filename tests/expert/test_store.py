@@ -15,9 +15,10 @@ class Shelf:
     def __init__(self):
         self.read = []
 
-    def expert(self, layer, expert):
-        self.read.append((layer, expert))
-        return layer, expert
+    def experts(self, wanted):
+        for one in wanted:
+            self.read.append(one)
+            yield one
 
 
 class Labels:

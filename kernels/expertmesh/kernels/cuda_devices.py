@@ -47,6 +47,7 @@ def free_bytes(device: torch.device) -> int:
 def give_back_spare() -> None:
     """Give back what torch keeps for tensors to come, such as those of loading: others count it as taken."""
     torch.cuda.empty_cache()
+    torch.accelerator.memory.empty_host_cache()
 
 
 def lacks_memory(error: BaseException) -> bool:

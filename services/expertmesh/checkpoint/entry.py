@@ -1,6 +1,6 @@
 """What every kind of weight file offers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +9,9 @@ from expertmesh.architectures.dialects import Part
 
 if TYPE_CHECKING:
     import torch
+
+# Gives room for so many bytes on the CPU: a uint8 tensor [num_bytes].
+Room = Callable[[int], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,15 @@ class TensorFile(Protocol):
         """The tensors of the file by name."""
         ...
 
-    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
-        """Read a tensor or a part of it; CheckpointError when the file is damaged."""
+    def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
+        """Read a tensor or a part of it, into ``room`` or its own memory; CheckpointError when the file is damaged."""
         ...
 
     def sample(self, name: str, max_bytes: int) -> bytes:
         """Return up to ``max_bytes`` bytes from the middle of a tensor."""
         ...
+
+
+def copy_into(room: Room, tensor: "torch.Tensor") -> "torch.Tensor":
+    """Copy a tensor into ``room`` on the CPU."""
+    return room(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)

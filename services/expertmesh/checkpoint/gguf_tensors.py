@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from expertmesh.architectures.dialects import Part
-from expertmesh.checkpoint.entry import TensorEntry
+from expertmesh.checkpoint.entry import Room, TensorEntry, copy_into
 from expertmesh.gguf.files import GgufModel, GgufTensor
 
 if TYPE_CHECKING:
@@ -17,13 +17,17 @@ class GgufTensors:
         self._tensors = model.tensors
         self.entries = {name: _describe(tensor) for name, tensor in model.tensors.items()}
 
-    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
-        """Return a tensor or a part of it; blocks of codes as bytes [..., outputs, bytes of an output]."""
+    def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
+        """Return a tensor or a part of it, copied into ``room`` or as it is mapped.
+
+        Blocks of codes come as bytes [..., outputs, bytes of an output].
+        """
         import torch
 
         tensor = self._tensors[name]
         values = torch.from_numpy(tensor.data[part])
-        return values.view(torch.bfloat16) if tensor.kind == "BF16" else values
+        values = values.view(torch.bfloat16) if tensor.kind == "BF16" else values
+        return copy_into(room, values) if room else values
 
     def sample(self, name: str, max_bytes: int) -> bytes:
         """Return up to ``max_bytes`` bytes from the middle of a tensor."""

@@ -7,7 +7,7 @@ import torch
 
 from expertmesh.architectures.dialects import Part
 from expertmesh.checkpoint.dtype_names import DTYPE_NAMES
-from expertmesh.checkpoint.entry import TensorEntry
+from expertmesh.checkpoint.entry import Room, TensorEntry, copy_into
 from expertmesh.errors import CheckpointError
 
 # How files of torch.save begin: as a zip archive, before torch 1.6 with a pickled number.
@@ -26,9 +26,10 @@ class PickleFile:
         self._tensors = _load(path)
         self.entries = {name: _describe(path, tensor) for name, tensor in self._tensors.items()}
 
-    def read(self, name: str, part: Part = ()) -> torch.Tensor:
-        """Return a tensor or a part of it."""
-        return self._tensors[name][part] if part else self._tensors[name]
+    def read(self, name: str, part: Part = (), room: Room | None = None) -> torch.Tensor:
+        """Return a tensor or a part of it: a copy in ``room``, or as it is mapped."""
+        tensor = self._tensors[name][part] if part else self._tensors[name]
+        return copy_into(room, tensor) if room else tensor
 
     def sample(self, name: str, max_bytes: int) -> bytes:
         """Return up to ``max_bytes`` bytes from the middle of a tensor."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from expertmesh.architectures.dialects import Part
-from expertmesh.checkpoint.entry import TensorEntry
+from expertmesh.checkpoint.entry import Room, TensorEntry
 from expertmesh.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -30,14 +30,16 @@ class SafetensorsFile:
         self.metadata: dict[str, str] = header.get(METADATA, {})
         self.entries = dict(_entries(path, header))
 
-    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
-        """Read a tensor or a part of it; CheckpointError when the file is damaged."""
+    def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
+        """Read a tensor or a part of it, into ``room`` or on huge pages; CheckpointError when the file is damaged."""
+        # Here torch is needed, to list what a file holds it is not.
+        from expertmesh.checkpoint.file_bytes import read_tensor
+
+        start = self._data_start + self._offsets[name][0]
         try:
-            with safe_open(self._path, framework="pt") as file:
-                tensor: torch.Tensor = file.get_slice(name)[part] if part else file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
+            return read_tensor(self.entries[name], start, part, room)
+        except (OSError, EOFError) as error:
             raise CheckpointError(f"{self._path}: tensor {name} cannot be read: {error}") from error
-        return tensor
 
     def sample(self, name: str, max_bytes: int) -> bytes:
         """Return up to ``max_bytes`` bytes from the middle of a tensor."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from expertmesh.architectures.dialects import Part
 from expertmesh.architectures.jsonfile import read_json
-from expertmesh.checkpoint.entry import TensorEntry, TensorFile
+from expertmesh.checkpoint.entry import Room, TensorEntry, TensorFile
 from expertmesh.checkpoint.gguf_tensors import GgufTensors
 from expertmesh.checkpoint.safetensors_file import SafetensorsFile
 from expertmesh.errors import CheckpointError
@@ -66,10 +66,13 @@ class TensorFiles:
         """Every tensor's name, those in missing shards included."""
         return [*self.entries, *self.missing]
 
-    def read(self, name: str, part: Part = ()) -> "torch.Tensor":
-        """Read a tensor or a part of it; CheckpointError when there is none of this name or its file is damaged."""
+    def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
+        """Read a tensor or a part of it, into ``room`` or memory of its own.
+
+        CheckpointError when there is none of this name or its file is damaged.
+        """
         self.entry(name)
-        return self._file_of[name].read(name, part)
+        return self._file_of[name].read(name, part, room)
 
     def sample(self, name: str, max_bytes: int) -> bytes:
         """Return up to ``max_bytes`` bytes from the middle of a tensor."""

@@ -1,6 +1,8 @@
 """The hosted experts of every layer, in the layout of their backend. Knows weights, not calls."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import islice, product
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +45,10 @@ class ExpertStore:
         """
         hosted = check_experts(experts, config.num_experts)
         layers = []
-        for layer in range(config.num_layers):
-            layers.append(backend.experts(checkpoint.expert(layer, expert) for expert in hosted))
-            on_layer(layer + 1, config.num_layers)
+        with closing(checkpoint.experts(product(range(config.num_layers), hosted))) as weights:
+            for layer in range(config.num_layers):
+                layers.append(backend.experts(islice(weights, len(hosted))))
+                on_layer(layer + 1, config.num_layers)
         return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device)
 
     @property

@@ -5,7 +5,9 @@ Alphabet: T rows, A experts chosen per row, D hidden width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Protocol
 
 import numpy as np
@@ -97,9 +99,10 @@ class LocalExperts:
     ) -> "LocalExperts":
         """Read every expert, layer by layer; ``report`` is told (layers done, layers in all)."""
         layers = []
-        for layer in range(config.num_layers):
-            layers.append(backend.experts(source.expert(layer, expert) for expert in range(config.num_experts)))
-            report(layer + 1, config.num_layers)
+        with closing(source.experts(product(range(config.num_layers), range(config.num_experts)))) as weights:
+            for layer in range(config.num_layers):
+                layers.append(backend.experts(islice(weights, config.num_experts)))
+                report(layer + 1, config.num_layers)
         return cls(layers, config.num_experts)
 
     def begin(self, call: LayerCall) -> "LocalCall":

@@ -1,5 +1,6 @@
 """From where weights are read to where they are computed with. Knows no files and no layers."""
 
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,8 +28,8 @@ class WeightSource(Protocol):
 class ExpertSource(Protocol):
     """Gives experts, for example from a checkpoint."""
 
-    def expert(self, layer: int, expert: int) -> ExpertWeights:
-        """Read one expert."""
+    def experts(self, wanted: Iterable[tuple[int, int]]) -> Generator[ExpertWeights, None, None]:
+        """Read experts, (layer, expert) each, one after the other."""
         ...
 
 
