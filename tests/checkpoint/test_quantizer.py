@@ -8,7 +8,7 @@ from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.checkpoint.rescale import Rescale
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, StreamWeight
+from expertmesh.kernels.weights import DenseWeight, StoredWeight
 
 
 def silent(done: int, total: int) -> None:
@@ -35,7 +35,7 @@ def test_the_copy_holds_the_rounded_values(tmp_path, model, recipe, words):
     weight = checkpoint.expert(1, 0).w_down
     plain = made.dense["model.layers.1.block_sparse_moe.experts.0.w2.weight"]
     group_size = recipe.group_size if recipe.group_size > 0 else 256
-    assert isinstance(weight, StreamWeight)
+    assert isinstance(weight, StoredWeight)
     expected = round_to_nearest(plain, recipe.bits, group_size, is_symmetric=recipe.method == "gptq")
     assert dequantize(weight).equal(dequantize(expected))
     head = checkpoint.weight(find_spec(checkpoint, "lm_head"))
@@ -93,7 +93,7 @@ def test_matrices_norms_and_biases_are_rescaled_before_they_are_rounded(make_mix
     for name in ("model.layers.0.input_layernorm", "model.layers.0.block_sparse_moe.gate"):
         assert checkpoint.tensor(find_spec(checkpoint, name)).equal(expected(name).bfloat16())
     value = checkpoint.weight(find_spec(checkpoint, "model.layers.0.self_attn.v_proj"))
-    assert isinstance(value, StreamWeight)
+    assert isinstance(value, StoredWeight)
     assert dequantize(value).equal(dequantize(recipe.round(expected("model.layers.0.self_attn.v_proj"))))
     assert value.bias is not None
     assert value.bias.equal((bias.float() / outputs).bfloat16())

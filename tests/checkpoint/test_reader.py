@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, StreamWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, StoredWeight
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.5"
 
@@ -76,7 +76,7 @@ def test_an_awq_checkpoint_means_the_weights_it_was_made_of(make_mixtral, group_
     checkpoint = Checkpoint.open(made.directory)
     expert = checkpoint.expert(1, 5)
     for weight, name in ((expert.w_gate, "w1"), (expert.w_up, "w3"), (expert.w_down, "w2")):
-        assert isinstance(weight, StreamWeight)
+        assert isinstance(weight, StoredWeight)
         assert dequantize(weight).equal(made.dense[f"{EXPERT}.{name}.weight"])
     query = checkpoint.weight(find_spec(checkpoint, "model.layers.0.self_attn.q_proj"))
     assert dequantize(query).equal(made.dense["model.layers.0.self_attn.q_proj.weight"])
@@ -95,7 +95,7 @@ def test_matrices_of_several_kinds_are_told_apart_by_their_tensors(make_mixtral)
     for spec in checkpoint.tensors:
         if spec.is_quantizable:
             weight = checkpoint.weight(spec)
-            assert isinstance(weight, StreamWeight)
+            assert isinstance(weight, StoredWeight)
             assert dequantize(weight).equal(made.dense[f"{spec.name}.weight"])
     four, eight = checkpoint.expert(0, 1).w_up, checkpoint.expert(0, 1).w_gate
     assert (four.bits, four.group_size, eight.bits, eight.group_size) == (4, 64, 8, 128)

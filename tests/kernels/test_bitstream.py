@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from expertmesh.kernels.bitstream import pack_stream, transpose_nibbles, unpack_columns, unpack_stream
+from expertmesh.kernels.bitstream import pack_stream, unpack_columns, unpack_stream
 
 WIDTHS = [2, 3, 4, 5, 8]
 
@@ -49,12 +49,3 @@ def test_what_does_not_fill_words_is_named():
         pack_stream(torch.zeros(31, 1, dtype=torch.uint8), 3)
     with pytest.raises(ValueError, match="2 words of 32 bits do not hold whole values of 3 bits"):
         unpack_stream(torch.zeros(2, 1, dtype=torch.int32), 3)
-
-
-@pytest.mark.parametrize("num_words", [2, 4, 8])
-def test_nibbles_change_places_among_words(num_words):
-    words = torch.randint(-(2**31), 2**31, (num_words, 3), generator=torch.Generator().manual_seed(0)).int()
-    nibbles = unpack_stream(words.flatten()[None], 4).view(-1, num_words, num_words, 3)  # [sets, nibble, word, 3]
-    transpose_nibbles(words)
-    found = unpack_stream(words.flatten()[None], 4).view(-1, num_words, num_words, 3)
-    assert found.equal(nibbles.transpose(1, 2))

@@ -35,7 +35,8 @@ FORMATS = {
 def test_codes_stay_where_their_words_are(name):
     with FakeTensorMode():
         weight = FORMATS[name]()
-    assert {part.device for part in (weight.codes, weight.scales, weight.zeros)} == {GPU}
+        parts = weight.codes, weight.scales, weight.zeros
+    assert {part.device for part in parts} == {GPU}
 
 
 @pytest.mark.parametrize("name", FORMATS)

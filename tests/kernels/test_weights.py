@@ -9,7 +9,7 @@ from expertmesh.kernels.weights import (
     DenseWeight,
     ExpertWeights,
     QuantizedWeight,
-    StreamWeight,
+    StoredWeight,
     fold_down_order,
     stack_outputs,
 )
@@ -68,17 +68,17 @@ def test_the_order_of_the_down_projection_moves_into_gate_and_up():
     assert dequantize(folded.w_down).equal(dequantize(down)[:, perm])
 
 
-def streams_of(weight: QuantizedWeight, order: torch.Tensor | None) -> StreamWeight:
+def streams_of(weight: QuantizedWeight, order: torch.Tensor | None) -> StoredWeight:
     in_file = weight.codes if order is None else weight.codes[:, order.argsort()]
     words = pack_stream(in_file.T, weight.bits)
-    return StreamWeight(words, weight.scales, weight.zeros, weight.bits, weight.group_size, order, weight.perm)
+    return StoredWeight(words, weight.scales, weight.zeros, weight.bits, weight.group_size, order, weight.perm)
 
 
 @pytest.mark.parametrize("order", [None, torch.arange(16).flip(0)])
 def test_streams_are_joined_and_reordered_as_their_codes_are(order):
     one, two = (round_to_nearest(m, 4, 4) for m in torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0)))
     found, expected = stack_outputs([streams_of(one, order), streams_of(two, order)]), stack_outputs([one, two])
-    assert isinstance(found, StreamWeight)
+    assert isinstance(found, StoredWeight)
     assert isinstance(expected, QuantizedWeight)
     rows = torch.arange(12).flip(0)
     for streams, codes in ((found, expected), (found.take_outputs(rows), expected.take_outputs(rows))):

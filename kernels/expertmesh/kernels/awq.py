@@ -6,17 +6,11 @@ Alphabet: N output features, K input features, G groups. AWQ stores matrices as 
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import pad
 
-from expertmesh.kernels.bitstream import rows_at_once, transpose_nibbles
 from expertmesh.kernels.formats import AWQ_BITS
+from expertmesh.kernels.nibbles import CODES_PER_WORD, NIBBLE_COLUMNS
 from expertmesh.kernels.packed import count_groups, read_bias
-from expertmesh.kernels.pages import empty
-from expertmesh.kernels.weights import Quantized, StreamWeight, describe
-
-CODES_PER_WORD = 8
-# Nibble i of a word holds the column 8c + NIBBLE_COLUMNS[i].
-NIBBLE_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
+from expertmesh.kernels.weights import Quantized, StoredWeight, describe
 
 
 @dataclass(frozen=True)
@@ -51,17 +45,18 @@ def pack(weight: Quantized) -> AwqTensors:
     )
 
 
-def read(tensors: AwqTensors) -> StreamWeight:
+def read(tensors: AwqTensors) -> StoredWeight:
     """Read AWQ's layout; ValueError names the tensor whose shape or dtype does not fit the others."""
     num_in, num_out, num_groups = _check(tensors)
     scales = tensors.scales.T.contiguous()  # [N, G]
     middle = torch.full_like(scales, 2 ** (AWQ_BITS - 1), dtype=torch.uint8)
-    return StreamWeight(
-        words=_to_streams(tensors.qweight),
+    return StoredWeight(
+        words=tensors.qweight,
         scales=scales,
         zeros=middle if tensors.qzeros is None else _unpack_zeros(tensors.qzeros),
         bits=AWQ_BITS,
         group_size=num_in // num_groups,
+        is_awq=True,
         bias=read_bias(tensors.bias, num_out),
     )
 
@@ -73,23 +68,6 @@ def _pack_words(codes: torch.Tensor) -> torch.Tensor:
         packed |= words[..., column] << AWQ_BITS * nibble
     # The top nibble reaches the sign bit: wrap around as int32 does.
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
-
-
-def _to_streams(words: torch.Tensor) -> torch.Tensor:
-    """Turn int32 ``words`` [K, N/8] of eight outputs each into words of eight inputs each, [K/8, N], K rounded up.
-
-    Nothing is unpacked: words of eight inputs change nibbles among them.
-    """
-    num_in, num_words = words.shape
-    eights = pad(words, (0, 0, 0, -num_in % CODES_PER_WORD)).view(-1, CODES_PER_WORD, num_words)  # [K/8, 8, N/8]
-    streams = empty((len(eights), num_words, CODES_PER_WORD), like=words)
-    step = rows_at_once(eights)
-    for some, out in zip(eights.split(step), streams.split(step), strict=True):
-        nibbles = some.transpose(0, 1).contiguous()  # [8, rows, N/8]
-        transpose_nibbles(nibbles)
-        for nibble, column in zip(nibbles, NIBBLE_COLUMNS, strict=True):
-            out[..., column] = nibble
-    return streams.flatten(1)
 
 
 def _unpack_zeros(words: torch.Tensor) -> torch.Tensor:

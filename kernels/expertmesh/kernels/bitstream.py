@@ -7,12 +7,10 @@ from collections.abc import Iterator
 
 import torch
 
-from expertmesh.kernels.formats import AWQ_BITS, WORD_BITS
+from expertmesh.kernels.formats import WORD_BITS
 
 # The dtype with room for so many values, a byte each.
 _INTS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-# Words and what is made of them stay in a core's caches: 14336 x 4096 from AWQ's words takes 17 ms instead of 48.
-CACHED_BYTES = 1 << 20
 
 
 def pack_stream(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -63,28 +61,6 @@ def unpack_columns(words: torch.Tensor, bits: int) -> torch.Tensor:
         mask = sum((1 << half_bits) - 1 << start for start in range(0, field_bits, lane_bits))
         fields.bitwise_or_(fields << lane_bits - half_bits).bitwise_and_(mask)
     return fields.view(torch.uint8).view(-1, num_values)
-
-
-def transpose_nibbles(words: torch.Tensor) -> None:
-    """Exchange nibble i of word j and nibble j of word i of ``words`` [L, ...] int32 in place, for L = 2, 4 or 8.
-
-    Nibbles are those of each L neighbours: with L = 4, a word has two sets of them.
-    """
-    distance = 1
-    while distance < len(words):
-        shift = AWQ_BITS * distance
-        mask = (2**WORD_BITS - 1) // (2**shift + 1)  # the lower of every two fields of ``shift`` bits
-        first, second = words.view(-1, 2, distance, *words.shape[1:]).unbind(1)
-        # The right shift of a negative int32 fills in ones: the mask takes them away.
-        different = (first >> shift).bitwise_xor_(second).bitwise_and_(mask)
-        second.bitwise_xor_(different)
-        first.bitwise_xor_(different.bitwise_left_shift_(shift))
-        distance *= 2
-
-
-def rows_at_once(words: torch.Tensor) -> int:
-    """Return how many rows of ``words`` [W, ...] to take at a time: what the caches of a CPU hold, elsewhere all."""
-    return max(1, CACHED_BYTES * len(words) // max(1, words.nbytes)) if words.is_cpu else len(words)
 
 
 def _join_bytes(packed: torch.Tensor, bits: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from expertmesh.kernels.bitstream import pack_stream, unpack_stream
 from expertmesh.kernels.formats import GPTQ_BITS, WORD_BITS, GptqFormat
 from expertmesh.kernels.packed import count_groups, read_bias, read_order
-from expertmesh.kernels.weights import Quantized, StreamWeight, describe
+from expertmesh.kernels.weights import Quantized, StoredWeight, describe
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def pack(weight: Quantized, is_v2: bool = False) -> GptqTensors:
     )
 
 
-def read(tensors: GptqTensors, how: GptqFormat) -> StreamWeight:
+def read(tensors: GptqTensors, how: GptqFormat) -> StoredWeight:
     """Read GPTQ's layout; ValueError names the tensor that does not fit the others or the format.
 
     A zero point of 0 in format v1, which stores -1 there, is read as 0.
@@ -65,7 +65,7 @@ def read(tensors: GptqTensors, how: GptqFormat) -> StreamWeight:
     group_size = num_in // num_groups
     perm = read_order(tensors.g_idx, num_in, group_size)
     scales = tensors.scales.T.contiguous()  # [N, G]
-    return StreamWeight(
+    return StoredWeight(
         words=tensors.qweight,
         scales=scales,
         zeros=_read_zeros(tensors.qzeros, scales, how),

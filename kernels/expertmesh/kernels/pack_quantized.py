@@ -10,7 +10,7 @@ import torch
 from expertmesh.kernels.bitstream import pack_stream, unpack_stream
 from expertmesh.kernels.formats import PACK_QUANTIZED_BITS, WORD_BITS
 from expertmesh.kernels.packed import read_bias, read_order
-from expertmesh.kernels.weights import Quantized, StreamWeight, describe
+from expertmesh.kernels.weights import Quantized, StoredWeight, describe
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class PackQuantizedTensors:
         return {part: tensor for part, tensor in vars(self).items() if tensor is not None}
 
 
-def read(tensors: PackQuantizedTensors, bits: int) -> StreamWeight:
+def read(tensors: PackQuantizedTensors, bits: int) -> StoredWeight:
     """Read the layout; ValueError names the tensor that does not fit the others."""
     num_out, num_in = _check_codes(tensors.weight_packed, tensors.weight_shape, bits)
     num_groups = _count_groups(tensors.weight_scale, num_out, num_in)
     group_size = num_in // num_groups
     perm = read_order(tensors.weight_g_idx, num_in, group_size)
-    return StreamWeight(
+    return StoredWeight(
         words=tensors.weight_packed.T,
         scales=tensors.weight_scale.contiguous(),
         zeros=_read_zeros(tensors.weight_zero_point, tensors.weight_scale, bits),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from expertmesh.kernels.bitstream import unpack_columns
+from expertmesh.kernels.nibbles import CODES_PER_WORD, streams_of_awq
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ class QuantizedWeight:
 
 
 @dataclass(frozen=True)
-class StreamWeight:
+class StoredWeight:
     """What ``QuantizedWeight`` is, with codes as files hold them: those of an output are a bit stream along its inputs.
 
     ``words`` [W, N] int32, in any strides: value i of output n is bits b * i to b * (i + 1) of column n, b = ``bits``.
-    Code j is value ``order[j]`` of the stream ([K] int64), or value j where ``order`` is None.
+    Code j is value ``order[j]`` of the stream ([K] int64), or value j where ``order`` is None. ``is_awq`` words are
+    [K, N/8] instead, and hold eight outputs as AWQ does.
     """
 
     words: torch.Tensor
@@ -78,32 +80,39 @@ class StreamWeight:
     order: torch.Tensor | None = None
     perm: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    is_awq: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """Output and input features (N, K)."""
-        return self.words.shape[1], self.scales.shape[1] * self.group_size
+        return self.words.shape[1] * (CODES_PER_WORD if self.is_awq else 1), self.scales.shape[1] * self.group_size
+
+    @property
+    def streams(self) -> torch.Tensor:
+        """Words [W, N] of the outputs' streams, whatever the file has."""
+        return streams_of_awq(self.words) if self.is_awq else self.words
 
     @property
     def codes(self) -> torch.Tensor:
         """The codes [N, K] uint8, unpacked anew each time."""
         num_out, num_in = self.shape
-        codes = unpack_columns(self.words, self.bits)[:, :num_in]
+        codes = unpack_columns(self.streams, self.bits)[:, :num_in]
         # Takes a third of the time of codes[:, order].
         return codes if self.order is None else codes.gather(1, self.order.expand(num_out, -1))
 
-    def take_outputs(self, rows: torch.Tensor) -> "StreamWeight":
+    def take_outputs(self, rows: torch.Tensor) -> "StoredWeight":
         """Return the matrix with its output features in the order of ``rows`` [N] int64."""
         return replace(
             self,
-            words=self.words[:, rows],
+            words=self.streams[:, rows],
+            is_awq=False,
             scales=self.scales[rows],
             zeros=self.zeros[rows],
             bias=None if self.bias is None else self.bias[rows],
         )
 
 
-Quantized = QuantizedWeight | StreamWeight
+Quantized = QuantizedWeight | StoredWeight
 Weight = DenseWeight | Quantized
 
 
@@ -126,8 +135,8 @@ def stack_outputs(weights: Sequence[Weight]) -> Weight | None:
         return DenseWeight(torch.cat([weight.data for weight in weights if isinstance(weight, DenseWeight)]), bias)
     quantized = [weight for weight in weights if not isinstance(weight, DenseWeight)]
     scales, zeros = (torch.cat(parts) for parts in zip(*((one.scales, one.zeros) for one in quantized), strict=True))
-    if isinstance(first, StreamWeight):
-        words = torch.cat([weight.words for weight in quantized if isinstance(weight, StreamWeight)], dim=1)
+    if isinstance(first, StoredWeight):
+        words = torch.cat([weight.words for weight in quantized if isinstance(weight, StoredWeight)], dim=1)
         return replace(first, words=words, scales=scales, zeros=zeros, bias=bias)
     return replace(first, codes=torch.cat([one.codes for one in quantized]), scales=scales, zeros=zeros, bias=bias)
 
@@ -140,7 +149,7 @@ def is_stored_alike(one: Weight, other: Weight) -> bool:
         return False
     if _form(one) != _form(other):
         return False
-    return _is_same_order(one.perm, other.perm) and _is_same_order(_stream_order(one), _stream_order(other))
+    return _is_same_order(one.perm, other.perm) and _are_words_alike(one, other)
 
 
 def fold_down_order(expert: ExpertWeights) -> ExpertWeights:
@@ -166,8 +175,10 @@ def _is_same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool
     return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
-def _stream_order(weight: Quantized) -> torch.Tensor | None:
-    return weight.order if isinstance(weight, StreamWeight) else None
+def _are_words_alike(one: Quantized, other: Quantized) -> bool:
+    if not (isinstance(one, StoredWeight) and isinstance(other, StoredWeight)):
+        return True
+    return one.is_awq == other.is_awq and _is_same_order(one.order, other.order)
 
 
 def _stack_biases(weights: Sequence[Weight]) -> torch.Tensor | None:

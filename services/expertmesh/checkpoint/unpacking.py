@@ -5,7 +5,7 @@ import torch
 from expertmesh.checkpoint.codes import AwqConfig, FourBitConfig, GptqConfig, Kind, PackQuantizedConfig, ScaledConfig
 from expertmesh.checkpoint.layouts import FLOATS, LLM_INT8_LAYOUT, QUANT_MAP, WEIGHT, state_of
 from expertmesh.kernels import awq, bitsandbytes, gptq, pack_quantized, scaled
-from expertmesh.kernels.weights import StreamWeight, Weight
+from expertmesh.kernels.weights import StoredWeight, Weight
 
 Parts = dict[str, torch.Tensor]
 
@@ -26,7 +26,7 @@ def unpack(parts: Parts, kind: Kind, shape: tuple[int, int], dtype: torch.dtype)
     return _read_gptq(parts, kind)
 
 
-def _read_gptq(parts: Parts, kind: GptqConfig) -> StreamWeight:
+def _read_gptq(parts: Parts, kind: GptqConfig) -> StoredWeight:
     g_idx = parts.get("g_idx")
     if g_idx is None and kind.is_ordered and kind.group_size > 0:
         raise ValueError("g_idx is missing, and the configuration says desc_act: true")

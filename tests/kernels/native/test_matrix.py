@@ -7,11 +7,12 @@ import torch
 from isas import USABLE, load_variant, open_library
 from rows import run_each_alone
 
+from expertmesh.kernels import awq
 from expertmesh.kernels.bitstream import pack_stream
 from expertmesh.kernels.native.library import Library
 from expertmesh.kernels.native.matrix import INT8_PART, STORED_BITS, STORED_BITS_BESIDE_INT8, NativeMatrix
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
-from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, StreamWeight
+from expertmesh.kernels.weights import DenseWeight, QuantizedWeight, StoredWeight
 
 # Activations keep 15 bits of the largest of each block.
 MAX_ERROR = 2e-4
@@ -367,7 +368,18 @@ def test_streams_are_laid_out_as_their_codes_are(
     in_file = weight.codes if order is None else weight.codes[:, order.argsort()]
     words = pack_stream(in_file.T, bits)
     words = words.T.contiguous().T if has_outputs_first else words
-    streams = StreamWeight(words, weight.scales, weight.zeros, bits, group_size, order)
+    streams = StoredWeight(words, weight.scales, weight.zeros, bits, group_size, order)
     assert streams.codes.equal(weight.codes)
     found, expected = (NativeMatrix.pack(library, one, activation_bits) for one in (streams, weight))
+    assert all(one.equal(other) for one, other in zip(found.tensors, expected.tensors, strict=True))
+
+
+@pytest.mark.parametrize("activation_bits", [16, 8])
+@pytest.mark.parametrize(
+    ("num_out", "num_in", "group_size"), [(64, 256, 128), (40, 512, 256), (8, 96, 32), (72, 320, 160), (32, 288, 12)]
+)
+def test_words_of_awq_are_laid_out_as_their_codes_are(library, activation_bits, num_out, num_in, group_size):
+    weight = random_weight(4, num_out, num_in, group_size)
+    stored = awq.read(awq.pack(weight))
+    found, expected = (NativeMatrix.pack(library, one, activation_bits) for one in (stored, weight))
     assert all(one.equal(other) for one, other in zip(found.tensors, expected.tensors, strict=True))

@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from expertmesh.kernels import awq
 from expertmesh.kernels.bitstream import pack_stream
 from expertmesh.kernels.quantize import dequantize, round_to_nearest
 from expertmesh.kernels.triton.layout import DenseMatrices, PackedMatrices, lay_out, num_slots, unpack
-from expertmesh.kernels.weights import DenseWeight, StreamWeight
+from expertmesh.kernels.weights import DenseWeight, StoredWeight
 
 CPU = torch.device("cpu")
 
@@ -89,7 +90,7 @@ def test_zeros_between_the_codes_of_one_expert_stay_there():
 def test_streams_are_laid_out_as_their_codes_are(bits, num_out, num_in, group_size):
     weight = round_to_nearest(random_matrix(num_out, num_in), bits, group_size)
     words = pack_stream(weight.codes.T, bits)
-    streams = StreamWeight(words, weight.scales, weight.zeros, bits, group_size)
+    streams = StoredWeight(words, weight.scales, weight.zeros, bits, group_size)
     found, expected = lay_out([streams], CPU), lay_out([weight], CPU)
     assert isinstance(found, PackedMatrices)
     assert isinstance(expected, PackedMatrices)
@@ -100,9 +101,17 @@ def test_streams_in_another_order_are_laid_out_as_their_codes_are():
     weight = round_to_nearest(random_matrix(6, 256), 4, 32)
     order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
     words = pack_stream(weight.codes[:, order.argsort()].T, 4)
-    found = lay_out([StreamWeight(words, weight.scales, weight.zeros, 4, 32, order, order)], CPU)
+    found = lay_out([StoredWeight(words, weight.scales, weight.zeros, 4, 32, order, order)], CPU)
     expected = lay_out([replace(weight, perm=order)], CPU)
     assert isinstance(found, PackedMatrices)
     assert isinstance(expected, PackedMatrices)
     assert found.words.equal(expected.words)
     assert torch.equal(found.order, expected.order)
+
+
+def test_words_of_awq_are_laid_out_as_their_codes_are():
+    weight = round_to_nearest(random_matrix(48, 256), 4, 32)
+    found, expected = lay_out([awq.read(awq.pack(weight))], CPU), lay_out([weight], CPU)
+    assert isinstance(found, PackedMatrices)
+    assert isinstance(expected, PackedMatrices)
+    assert all(torch.equal(*pair) for pair in ((found.words, expected.words), (found.zeros, expected.zeros)))

@@ -66,6 +66,50 @@ static void read_codes(const stream_t *streams, int64_t output, int64_t num_lane
     if (streams->bits == 8) read_lanes(streams, 8, output, num_lanes, start, num_features, codes);
 }
 
+/* Outputs that the nibbles of AWQ's words hold. */
+static const int awq_outputs[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+
+static void read_awq_codes(const stream_t *streams, int64_t output, int64_t num_lanes, int64_t start,
+                           int64_t num_features, uint8_t codes[TILE][MAX_BLOCK]) {
+    for (int64_t k = 0; k < num_features; k++)
+        for (int64_t lane = 0; lane < num_lanes; lane++) {
+            const int64_t at = (output + lane) / 8 * streams->output_stride + (start + k) * streams->word_stride;
+            const int nibble = (output + lane) % 8 / 2 + (output + lane) % 2 * 4;
+            codes[lane][k] = streams->words[at] >> 4 * nibble & 0xf;
+        }
+}
+
+/* Exchange nibble i of word j and nibble j of word i, for eight words in each of so many columns. */
+static void transpose_nibbles(uint32_t words[8][MAX_BLOCK / 8 * (TILE / 8)], int64_t num_columns) {
+    for (int distance = 1; distance < 8; distance *= 2) {
+        const int shift = 4 * distance;
+        const uint32_t mask = 0xffffffffu / ((1u << shift) + 1);
+        for (int i = 0; i < 8; i++) {
+            if (i & distance) continue;
+            uint32_t *first = words[i], *second = words[i + distance];
+            for (int64_t column = 0; column < num_columns; column++) {
+                const uint32_t different = (first[column] >> shift ^ second[column]) & mask;
+                second[column] ^= different;
+                first[column] ^= different << shift;
+            }
+        }
+    }
+}
+
+/* Make words of eight inputs, those of a block from word `first` on, of AWQ's words of eight outputs. */
+static void copy_awq_words(const stream_t *streams, int64_t output, int64_t num_lanes, int64_t first, int64_t num_words,
+                           uint32_t *words) {
+    uint32_t eights[8][MAX_BLOCK / 8 * (TILE / 8)];
+    const uint32_t *from = streams->words + output / 8 * streams->output_stride + 8 * first * streams->word_stride;
+    const int64_t width = num_lanes / 8;
+    for (int64_t k = 0; k < 8 * num_words; k++, from += streams->word_stride)
+        for (int64_t i = 0; i < width; i++) eights[k % 8][k / 8 * width + i] = from[i * streams->output_stride];
+    transpose_nibbles(eights, num_words * width);
+    for (int64_t word = 0; word < num_words; word++, words += TILE)
+        for (int64_t i = 0; i < width; i++)
+            for (int j = 0; j < 8; j++) words[8 * i + awq_outputs[j]] = eights[j][word * width + i];
+}
+
 /* Copy the words of a block as they lie in the streams; those past its last feature become 0. */
 static void copy_words(const stream_t *streams, int64_t output, int64_t num_lanes, int64_t first, int64_t num_words,
                        uint32_t *words) {
@@ -96,11 +140,12 @@ static void pack_streams(const matrix_t *matrix, const layout_t *layout, int64_t
         if (is_whole) {
             const int64_t per_word = 32 / matrix->bits, num_words = num_features / per_word;
             if (num_lanes < TILE || num_words < num_chunks) memset(words, 0, layout->block_words * sizeof *words);
-            copy_words(streams, tile * TILE, num_lanes, start / per_word, num_words, words);
+            (streams->is_awq ? copy_awq_words : copy_words)(streams, tile * TILE, num_lanes, start / per_word, num_words,
+                                                            words);
             precision->arrange(words, layout->block_words, matrix->bits);
         } else {
             uint8_t codes[TILE][MAX_BLOCK] = {{0}};
-            read_codes(streams, tile * TILE, num_lanes, start, num_features, codes);
+            (streams->is_awq ? read_awq_codes : read_codes)(streams, tile * TILE, num_lanes, start, num_features, codes);
             for (int lane = 0; lane < TILE; lane++)
                 precision->pack(codes[lane], matrix->bits, num_chunks, words + lane);
         }

@@ -22,12 +22,14 @@ typedef struct {
 } matrix_t;
 
 /* Codes as files hold them: value i of output n is bits `bits` * i to `bits` * (i + 1) of the stream of words n *
-   `output_stride`, n * `output_stride` + `word_stride`, ... Code k is value order[k], or value k where that is NULL. */
+   `output_stride`, n * `output_stride` + `word_stride`, ... Code k is value order[k], or value k where that is NULL.
+   AWQ's words hold eight outputs of one input: `word_stride` is from one input to the next, `output_stride` from eight
+   outputs to the next eight. */
 typedef struct {
     const uint32_t *words;
     const int64_t *order;
     int64_t word_stride, output_stride;
-    int32_t bits;
+    int32_t bits, is_awq;
 } stream_t;
 
 /* Sizes that follow from a matrix; a block of features has `block_words` 32-bit words of a tile's weights. The last

@@ -11,7 +11,7 @@ import torch
 
 from expertmesh.kernels.native.library import Library
 from expertmesh.kernels.pages import empty_on_huge_pages
-from expertmesh.kernels.weights import DenseWeight, Quantized, QuantizedWeight, StreamWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Quantized, QuantizedWeight, StoredWeight, Weight
 
 # Bits that a code takes in the packed layout, for every width of codes, beside activations of 16 and of 8 bits.
 STORED_BITS = {2: 2, 3: 3, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
@@ -54,6 +54,7 @@ class StreamArguments(ctypes.Structure):
         ("word_stride", c_int64),
         ("output_stride", c_int64),
         ("bits", c_int32),
+        ("is_awq", c_int32),
     )
 
 
@@ -103,7 +104,7 @@ class NativeMatrix:
     ) -> "NativeMatrix":
         packed = empty_on_huge_pages(library.matrix_bytes(byref(arguments)))
         arguments.weights = packed.data_ptr()
-        if isinstance(weight, StreamWeight):
+        if isinstance(weight, StoredWeight):
             library.matrix_pack_streams(byref(arguments), byref(as_streams(weight)), torch.get_num_threads())
         else:
             source = (weight.data if isinstance(weight, DenseWeight) else weight.codes).contiguous()
@@ -178,10 +179,10 @@ def _tell_apart(weight: Quantized) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return torch.zeros_like(weight.zeros, dtype=torch.uint8), [-weight.zeros * weight.scales.float()]
 
 
-def as_streams(weight: StreamWeight) -> StreamArguments:
+def as_streams(weight: StoredWeight) -> StreamArguments:
     """Describe the codes of ``weight``, which must outlive the call, to the C kernels."""
     order = None if weight.order is None else weight.order.data_ptr()
-    return StreamArguments(weight.words.data_ptr(), order, *weight.words.stride(), weight.bits)
+    return StreamArguments(weight.words.data_ptr(), order, *weight.words.stride(), weight.bits, weight.is_awq)
 
 
 def as_rows(values: torch.Tensor) -> RowsArguments:

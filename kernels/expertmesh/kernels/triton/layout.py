@@ -15,12 +15,12 @@ from functools import reduce
 import torch
 from torch.nn.functional import pad
 
-from expertmesh.kernels.bitstream import rows_at_once, transpose_nibbles
 from expertmesh.kernels.formats import AWQ_BITS
 from expertmesh.kernels.formats import WORD_BITS as STREAM_WORD_BITS
+from expertmesh.kernels.nibbles import rows_at_once, transpose_nibbles
 from expertmesh.kernels.pages import empty
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import DenseWeight, Quantized, StreamWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Quantized, StoredWeight, Weight
 
 STORED_BITS = (2, 3, 4, 8)
 WORD_BITS = 16
@@ -131,8 +131,10 @@ def unpack(matrices: PackedMatrices) -> torch.Tensor:
 
 def _pack(weight: Quantized, plane_rows: int, device: torch.device) -> PackedMatrices:
     bits = _container_bits(weight.bits)
-    if isinstance(weight, StreamWeight) and weight.bits == AWQ_BITS and weight.order is None:
-        words = _pack_streams(weight.words.to(device), plane_rows).to(weight.words.device)
+    if isinstance(weight, StoredWeight) and weight.bits == AWQ_BITS and weight.order is None:
+        words = _pack_streams(replace(weight, words=weight.words.to(device)).streams, plane_rows).to(
+            weight.words.device
+        )
     else:
         codes = weight.codes
         words = _pack_words(codes.to(device).T, bits, plane_rows).to(codes.device)
