@@ -90,6 +90,17 @@ def test_a_matrix_alone_fits_its_gpu(target, name):
     assert compile_combine(4, HIDDEN, None, target).spilled_bytes == 0
 
 
+@pytest.mark.parametrize("name", ["8 bits g128", "bfloat16"])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_matrices_of_more_values_than_32_bits_count_compile(target, name):
+    form = FORMATS[name]
+    matrices = form.lay_out(1 << 20, 8192)
+    tiles = list_tiles(form, target)[0]
+    assert compile_grouped_linear(matrices, dtype_of(target), tiles, swiglu=False, target=target).spilled_bytes == 0
+    if isinstance(matrices, PackedMatrices):
+        assert compile_dequantize(matrices, dtype_of(target), target).spilled_bytes == 0
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_surrounds_the_products_of_a_layer_fits_its_gpu(target):
     for num_chosen, num_experts, block_rows in ((2, 8, 16), (6, 64, 128)):

@@ -1,7 +1,8 @@
 """Each op against its torch twin, by relative error: interpreted on the CPU, and on a GPU if there is one."""
 
 import pytest
-from triton_cases import MAX_ERRORS, Case, in_dtypes, op_errors
+from far_cases import multiply_last_outputs
+from triton_cases import MAX_ERRORS, Case, in_dtypes, op_errors, relative_error
 
 OPS = in_dtypes(
     {
@@ -30,3 +31,8 @@ def test_ops_do_what_their_twins_do(name, interpreted):
 def test_ops_on_a_gpu_do_what_their_twins_do(name):
     errors = op_errors(OPS[name], "cuda")
     assert max(errors.values()) < MAX_ERRORS[OPS[name].dtype], errors
+
+
+def test_values_beyond_those_that_32_bits_count_are_found(interpreted):
+    found, expected = interpreted(multiply_last_outputs)
+    assert relative_error(found, expected) < 1e-6

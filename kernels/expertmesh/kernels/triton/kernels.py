@@ -107,6 +107,12 @@ def _load_inputs(x, row_offsets, order, features, NUM_IN: tl.constexpr, is_whole
 
 
 @triton.jit
+def _count_in(numbers, COUNT: tl.constexpr):
+    """Return ``numbers`` in as many bits as it takes to count ``COUNT`` values: 64 where 32 do not reach."""
+    return numbers.to(tl.int64) if COUNT >= 2**31 else numbers
+
+
+@triton.jit
 def _multiply_packed(
     x, row_offsets, words, scales, zeros, order, outs, part,
     NUM_IN: tl.constexpr, NUM_OUT: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, PLANE: tl.constexpr,
@@ -120,10 +126,11 @@ def _multiply_packed(
     spans_per_part: tl.constexpr = (num_spans + NUM_PARTS - 1) // NUM_PARTS
     last_group: tl.constexpr = (NUM_IN + GROUP_SIZE - 1) // GROUP_SIZE - 1
     lanes = tl.arange(0, PLANE)
+    word_lanes = _count_in(lanes, num_spans * PLANE * NUM_OUT)
     sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     first_span = part * spans_per_part
     for span in range(first_span, tl.minimum(first_span + spans_per_part, num_spans)):
-        tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
+        tile = _load_words(words, span * PLANE + word_lanes, outs, NUM_OUT)  # [BN, P]
         for slot in tl.static_range(slots):
             first_feature = span * span_inputs + slot * PLANE
             if _starts_group(slot, slots, PLANE, GROUP_SIZE, NUM_IN):
@@ -150,12 +157,13 @@ def _multiply_dense(
     blocks_per_part: tl.constexpr = (num_blocks + NUM_PARTS - 1) // NUM_PARTS
     lanes = tl.arange(0, BLOCK_K)
     is_out = (outs < NUM_OUT)[:, None]
+    rows_of_data = _count_in(outs, NUM_OUT * NUM_IN)
     sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     first_block = part * blocks_per_part
     for block in range(first_block, tl.minimum(first_block + blocks_per_part, num_blocks)):
         features = block * BLOCK_K + lanes
         is_stored = is_out if NUM_IN % BLOCK_K == 0 else is_out & (features < NUM_IN)[None, :]
-        values = tl.load(data + outs[:, None] * NUM_IN + features[None, :], mask=is_stored, other=0.0)  # [BN, BK]
+        values = tl.load(data + rows_of_data[:, None] * NUM_IN + features[None, :], mask=is_stored, other=0.0)
         inputs = _load_inputs(x, row_offsets, None, features, NUM_IN, NUM_IN % BLOCK_K == 0)
         sums = tl.dot(values.to(DOT), inputs.to(DOT), sums, input_precision="ieee")
     return sums
@@ -370,7 +378,9 @@ def dequantize(
     outs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     lanes = tl.arange(0, PLANE)
     is_out = (outs < NUM_OUT)[:, None]
-    tile = _load_words(words, span * PLANE + lanes, outs, NUM_OUT)  # [BN, P]
+    num_spans: tl.constexpr = (NUM_IN + slots * PLANE - 1) // (slots * PLANE)
+    word_rows = span * PLANE + _count_in(lanes, num_spans * PLANE * NUM_OUT)
+    tile = _load_words(words, word_rows, outs, NUM_OUT)  # [BN, P]
     for slot in tl.static_range(slots):
         first_feature = (span * slots + slot) * PLANE
         if _starts_group(slot, slots, PLANE, GROUP_SIZE, NUM_IN):
