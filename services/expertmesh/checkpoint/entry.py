@@ -33,7 +33,7 @@ class TensorFile(Protocol):
         ...
 
     def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
-        """Read a tensor or a part of it, into ``room`` or its own memory; CheckpointError when the file is damaged."""
+        """Read a tensor or a part of it, into ``room`` or mapped; CheckpointError when the file is damaged."""
         ...
 
     def sample(self, name: str, max_bytes: int) -> bytes:

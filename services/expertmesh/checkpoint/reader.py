@@ -78,8 +78,8 @@ class Checkpoint(Contents):
     def experts(self, wanted: Iterable[tuple[int, int]]) -> Generator[ExpertWeights, None, None]:
         """Read experts, (layer, expert) each, one after the other. Errors as ``weight``.
 
-        A second thread reads the next matrix meanwhile, which takes the memory of two of them. It ends with the
-        generator: close it where not all may be taken.
+        A second thread reads the next matrix meanwhile, which takes the memory of two of them as files hold them. It
+        ends with the generator: close it where not all may be taken.
         """
         slots = (Slot(self._device), Slot(self._device)) if self._is_staged else None
 
@@ -126,7 +126,7 @@ class Checkpoint(Contents):
         return specs["w_gate"], specs["w_up"], specs["w_down"]
 
     def _read(self, spec: TensorSpec, room_of: Callable[[str], Room | None] = _no_room) -> Parts:
-        """Read the tensors of a matrix into the room for each part, or their own memory."""
+        """Read the tensors of a matrix, each into the room for its part, or mapped."""
         location = self.locate(spec)
         if self.is_packed(location):
             names = self.packed_names(location, self.kind_of(location, spec))

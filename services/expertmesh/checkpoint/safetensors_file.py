@@ -31,7 +31,7 @@ class SafetensorsFile:
         self.entries = dict(_entries(path, header))
 
     def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
-        """Read a tensor or a part of it, into ``room`` or on huge pages; CheckpointError when the file is damaged."""
+        """Read a tensor or a part of it, into ``room`` or mapped; CheckpointError when the file is damaged."""
         # Here torch is needed, to list what a file holds it is not.
         from expertmesh.checkpoint.file_bytes import read_tensor
 

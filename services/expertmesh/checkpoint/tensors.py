@@ -67,7 +67,7 @@ class TensorFiles:
         return [*self.entries, *self.missing]
 
     def read(self, name: str, part: Part = (), room: Room | None = None) -> "torch.Tensor":
-        """Read a tensor or a part of it, into ``room`` or memory of its own.
+        """Read a tensor or a part of it, into ``room`` or mapped.
 
         CheckpointError when there is none of this name or its file is damaged.
         """
