@@ -30,6 +30,7 @@ from expertmesh.kernels.weights import QuantizedWeight
 
 REST = "rest.safetensors"
 IMPORT_ONLY = "import grpc, torch"
+NUM_LOADS = 3  # of which the best counts, as others use the machine too
 COPIED_BYTES = 32 << 20  # about the codes of a matrix
 
 
@@ -184,7 +185,8 @@ def measure(sizes: Sizes, cases: Sequence[tuple[str, str]]) -> list[Row]:
             packed = write_checkpoint(Path(directory), sizes, format)
             for backend in (backend for backend, loaded in cases if loaded == format):
                 _, _, copied = ask("--copy", directory)
-                resident, most, seconds = ask("--load", directory, "--backend", backend)
+                loads = [ask("--load", directory, "--backend", backend) for _ in range(NUM_LOADS)]
+                resident, most, seconds = map(min, zip(*loads, strict=True))
                 case = f"{sizes.num_layers} layers of one expert, {format}, {backend}"
                 rows += [
                     Row(case, "resident_bytes", resident - idle, "B", "in the files", packed),
