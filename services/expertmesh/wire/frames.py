@@ -23,7 +23,7 @@ weights are in the body all the same: once checked they must not change, as shar
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ def decode_header(data: Buffer, max_body_bytes: int) -> Header:
 
 def find_damage(header: Header, *parts: Buffer | torch.Tensor) -> CallFailure | None:
     """Tell, as a failure, when a body, or what lies at its place, is not what was sent; both together are ``parts``."""
-    found = checksum(bits_of(part) if isinstance(part, torch.Tensor) else part for part in parts)
+    found = checksum([bits_of(part) if isinstance(part, torch.Tensor) else part for part in parts])
     return None if found == header.checksum else damage(f"call {header.call_id}", found, header.checksum)
 
 
@@ -228,7 +228,7 @@ def decode_failure(header: Header, body: memoryview) -> CallFailure:
 
 def _pack(
     kind: Kind,
-    summed: Iterable[Buffer | Array],
+    summed: Sequence[Buffer | Array],
     call_id: int = 0,
     dtype: int = 0,
     code: int = 0,
