@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, make_call
+from waiting import wait_until
 
 from expertmesh.mesh.direct_link import DirectLink
 from expertmesh.mesh.dispatch_config import DispatchConfig
@@ -45,6 +46,8 @@ class Mesh:
         self.remote = RemoteExperts(self.roster, DispatchConfig(**settings), self.load)
 
     def assert_nothing_owed(self) -> None:
+        stragglers = self.remote._dispatch.stragglers
+        wait_until(lambda: stragglers.look() or not any(map(stragglers.have, self.replicas)))
         assert {replica.inflight_rows for replica in self.replicas} == {0}
         assert not any(replica.is_held for replica in self.replicas)
         assert self.load.inflight_rows == self.load.queue_rows == [0] * NUM_EXPERTS

@@ -7,7 +7,7 @@ from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.replica import Replica, Ticket
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attempt:
     """What one replica was sent: the ``rows`` of the step that chose ``experts``, None = all of them, in order.
 

@@ -10,9 +10,11 @@ import numpy as np
 from expertmesh.mesh.call_rows import in_order
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import ExpertLoadCounter
+from expertmesh.mesh.hedges import Hedges
 from expertmesh.mesh.layer_step import LayerStep
 from expertmesh.mesh.piece import Dispatch
 from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.stragglers import Stragglers
 from expertmesh.model.experts import LayerCall
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall
@@ -29,7 +31,8 @@ class RemoteExperts:
         rng: random.Random | None = None,
         tracer: Tracer = NullTracer(),
     ) -> None:
-        self._dispatch = Dispatch(roster, config, rng or random.Random(), tracer)
+        rng, stragglers = rng or random.Random(), Stragglers()
+        self._dispatch = Dispatch(roster, config, rng, tracer, stragglers, Hedges(roster, stragglers, rng, tracer))
         self._load = load
 
     def begin(self, call: LayerCall) -> LayerStep:

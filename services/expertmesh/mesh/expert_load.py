@@ -25,6 +25,7 @@ class ExpertLoadCounter:
         self.queue_rows = [0] * num_experts
         self.num_retries = [0] * num_experts
         self.num_damaged = [0] * num_experts
+        self.num_hedged = [0] * num_experts
         self.rpc_seconds = [Histogram(RPC_SECONDS) for _ in range(num_experts)]
         self.call_rows = [Histogram(CALL_ROWS) for _ in range(num_experts)]
         self.sent_bytes = 0
@@ -89,6 +90,10 @@ class StepLoad:
     def __exit__(self, *error: object) -> None:
         self.end()
 
+    def num_rows(self, expert: int) -> int:
+        """Rows that chose ``expert``."""
+        return self._rows[expert]
+
     def end(self) -> None:
         """Owe nothing any more, whatever has been answered."""
         self.answered(self.experts)
@@ -98,6 +103,12 @@ class StepLoad:
         self._load.sent_bytes += num_bytes
         for expert in experts:
             self._move(expert, self._load.inflight_rows)
+
+    def hedged(self, experts: Iterable[int], num_bytes: int) -> None:
+        """Note that a second replica was asked for all rows of ``experts``."""
+        self._load.sent_bytes += num_bytes
+        for expert in experts:
+            self._load.num_hedged[expert] += 1
 
     def called(self, experts: Iterable[int], seconds: float, num_rows: int, num_bytes: int) -> None:
         """Note that a call with ``num_rows`` rows for some of ``experts`` was answered."""

@@ -23,10 +23,11 @@ class LayerStep:
 
     def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: ExpertLoadCounter) -> None:
         config = dispatch.config
-        waiting = Waiting(dispatch.roster, config.call_timeout_seconds)
+        waiting = Waiting(dispatch.roster, dispatch.hedges, dispatch.stragglers, config.call_timeout_seconds)
         trials = Trials(time.monotonic() + config.wait_seconds, waiting)
         self._shape = rows.hidden.shape  # [T, D]
         self._device = device
+        self._stragglers = dispatch.stragglers
         answer_rows = MAX_ANSWER_BYTES // (self._shape[1] * torch.float32.itemsize)
         rows_in_calls = max_call_rows(1, rows.topk_ids.shape[1])
         max_rows = min(config.max_piece_rows, min(config.max_call_rows, answer_rows) // rows_in_calls)
@@ -36,6 +37,7 @@ class LayerStep:
 
     def start(self) -> None:
         """Send every replica its rows; see ``Piece.send``."""
+        self._stragglers.look()
         try:
             for piece in self._pieces:
                 piece.send()

@@ -20,11 +20,13 @@ from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.call_spans import send_traced
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import StepLoad
+from expertmesh.mesh.hedges import Hedges
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.refusals import Refusals
 from expertmesh.mesh.replica import Replica, Ticket
 from expertmesh.mesh.retry import is_damage, is_passing, retry_pauses
 from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.stragglers import Stragglers
 from expertmesh.mesh.waiting import Waiting
 from expertmesh.tracing.tracer import Tracer
 from expertmesh.wire.calls import ExpertCall
@@ -39,6 +41,8 @@ class Dispatch:
     config: DispatchConfig
     rng: random.Random
     tracer: Tracer
+    stragglers: Stragglers
+    hedges: Hedges
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Piece:
         self._config = dispatch.config
         self._rng = dispatch.rng
         self._tracer = dispatch.tracer
+        self._stragglers = dispatch.stragglers
         self._trials = trials
         self._rows = rows
         self._load = load
@@ -119,17 +124,19 @@ class Piece:
         return assignment
 
     def _pick(self, expert: int, now: float) -> Replica:
-        """Choose and hold a replica; one that failed in this step is the last resort."""
+        """Choose and hold a replica; one that failed in this step, or still owes an answer, is the last resort."""
         while True:
             ready = self._roster.ready(expert) or self._wait_for(expert)
-            avoid = self._trials.avoid
-            candidates = [replica for replica in ready if replica not in avoid] if avoid else ready
-            replica = pick_replica(candidates or ready, now, self._rng)
+            candidates = [replica for replica in ready if self._is_to_be_asked(replica)] if len(ready) > 1 else ready
+            replica = pick_replica(candidates or ready, self._load.num_rows(expert), now, self._rng)
             if replica in self._held:
                 return replica
             if replica.hold():  # if not, it has just retired
                 self._held.add(replica)
                 return replica
+
+    def _is_to_be_asked(self, replica: Replica) -> bool:
+        return replica not in self._trials.avoid and not self._stragglers.have(replica)
 
     def _wait_for(self, expert: int) -> Sequence[Replica]:
         ready = self._roster.wait_for(expert, max(0.0, self._trials.deadline - time.monotonic()))
@@ -170,7 +177,7 @@ class Piece:
         ticket = attempt.sent
         if isinstance(ticket, LinkLostError):
             raise ticket
-        partial = self._trials.waiting.receive(ticket, attempt).partial
+        partial = self._trials.waiting.receive(ticket, attempt, self._load).partial
         self._load.called(attempt.experts, time.perf_counter() - ticket.sent, ticket.num_rows, partial.nbytes)
         self._load.answered(attempt.experts)
         return partial

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _NO_SPAN = NullSpan()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ticket:
     """A call under way, to be answered (``receive``), given up or forgotten, once; ``num_bytes`` were sent with it.
 
@@ -92,6 +92,10 @@ class Replica:
             return ReplicaState.EJECTED
         return ReplicaState.READY if self.is_ready else ReplicaState.CONNECTING
 
+    def expected_seconds(self, num_rows: int) -> float | None:
+        """How long it has taken for such calls lately; None when it has not answered any."""
+        return self.latency.expected_seconds(num_rows)
+
     def connect(self, link: Link, experts: frozenset[int]) -> None:
         """Be called over ``link`` from now on."""
         self.started_at = max(time.monotonic(), self.health.ejected_until)
@@ -151,6 +155,7 @@ class Replica:
         TimeoutError when it does not come in time, but may still come. CallFailure is the server's, LinkLostError when
         the connection ends before, ReplicaFaultError for an answer that cannot be right.
         """
+        began = time.perf_counter()
         try:
             result = ticket.link.receive(ticket.call_id, timeout_seconds)
             check_answer(ticket.call, result)
@@ -161,8 +166,9 @@ class Replica:
         self._settle(ticket)
         if not self.health.is_proven:
             self.health = self.health.after_success(time.monotonic())
-        latency_seconds = time.perf_counter() - ticket.sent
-        self.latency.record(ticket.num_rows, latency_seconds)
+        now = time.perf_counter()
+        latency_seconds = now - ticket.sent
+        self.latency.record(ticket.num_rows, latency_seconds, now - began)
         self.stats.record(CallTimes(latency_seconds, result.queue_seconds, result.compute_seconds))
         return result
 

@@ -22,6 +22,7 @@ class ExpertSnapshot:
     demand_rows: float
     num_retries: int
     num_damaged: int
+    num_hedged: int
     rpc_seconds: HistogramSnapshot
     call_rows: HistogramSnapshot
     num_ready: int

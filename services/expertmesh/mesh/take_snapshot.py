@@ -46,6 +46,7 @@ def _take_expert(
         demand_rows=load.demand_rows(expert),
         num_retries=load.num_retries[expert],
         num_damaged=load.num_damaged[expert],
+        num_hedged=load.num_hedged[expert],
         rpc_seconds=load.rpc_seconds[expert].snapshot(),
         call_rows=load.call_rows[expert].snapshot(),
         num_ready=len(pool.ready(expert)) if pool else 1,

@@ -96,6 +96,11 @@ def _calls(mesh: MeshSnapshot) -> Iterator[Metric]:
         "Calls or answers that arrived with other bytes than were sent, and were sent again.",
         [expert.num_damaged for expert in experts],
     )
+    yield expert_counters(
+        "expertmesh_expert_hedged_calls_total",
+        "Calls that were sent to a second replica while the first still owed the answer.",
+        [expert.num_hedged for expert in experts],
+    )
     yield counters(
         "expertmesh_expert_bytes_total",
         "Bytes of the tensors of all calls.",
