@@ -72,7 +72,7 @@ class LinkServer:
 
 
 @contextmanager
-def link_server(closed_layers: Sequence[int] = (), **config: Any) -> Iterator[LinkServer]:
+def link_server(closed_layers: Sequence[int] = (), info: ServerInfo = INFO, **config: Any) -> Iterator[LinkServer]:
     """Serve; the layers ``closed_layers`` are closed doors until they are opened, at the latest at the end."""
     layers = [Door(layer not in closed_layers) for layer in range(NUM_LAYERS)]
     store = ExpertStore(layers, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN, torch.device("cpu"))
@@ -80,7 +80,7 @@ def link_server(closed_layers: Sequence[int] = (), **config: Any) -> Iterator[Li
     stop, ready, servers = threading.Event(), threading.Event(), []
 
     async def serve() -> None:
-        async with running(settings, store, INFO) as server:
+        async with running(settings, store, info) as server:
             servers.append(server)
             ready.set()
             await asyncio.to_thread(stop.wait)

@@ -122,7 +122,9 @@ def _make_state(
     blocks = BlockPool(plan.num_blocks, plan.block_size, config.reuses_prefixes)
     pool = None
     if config.discovery is not None:
-        pool = ReplicaPool(config.discovery, model.fingerprint, config.dispatch.transport)
+        pool = ReplicaPool(
+            config.discovery, model.fingerprint, config.dispatch.transport, config.dispatch.mixes_numerics
+        )
     expert_load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
     return GatewayState(stats, expert_load, Scheduler(scheduling, blocks, stats), blocks, pool)
 

@@ -13,8 +13,10 @@ from functools import partial
 
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.mesh.link import LinkLostError
+from expertmesh.mesh.numerics import NumericsMismatchError, numerics_of
 from expertmesh.mesh.open_link import NoDirectLinkError, OpenedLink, open_link
 from expertmesh.mesh.replica import Replica
+from expertmesh.wire.info import ServerInfo
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +30,24 @@ RETIREMENT_PAUSE_SECONDS = 0.01
 
 
 class ReplicaConnection:
-    """Keeps ``replica`` connected while ``run`` runs; what blocks meanwhile does so in a thread of ``openers``."""
+    """Keeps ``replica`` connected while ``run`` runs; what blocks meanwhile does so in a thread of ``openers``.
 
-    def __init__(self, replica: Replica, fingerprint: str, transport: str, openers: Executor) -> None:
+    ``check`` raises NumericsMismatchError for a server that shall not be called.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        fingerprint: str,
+        transport: str,
+        openers: Executor,
+        check: Callable[[Replica, ServerInfo], None],
+    ) -> None:
         self._replica = replica
         self._fingerprint = fingerprint
         self._transport = transport
         self._openers = openers
+        self._check = check
         self._retired = asyncio.Event()
         self._rng = random.Random()
         self._backoff = MIN_BACKOFF_SECONDS
@@ -50,7 +63,7 @@ class ReplicaConnection:
         while not self._retired.is_set():
             try:
                 await self._serve_connection()
-            except FingerprintMismatchError as error:
+            except (FingerprintMismatchError, NumericsMismatchError) as error:
                 _log.error("refusing replica: %s", error)
                 self._backoff = MISMATCH_BACKOFF_SECONDS
             except LinkLostError as error:
@@ -65,6 +78,7 @@ class ReplicaConnection:
         ended = asyncio.Event()
         link, info = await self._open(ended)
         try:
+            self._check(self._replica, info)
             self._backoff = MIN_BACKOFF_SECONDS
             _log.info(
                 "replica %s is ready with experts %s over %s",
@@ -72,7 +86,7 @@ class ReplicaConnection:
                 list(info.experts),
                 link.transport,
             )
-            self._replica.connect(link, frozenset(info.experts))
+            self._replica.connect(link, frozenset(info.experts), numerics_of(info))
             await self._watch(ended)
         finally:
             self._replica.disconnect(link)

@@ -28,12 +28,20 @@ _TRANSPORT = Flag(
     words={transport: transport for transport in TRANSPORTS},
 )
 
+_MIXED_NUMERICS = Flag(
+    NETWORK,
+    "ALLOW_MIXED_NUMERICS",
+    "Take replicas of an expert whose kernels compute other bits, such as cpu-a8 beside cpu: the same request may then "
+    "give another text.",
+)
+
 
 @dataclass(frozen=True)
 class DispatchConfig:
     """How replicas are reached, how long an answer may take and how many rows are sent at once.
 
-    ``transport`` is one of ``TRANSPORTS``, see ``open_link``.
+    ``transport`` is one of ``TRANSPORTS``, see ``open_link``. Replicas of an expert compute the same bits, unless one
+    ``mixes_numerics``.
     ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
     waiting for a replica to come back included (0 = fail at the first failure). The rows of a step are cut into pieces
     of ``max_piece_rows``: servers compute one while another is gathered or added up. With two of eight experts a row,
@@ -42,6 +50,7 @@ class DispatchConfig:
     """
 
     transport: str = setting("auto", _TRANSPORT)
+    mixes_numerics: bool = setting(False, _MIXED_NUMERICS)
     call_timeout_seconds: float = setting(30.0, _CALL_TIMEOUT)
     wait_seconds: float = setting(120.0, _WAIT)
     max_piece_rows: int = 1024

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
 from expertmesh.mesh.connection import ReplicaConnection
+from expertmesh.mesh.numerics import check_numerics
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.roster import Roster
+from expertmesh.wire.info import ServerInfo
 
 # Servers that do not even refuse hold up a thread for seconds each; the others shall not have to wait for one.
 MAX_OPENING = 32
@@ -18,14 +20,18 @@ class ReplicaPool:
     """Keeps one connected ``Replica`` per endpoint that discovery calls eligible, while ``run`` runs.
 
     Who can be called is on the ``roster``, for the thread that calls. A replica whose endpoint is eligible no more gets
-    no new calls, finishes those it has, and is dropped.
+    no new calls, finishes those it has, and is dropped. One that computes other bits than those that host its experts
+    already is refused, unless the pool ``mixes_numerics``.
     """
 
-    def __init__(self, discovery: Discovery, fingerprint: str, transport: str = "auto") -> None:
+    def __init__(
+        self, discovery: Discovery, fingerprint: str, transport: str = "auto", mixes_numerics: bool = False
+    ) -> None:
         self.roster = Roster()
         self._discovery = discovery
         self._fingerprint = fingerprint
         self._transport = transport
+        self._mixes_numerics = mixes_numerics
         self._active: dict[str, ReplicaConnection] = {}
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._openers = ThreadPoolExecutor(MAX_OPENING, "open-link")
@@ -75,11 +81,15 @@ class ReplicaPool:
     def _start(self, endpoint: str) -> None:
         replica = Replica(endpoint, self._announce)
         connection = self._active[endpoint] = ReplicaConnection(
-            replica, self._fingerprint, self._transport, self._openers
+            replica, self._fingerprint, self._transport, self._openers, self._check
         )
         task = self._tasks[replica] = asyncio.create_task(connection.run(), name=f"replica {endpoint}")
         task.add_done_callback(lambda _: self._drop(replica))
         self._know()
+
+    def _check(self, replica: Replica, info: ServerInfo) -> None:
+        if not self._mixes_numerics:
+            check_numerics(replica, info, self.replicas)
 
     def _drop(self, replica: Replica) -> None:
         self._tasks.pop(replica, None)

@@ -58,6 +58,7 @@ class Replica:
     def __init__(self, endpoint: str, on_change: Callable[[], None] = lambda: None) -> None:
         self.endpoint = endpoint
         self.experts: frozenset[int] = frozenset()
+        self.numerics = ""
         self.inflight_rows = 0
         self.started_at = 0.0
         self.health = Health()
@@ -96,10 +97,10 @@ class Replica:
         """How long it has taken for such calls lately; None when it has not answered any."""
         return self.latency.expected_seconds(num_rows)
 
-    def connect(self, link: Link, experts: frozenset[int]) -> None:
-        """Be called over ``link`` from now on."""
+    def connect(self, link: Link, experts: frozenset[int], numerics: str = "") -> None:
+        """Be called over ``link`` from now on; ``numerics`` says what the bits of its answers depend on."""
         self.started_at = max(time.monotonic(), self.health.ejected_until)
-        self.experts = experts
+        self.experts, self.numerics = experts, numerics
         with self._lock:
             self._link, self._is_draining = link, False
         self._on_change()
