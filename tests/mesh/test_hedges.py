@@ -11,6 +11,7 @@ from link_server import link_server
 from linked_mesh import make_step, mesh_of
 from wires import ANSWERS, CALLS, Wires, lay_direct
 
+from expertmesh.errors import ExpertUnavailableError
 from expertmesh.mesh.hedges import EXTRA_SHARE, MAX_SAVED, Budget
 from expertmesh.model.experts import run_experts
 
@@ -111,6 +112,20 @@ def test_both_may_fail_and_the_step_is_asked_again(monkeypatch):
         opener.join()
         assert sum(mesh.load.num_retries) > 0
         mesh.assert_nothing_owed()
+
+
+def test_the_only_replica_is_waited_for_as_long_as_the_step_may_take_and_not_for_the_whole_call(monkeypatch):
+    monkeypatch.setattr("expertmesh.mesh.latency.MIN_LATE_SECONDS", 0.05)
+    with link_server() as only, mesh_of([only], "direct", wait_seconds=0.3, call_timeout_seconds=60.0) as mesh:
+        step, call = make_step(4)
+        assert torch.equal(run_experts(mesh.remote, step), only.expected(call))
+        only.layers[0].is_open = False
+        # Were it waited for until the call's time is over, so would this test be.
+        with pytest.raises(ExpertUnavailableError, match=r"did not answer within 0\.3 s"):
+            run_experts(mesh.remote, step)
+        only.layers[0].is_open = True
+        only.layers[0].releases.release(100)
+        assert torch.equal(run_experts(mesh.remote, step), only.expected(call))
 
 
 def test_one_call_in_twenty_may_be_sent_twice_and_what_is_saved_has_an_end():

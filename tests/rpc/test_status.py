@@ -33,6 +33,7 @@ CASES = [
     (CallFailure(FailureCode.INVALID_REQUEST, "layer 40"), grpc.StatusCode.INVALID_ARGUMENT),
     (CallFailure(FailureCode.DEADLINE_EXCEEDED, "late"), grpc.StatusCode.DEADLINE_EXCEEDED),
     (CallFailure(FailureCode.COMPUTE_FAILED, "NaN"), grpc.StatusCode.INTERNAL),
+    (CallFailure(FailureCode.DAMAGED, "m"), grpc.StatusCode.DATA_LOSS),
     (CallFailure(FailureCode.UNSPECIFIED, "?"), grpc.StatusCode.INTERNAL),
 ]
 

@@ -23,8 +23,9 @@ class LayerStep:
 
     def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: ExpertLoadCounter) -> None:
         config = dispatch.config
-        waiting = Waiting(dispatch.roster, dispatch.hedges, dispatch.stragglers, config.call_timeout_seconds)
-        trials = Trials(time.monotonic() + config.wait_seconds, waiting)
+        deadline = time.monotonic() + config.wait_seconds
+        waiting = Waiting(dispatch.roster, dispatch.hedges, dispatch.stragglers, config.call_timeout_seconds, deadline)
+        trials = Trials(deadline, waiting)
         self._shape = rows.hidden.shape  # [T, D]
         self._device = device
         self._stragglers = dispatch.stragglers

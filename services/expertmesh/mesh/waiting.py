@@ -27,14 +27,17 @@ class Waiting:
 
     A call that takes longer than such calls do is sent to another replica, too, within bounds (``hedges``), and the
     first answer taken; the other is left to the ``stragglers``. One that is late is given up, as soon as other replicas
-    could answer.
+    could answer, or when the step is to end, at ``deadline`` by ``time.monotonic``.
     """
 
-    def __init__(self, roster: Roster, hedges: Hedges, stragglers: Stragglers, timeout_seconds: float) -> None:
+    def __init__(
+        self, roster: Roster, hedges: Hedges, stragglers: Stragglers, timeout_seconds: float, deadline: float
+    ) -> None:
         self._roster = roster
         self._hedges = hedges
         self._stragglers = stragglers
         self._timeout_seconds = timeout_seconds
+        self._deadline = deadline
         self._num_late = 0
 
     def receive(self, ticket: Ticket, attempt: Attempt, load: StepLoad) -> ExpertResult:
@@ -89,11 +92,11 @@ class Waiting:
             try:
                 return attempt.replica.receive(ticket, max(until - time.perf_counter(), GRACE_SECONDS))
             except TimeoutError:
-                now = time.perf_counter()
-                if now >= last or self._has_twins(attempt):
+                now, left = time.perf_counter(), self._deadline - time.monotonic()
+                if now >= last or left <= 0 or self._has_twins(attempt):
                     self._num_late += 1
                     raise attempt.replica.give_up(ticket) from None
-                until = min(last, now + LOOK_SECONDS)
+                until = min(last, now + LOOK_SECONDS, now + left)
 
     def _late_at(self, ticket: Ticket, attempt: Attempt) -> float:
         """When an answer is late, by ``time.perf_counter``: what the replica took before, or another while it is new.
