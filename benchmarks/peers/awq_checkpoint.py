@@ -8,7 +8,8 @@ from shutil import copy
 import torch
 
 from expertmesh.architectures.tensor_table import TensorSpec
-from expertmesh.kernels.awq import CODES_PER_WORD, AwqTensors
+from expertmesh.kernels.awq import AwqTensors
+from expertmesh.kernels.nibbles import CODES_PER_WORD
 from peers.checkpoint import GROUP_SIZE, QUANTIZATION, Shape, check_same, files_of, finish, save_shard, tokenizer_file
 
 ZEROS = -0x77777778  # 0x88888888 as int32: eight times 8
