@@ -14,7 +14,7 @@ from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.cli import options
 from expertmesh.cli.places import count_kinds
 from expertmesh.cli.ranges import format_ranges
-from expertmesh.errors import CheckpointError
+from expertmesh.errors import CheckpointError, ConfigError
 from expertmesh.settings.flags import MODEL
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def inspect(
 ) -> None:
     """Show architecture, format and bytes of a checkpoint, per expert and for the gateway, and what fits in memory.
 
-    Also on the GPUs of this machine. What would keep a server from starting is an error here, too.
+    Also on the GPUs of this machine. What would keep every server from starting is an error here, too; what would keep
+    only a gateway, which is the one that needs a tokenizer, is shown.
     """
     from expertmesh.checkpoint.fingerprint import fingerprint
     from expertmesh.checkpoint.shards import find_damaged
@@ -51,7 +52,9 @@ def inspect(
     contents = check_servable(directory)
     if verify and (damaged := find_damaged(contents)):
         raise CheckpointError(f"{directory}: {', '.join(damaged)} differ from what was written; split again")
-    found = Found(contents.model, fingerprint(contents), summarize(contents), cuda_devices.find_devices())
+    template, problem = _read_text(directory)
+    gpus = cuda_devices.find_devices()
+    found = Found(contents.model, fingerprint(contents), summarize(contents), gpus, template, problem)
     if as_json:
         typer.echo(json.dumps(_for_programs(found), indent=2))
     else:
@@ -60,12 +63,28 @@ def inspect(
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a directory, and the GPUs of this machine."""
+    """What was found in a directory, and the GPUs of this machine.
+
+    ``template`` is the one that conversations are written in; without it ``text_problem`` says why there is none.
+    """
 
     model: ModelConfig
     fingerprint: str
     summary: "CheckpointSummary"
     gpus: Sequence["CudaDevice"]
+    template: str | None
+    text_problem: str | None
+
+
+def _read_text(directory: Path) -> tuple[str | None, str | None]:
+    """Return which chat template a gateway would use, or why it could not start for want of text."""
+    from expertmesh.gateway.config import GatewayConfig
+    from expertmesh.gateway.text_files import read_text_files
+
+    try:
+        return read_text_files(GatewayConfig(model=directory)).reason, None
+    except (CheckpointError, ConfigError) as error:
+        return None, str(error)
 
 
 def _for_programs(found: Found) -> dict[str, Any]:
@@ -80,7 +99,8 @@ def _for_programs(found: Found) -> dict[str, Any]:
         }
         for gpu in found.gpus
     ]
-    return {**numbers, "fingerprint": found.fingerprint, **asdict(found.summary), "gpus": gpus}
+    text = {"chat_template": found.template, "text_problem": found.text_problem}
+    return {**numbers, "fingerprint": found.fingerprint, **asdict(found.summary), **text, "gpus": gpus}
 
 
 def _for_people(title: str, found: Found) -> Table:
@@ -91,6 +111,7 @@ def _for_people(title: str, found: Found) -> Table:
         "architecture": config.architecture,
         "format": summary.weight_format,
         "fingerprint": found.fingerprint,
+        "chat template": found.template or f"none, so no gateway can serve it: {found.text_problem}",
         "layers": config.num_layers,
         "hidden, FFN": f"{config.hidden_size}, {config.intermediate_size}",
         "heads": f"{config.num_heads} query, {config.num_kv_heads} key-value, width {config.head_dim}",
