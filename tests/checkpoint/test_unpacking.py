@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
 from expertmesh.kernels.quantize import dequantize
-from expertmesh.kernels.weights import QuantizedWeight, Weight
+from expertmesh.kernels.weights import DenseWeight, Weight
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.5"
 
 
 def values(weight: Weight) -> torch.Tensor:
-    return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.data
+    return weight.data if isinstance(weight, DenseWeight) else dequantize(weight)
 
 
 @pytest.mark.parametrize(
