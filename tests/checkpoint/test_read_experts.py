@@ -9,6 +9,8 @@ from itertools import product
 import pytest
 import torch
 from checkpoints import awq_quantization, gptq_quantization, packed_quantization
+from gguf_files import write_gguf
+from number_formats import compressed_integers, four_bit, fp8, llm_int8
 
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import CheckpointError
@@ -21,6 +23,10 @@ LAYOUTS = {
     "gptq": {"quantization": gptq_quantization(4, 64, sym=False, biases=torch.rand)},
     "act-order": {"quantization": gptq_quantization(3, 64, desc_act=True)},
     "pack-quantized": {"quantization": packed_quantization(8, 64, symmetric=False)},
+    "fp8": {"quantization": fp8()},
+    "int-quantized": {"quantization": compressed_integers()},
+    "llm-int8": {"quantization": llm_int8()},
+    "nf4": {"quantization": four_bit("nf4")},
     "rounded": {"dtype": torch.float16},
 }
 WANTED = [(1, 5), (0, 2), (1, 5), (0, 0)]
@@ -35,7 +41,16 @@ def tensors_of(weights: ExpertWeights) -> list[torch.Tensor]:
 @pytest.mark.parametrize("is_staged", [False, True])
 def test_experts_read_ahead_are_those_read_one_by_one(make_mixtral, name, is_staged):
     round_to_bits = 4 if name == "rounded" else None
-    checkpoint = Checkpoint.open(make_mixtral(**LAYOUTS[name]).directory, round_to_bits)
+    check_reading_ahead(Checkpoint.open(make_mixtral(**LAYOUTS[name]).directory, round_to_bits), is_staged)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("is_staged", [False, True])
+def test_experts_of_gguf_read_ahead_are_those_read_one_by_one(tmp_path, kind, is_staged):
+    check_reading_ahead(Checkpoint.open(write_gguf(tmp_path, kind, num_local_experts=8).directory), is_staged)
+
+
+def check_reading_ahead(checkpoint: Checkpoint, is_staged: bool) -> None:
     # All are kept: none may lie in memory that is used again.
     found = list(checkpoint.on(CPU, is_staged).experts(WANTED))
     assert len(found) == len(WANTED)
