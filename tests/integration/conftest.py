@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from isas import ISAS
 
@@ -12,3 +15,12 @@ def prompts() -> list[list[int]]:
 def isa(request: pytest.FixtureRequest) -> str:
     """Each instruction set of this machine; activations are of the type that suits it."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def client(served: Any) -> Iterator[Any]:
+    """OpenAI's client of the mesh that a module has ``served``."""
+    import openai
+
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        yield client

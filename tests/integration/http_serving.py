@@ -1,6 +1,8 @@
 """A mesh that serves HTTP from a thread of its own, so that blocking clients can ask it."""
 
 import asyncio
+import json
+import os
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -67,6 +69,17 @@ def serving(directory: Path = MODEL, **config: Any) -> Iterator[Served]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(60)
+
+
+def with_long_context(directory: Path) -> Path:
+    """Make ``directory``: the shipped model with a longer context than it was trained for, to tell much of tools."""
+    directory.mkdir()
+    for file in MODEL.iterdir():
+        os.symlink(file, directory / file.name)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").unlink()
+    (directory / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    return directory
 
 
 async def _serve(

@@ -32,12 +32,6 @@ def served(directory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def tokenizer(directory) -> Tokenizer:
     return Tokenizer.open(directory, VOCAB)
 

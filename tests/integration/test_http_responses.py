@@ -1,13 +1,12 @@
 """OpenAI's Responses API as its own client sees it."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import openai
 import pytest
-from http_serving import MODEL, QUESTION, Served, serving
+from http_serving import QUESTION, Served, serving, with_long_context
 from openai.types import responses as types
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -31,22 +30,8 @@ EVENT = TypeAdapter(types.ResponseStreamEvent)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    """The shipped model, its context made longer than it was trained for: there is much to tell of tools."""
-    directory = tmp_path_factory.mktemp("model") / "awq"
-    directory.mkdir()
-    for file in MODEL.iterdir():
-        os.symlink(file, directory / file.name)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").unlink()
-    (directory / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    with serving(directory) as mesh:
+    with serving(with_long_context(tmp_path_factory.mktemp("model") / "awq")) as mesh:
         yield mesh
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def post(served: Served, **body: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Tool calls and continued answers over HTTP and gRPC, by a model that must call and hardly knows how."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jsonschema
 import openai
 import pytest
 from hostile import hostile_schema
-from http_serving import MODEL, Served, serving
+from http_serving import MODEL, Served, serving, with_long_context
 from pydantic import BaseModel, Field
 
 from expertmesh.client import Message, Tool, ToolUse, put_together
@@ -33,22 +32,8 @@ RECORDED = json.loads((Path(__file__).parent / "tool_requests.json").read_text()
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    """The shipped model, its context made longer than it was trained for: there is much to tell of tools."""
-    directory = tmp_path_factory.mktemp("model") / "awq"
-    directory.mkdir()
-    for file in MODEL.iterdir():
-        os.symlink(file, directory / file.name)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").unlink()
-    (directory / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    with serving(directory) as mesh:
+    with serving(with_long_context(tmp_path_factory.mktemp("model") / "awq")) as mesh:
         yield mesh
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,16 @@
 """Refusing strangers before a servicer sees them. Knows what an rpc is called and carries, not which keys are right."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 
+from expertmesh.rpc.handlers import Handler
 from expertmesh.rpc.metadata import API_KEY_KEY
 
 # Probes and tools that ask what there is to call have no keys.
 OPEN_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class RequireAuthorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

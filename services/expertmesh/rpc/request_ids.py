@@ -21,8 +21,7 @@ class RequestIds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        handler = await continuation(handler_call_details)
-        return surround(handler, _named) if handler is not None else handler
+        return surround(await continuation(handler_call_details), _named)
 
 
 def _named(answer: Behaviour) -> Behaviour:

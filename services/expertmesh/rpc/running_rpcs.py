@@ -34,10 +34,7 @@ class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:  # there is no such method, of which the stubs know nothing
-            return handler
-        return surround(handler, self._noted)
+        return surround(await continuation(handler_call_details), self._noted)
 
     def _noted(self, answer: Behaviour) -> Behaviour:
         async def answer_noted(request: Any, context: Context) -> Any:

@@ -1,6 +1,6 @@
 import pytest
 
-from expertmesh.gateway.http.field_rules import ignored, refused, without_idle
+from expertmesh.gateway.http.field_rules import by_name, ignored, refused, without_idle
 
 RULES = (
     ignored("would say who asks", "user"),
@@ -22,7 +22,7 @@ RULES = (
     ],
 )
 def test_only_what_asks_for_nothing_is_left_out(fields, left):
-    assert without_idle(fields, RULES) == left
+    assert without_idle(fields, by_name(RULES)) == left
 
 
 def test_rules_say_what_becomes_of_their_fields():

@@ -49,9 +49,13 @@ def refused(use: str, *names: str, unless: tuple[object, ...] = ()) -> FieldRule
     return FieldRule(names, use, unless)
 
 
-def without_idle(fields: Mapping[str, Any], rules: Iterable[FieldRule]) -> dict[str, Any]:
-    """Leave out what asks for nothing: null, and what the ``rules`` let pass."""
-    rule_of = {name: rule for rule in rules for name in rule.names}
+def by_name(rules: Iterable[FieldRule]) -> dict[str, FieldRule]:
+    """Look rules up by the names of their fields."""
+    return {name: rule for rule in rules for name in rule.names}
+
+
+def without_idle(fields: Mapping[str, Any], rule_of: Mapping[str, FieldRule]) -> dict[str, Any]:
+    """Leave out what asks for nothing: null, and what the rules of these names let pass."""
     return {
         name: value
         for name, value in fields.items()

@@ -1,11 +1,13 @@
 """What the request and reply models of every shape have in common. Knows pydantic, no endpoint."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -14,7 +16,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from starlette.responses import Response
 
-from expertmesh.gateway.http.field_rules import FieldRules, is_same, without_idle
+from expertmesh.gateway.http.field_rules import FieldRule, FieldRules, by_name, is_same, without_idle
 
 
 class RequestModel(BaseModel):
@@ -25,11 +27,17 @@ class RequestModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     rules: ClassVar[FieldRules] = ()
+    _rule_of: ClassVar[Mapping[str, FieldRule]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Look the rules up once for all requests."""
+        cls._rule_of = by_name(cls.rules)
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_idle(cls, fields: Any) -> Any:
-        return without_idle(fields, cls.rules) if isinstance(fields, dict) else fields
+        return without_idle(fields, cls._rule_of) if isinstance(fields, dict) else fields
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -39,6 +47,11 @@ class RequestModel(BaseModel):
         for rule in cls.rules:
             properties.update((name, rule.schema) for name in rule.names if name not in properties)
         return described
+
+
+def text_or(tag: str) -> Discriminator:
+    """Tell a text, tagged "<text>", from what else a field may be, which has this ``tag``."""
+    return Discriminator(lambda value: "<text>" if isinstance(value, str) else tag)
 
 
 class ReplyModel(BaseModel):

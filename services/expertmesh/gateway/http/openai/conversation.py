@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import unused_fields
-from expertmesh.gateway.http.schema import Only, RequestModel
+from expertmesh.gateway.http.schema import Only, RequestModel, text_or
 from expertmesh.text.conversation import Message
 from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
 
@@ -22,17 +22,7 @@ class TextPart(RequestModel):
     text: str
 
 
-def _text_or_parts(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<parts>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")], Discriminator(_text_or_parts)
-]
-
-
-def _text_or_object(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<object>"
+Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")], text_or("<parts>")]
 
 
 class CalledFunction(RequestModel):
@@ -42,7 +32,7 @@ class CalledFunction(RequestModel):
 
     name: str
     arguments: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")], Discriminator(_text_or_object)
+        Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")], text_or("<object>")
     ] = Field(description="JSON, or what it says.")
 
 
@@ -132,7 +122,7 @@ class NamedToolChoice(RequestModel):
 
 ToolChoiceField = Annotated[
     Annotated[Literal["none", "auto", "required", "any"], Tag("<text>")] | Annotated[NamedToolChoice, Tag("<object>")],
-    Discriminator(_text_or_object),
+    text_or("<object>"),
 ]
 
 

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import unused_fields
-from expertmesh.gateway.http.schema import RequestModel
+from expertmesh.gateway.http.schema import RequestModel, text_or
 from expertmesh.text.conversation import Message
 from expertmesh.text.tools import ToolCall
 
@@ -22,13 +22,7 @@ class ContentPart(RequestModel):
     text: str
 
 
-def _text_or_parts(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<parts>"
-
-
-ItemText = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], Discriminator(_text_or_parts)
-]
+ItemText = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], text_or("<parts>")]
 
 
 class MessageItem(RequestModel):

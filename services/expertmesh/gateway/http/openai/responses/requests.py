@@ -11,7 +11,7 @@ from expertmesh.gateway.http.openai.fields import MAX_COUNT, TextFormat
 from expertmesh.gateway.http.openai.responses.items import Item, MessageItem
 from expertmesh.gateway.http.openai.wanted_grammar import json_schema
 from expertmesh.gateway.http.parameters import parameter
-from expertmesh.gateway.http.schema import Only, RequestModel
+from expertmesh.gateway.http.schema import Only, RequestModel, text_or
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tools import ToolChoice, ToolUse
 
@@ -43,13 +43,9 @@ class ResponseToolChoice(RequestModel):
     name: str
 
 
-def _text_or_object(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<object>"
-
-
 ToolChoiceField = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<text>")] | Annotated[ResponseToolChoice, Tag("<object>")],
-    Discriminator(_text_or_object),
+    text_or("<object>"),
 ]
 
 
