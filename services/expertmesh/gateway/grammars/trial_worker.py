@@ -1,5 +1,7 @@
 """The engine's end of a process that tries grammars: starts, asks and ends it. Knows no event loop."""
 
+import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -44,13 +46,13 @@ class TrialWorker:
     def stop(self) -> None:
         """End the process, from whichever thread: an attempt that goes on fails."""
         if (process := self._process) is not None:
-            process.terminate()
+            _kill(process)
 
     def close(self) -> None:
         """End the process and wait for that, outside of attempts."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
+            _kill(process)
             with suppress(BrokenPipeError), process:
                 pass
 
@@ -65,8 +67,15 @@ class TrialWorker:
         return msgspec.json.decode(self._process.stdout.readline(), type=Verdict)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # In a session of its own: Ctrl-C reaches the whole foreground group, and who started this says when it ends.
+        # In a session of its own: Ctrl-C reaches the whole foreground group, and who started this says when it ends;
+        # its group is the process and the child at work.
         process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
         return process
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that has not been waited for, and its child: neither has anything to put in order."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)

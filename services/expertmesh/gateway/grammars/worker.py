@@ -1,7 +1,7 @@
 """A process that tries grammars, each in a child of its own that ends at its limits. Knows no engine.
 
 Standard input says whose vocabulary it is, then one grammar after the other, a line each; each is answered with a line
-before the next may come. The process ends with its input or at SIGTERM, and takes along a child that is at work.
+before the next may come. The process ends with its input, and takes along a child that is at work.
 """
 
 import os
@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import msgspec
@@ -29,7 +28,6 @@ NICENESS = 5
 
 def main() -> None:
     """Try grammars until the input ends."""
-    signal.signal(signal.SIGTERM, _leave)
     os.nice(NICENESS)
     lines = sys.stdin.buffer
     settings = msgspec.json.decode(lines.readline(), type=TrialSettings)
@@ -38,10 +36,6 @@ def main() -> None:
         verdict = _try(compiler, settings, msgspec.json.decode(line, type=Candidate), lines)
         sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
         sys.stdout.buffer.flush()
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit()
 
 
 def _prepare(settings: TrialSettings) -> "GrammarCompiler":
@@ -97,7 +91,6 @@ def _be_tried(compiler: "GrammarCompiler", settings: TrialSettings, candidate: C
     """Compile in a child, and end with 0 once all is said."""
     code = 1
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _be_silent()
         _limit_itself(settings)
         os.write(writing, msgspec.json.encode(_compile(compiler, candidate)))
