@@ -22,7 +22,7 @@ def run_child(code: str) -> tuple[str | None, subprocess.CompletedProcess[str]]:
         os.close(writing)
 
         async def read() -> str | None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 return await read_ready(pipe)
 
         return asyncio.run(read()), child

@@ -44,7 +44,7 @@ def supervise(stages, use, grace_seconds: float = 10):
         await until(lambda: len(ready) == sum(map(len, stages)))
         await use(supervisor, ready)
         await supervisor.stop(grace_seconds)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await running
 
     asyncio.run(run())
@@ -127,7 +127,7 @@ def test_one_that_waits_is_not_started_when_all_are_stopped():
         running = asyncio.create_task(supervisor.run())
         await asyncio.sleep(0.1)
         await supervisor.stop(5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
         assert lines == []
 
@@ -142,7 +142,7 @@ def test_stopping_while_programs_start_leaves_nothing_running(num_ticks: int):
         for _ in range(num_ticks):
             await asyncio.sleep(0)
         await supervisor.stop(5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
     asyncio.run(run())

@@ -28,7 +28,7 @@ def snapshots(zone: Zone, *steps: Callable[[], object]) -> list[Endpoints]:
     async def run() -> list[Endpoints]:
         names = frozenset((host, 1) for host in zone.records)
         seen = []
-        async with asyncio.timeout(10), aclosing(DnsDiscovery(names, 0.01, zone.resolve).watch()) as watch:
+        async with asyncio.timeout(30), aclosing(DnsDiscovery(names, 0.01, zone.resolve).watch()) as watch:
             for step in [*steps, lambda: None]:
                 seen.append(await anext(watch))
                 step()

@@ -165,18 +165,18 @@ def test_callers_that_wait_run_together_and_each_replies_itself(mesh):
     calls = [mesh.make_call(num_rows, seed=num_rows) for num_rows in (1, 2, 3)]
     with Executor(store, batcher, 100) as executor:
         asked = [ask_in_thread(executor, calls[0])]
-        assert held.entered.acquire(timeout=10)
+        assert held.entered.acquire(timeout=30)
         for call in calls[1:]:
             asked.append(ask_in_thread(executor, call))
         wait_until(lambda: batcher.num_waiting_rows == 5)
         held.door.release(2)
-        replies = [(thread, outcomes.get(timeout=10)) for thread, outcomes in asked]
+        replies = [(thread, outcomes.get(timeout=30)) for thread, outcomes in asked]
     assert held.launches == [2, 10]
     for call, (thread, (outcome, replied)) in zip(calls, replies, strict=True):
         assert replied is thread
         expected = mesh.run_direct(mesh.make_store(), call)
         torch.testing.assert_close(outcome.partial, expected, rtol=1e-5, atol=1e-6)
-        thread.join(timeout=10)
+        thread.join(timeout=30)
 
 
 def test_the_turn_goes_on_to_who_waits_for_another_layer(mesh):
@@ -184,17 +184,17 @@ def test_the_turn_goes_on_to_who_waits_for_another_layer(mesh):
     batcher = Batcher(64, 1000)
     with Executor(store, batcher, 100) as executor:
         _, first = ask_in_thread(executor, mesh.make_call(1))
-        assert store.layers[0].entered.acquire(timeout=10)
+        assert store.layers[0].entered.acquire(timeout=30)
         waiting, second = ask_in_thread(executor, mesh.make_call(2, layer=1))
         wait_until(lambda: batcher.num_waiting_rows == 2)
         store.layers[0].door.release()
-        assert isinstance(first.get(timeout=10)[0], ExpertResult)
-        assert store.layers[1].entered.acquire(timeout=10)
+        assert isinstance(first.get(timeout=30)[0], ExpertResult)
+        assert store.layers[1].entered.acquire(timeout=30)
         executor.submit(CallJob(mesh.make_call(3, layer=2), (third := SimpleQueue()).put))
         store.layers[1].door.release()
         store.layers[2].door.release()
-        assert second.get(timeout=10)[1] is waiting
-        assert isinstance(third.get(timeout=10), ExpertResult)
+        assert second.get(timeout=30)[1] is waiting
+        assert isinstance(third.get(timeout=30), ExpertResult)
 
 
 def test_a_call_that_waits_can_be_taken_back(mesh):
@@ -202,13 +202,13 @@ def test_a_call_that_waits_can_be_taken_back(mesh):
     batcher, done = Batcher(64, 1000), SimpleQueue()
     with Executor(store, batcher, 100) as executor:
         executor.submit(CallJob(mesh.make_call(1), done.put))
-        assert store.layers[0].entered.acquire(timeout=10)
+        assert store.layers[0].entered.acquire(timeout=30)
         job = CallJob(mesh.make_call(2), done.put)
         executor.submit(job)
         assert executor.cancel(job)
         assert not executor.cancel(job)
         store.layers[0].door.release()
-        done.get(timeout=10)
+        done.get(timeout=30)
     assert (store.layers[0].launches, done.empty()) == ([2], True)
 
 

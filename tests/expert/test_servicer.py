@@ -26,11 +26,11 @@ from expertmesh.wire.info import decode_info
 
 
 async def entered(held):
-    assert await asyncio.to_thread(held.entered.acquire, timeout=10)
+    assert await asyncio.to_thread(held.entered.acquire, timeout=30)
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -344,7 +344,7 @@ def test_draining_answers_what_is_in_flight_refuses_the_new_and_ends_streams(mes
             held.door.release()
             finished = await busy.receive()
             end = await busy.stream.read() == grpc.aio.EOF, await busy.stream.code()
-            await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(stopping, 30)
         return before, after, idle_end, refused, finished, end
 
     before, after, idle_end, refused, finished, end = asyncio.run(main())

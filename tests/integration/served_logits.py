@@ -46,7 +46,7 @@ async def with_servers(directory: Path, use, num_servers: int = 2, **server_conf
         pool = ReplicaPool(StaticDiscovery(frozenset(address for _, address in servers)), fingerprint(checkpoint))
         task = asyncio.create_task(pool.run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await pool.wait_until(lambda: not pool.missing(config.num_experts))
             load = ExpertLoadCounter(config.num_layers, config.num_experts)
             remote = RemoteExperts(pool.roster, DispatchConfig(), load)

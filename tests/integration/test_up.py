@@ -59,7 +59,7 @@ class Up:
     def stop(self, number: int = signal.SIGINT) -> int:
         self._process.send_signal(number)
         code = self._process.wait(30)
-        self._reader.join(10)
+        self._reader.join(30)
         return code
 
 

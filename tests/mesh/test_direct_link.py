@@ -201,7 +201,7 @@ def test_an_answer_that_comes_in_pieces_is_put_together(ends):
         with pytest.raises(TimeoutError):
             link.receive(7, 0.01)
         there.sendall(data[start : start + 50])
-    received = link.receive(7, 1)
+    received = link.receive(7, 20)
     assert torch.equal(received.partial, result.partial)
     assert (received.queue_seconds, received.compute_seconds) == (0.25, 0.5)
 
@@ -215,7 +215,7 @@ def test_a_forgotten_answer_is_dropped_and_a_failure_raised(ends):
     there.sendall(join(encode_outcome(1, answer(call))))
     there.sendall(join(encode_outcome(2, CallFailure(FailureCode.BUSY, "full"))))
     with pytest.raises(CallFailure, match="full"):
-        link.receive(2, 1)
+        link.receive(2, 20)
     with pytest.raises(KeyError):
         link.receive(1, 0)
 
@@ -228,10 +228,10 @@ def test_what_arrived_before_the_end_can_be_received(ends):
     for number in (1, 2):
         there.sendall(join(encode_outcome(number, answer(call))))
     there.close()
-    link.receive(2, 1)
-    link.receive(1, 1)
+    link.receive(2, 20)
+    link.receive(1, 20)
     with pytest.raises(LinkLostError, match="the connection ended|Connection reset"):
-        link.receive(3, 1)
+        link.receive(3, 20)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_server_that_answers_nonsense_is_given_up(ends, data, words, caplog):
     link.send(1, make_call())
     there.sendall(data)
     with pytest.raises(LinkLostError, match=words):
-        link.receive(1, 1)
+        link.receive(1, 20)
     with pytest.raises(LinkLostError):
         link.send(2, make_call())
     assert [record.message.partition(":")[0] for record in caplog.records] == ["giving up the link to there"]
@@ -265,7 +265,7 @@ def test_an_answer_of_another_shape_is_read_to_its_end(ends, shape, num_calls):
     sending = threading.Thread(target=there.sendall, args=(frames,))
     sending.start()
     for number, outcome in enumerate(outcomes):
-        assert torch.equal(link.receive(number, 5).partial, outcome.partial)
+        assert torch.equal(link.receive(number, 20).partial, outcome.partial)
     sending.join()
 
 
@@ -279,10 +279,10 @@ def test_what_was_answered_can_be_received_after_nothing_can_be_sent(ends):
         link.send(2, call)
     with pytest.raises(LinkLostError):
         link.send(3, call)
-    link.receive(1, 1)
+    link.receive(1, 20)
     there.close()
     with pytest.raises(LinkLostError):
-        link.receive(2, 1)
+        link.receive(2, 20)
 
 
 def test_a_link_can_be_ended_by_another_thread(ends):

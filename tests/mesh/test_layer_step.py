@@ -69,7 +69,7 @@ def test_pieces_that_a_dying_server_owes_are_sent_to_another(transport):
         step, call = make_step()
         pending = mesh.remote.begin(step)
         if any(replica.inflight_rows for replica in mesh.replicas[:1]):
-            assert dying.layers[0].entered.acquire(timeout=10)
+            assert dying.layers[0].entered.acquire(timeout=30)
         dying.stop.set()
         torch.testing.assert_close(pending.finish(), other.expected(call))
         assert sum(mesh.load.num_retries) + sum(mesh.load.num_hedged) > 0
@@ -85,7 +85,7 @@ def test_pieces_that_a_draining_server_refuses_are_sent_to_another(transport):
         mesh.replicas[1].disconnect(mesh.links[1])
         step, call = make_step()
         pending = mesh.remote.begin(step)
-        assert draining.layers[0].entered.acquire(timeout=10)
+        assert draining.layers[0].entered.acquire(timeout=30)
         mesh.replicas[1].connect(mesh.links[1], frozenset(range(NUM_EXPERTS)))
         draining.stop.set()
         threading.Timer(0.1, draining.layers[0].releases.release, [100]).start()
@@ -106,7 +106,7 @@ def test_late_answers_to_pieces_that_were_given_up_harm_no_later_one(transport, 
         step, call = make_step()
         pending = mesh.remote.begin(step)
         mesh.replicas[1].connect(mesh.links[1], frozenset(range(NUM_EXPERTS)))
-        assert late.layers[0].entered.acquire(timeout=10)
+        assert late.layers[0].entered.acquire(timeout=30)
         torch.testing.assert_close(pending.finish(), other.expected(call))
         late.layers[0].releases.release(100)
         mesh.replicas[1].disconnect(mesh.links[1])

@@ -16,7 +16,7 @@ def test_the_first_signal_ends_the_wait(number):
         await asyncio.sleep(0)
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)
-        return await asyncio.wait_for(waiting, 5)
+        return await asyncio.wait_for(waiting, 30)
 
     assert asyncio.run(main()) == number
     assert signal.getsignal(number) == before

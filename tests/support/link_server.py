@@ -88,7 +88,7 @@ def link_server(closed_layers: Sequence[int] = (), info: ServerInfo = INFO, **co
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert ready.wait(timeout=10)
+        assert ready.wait(timeout=30)
         yield LinkServer(servers[0], store, stop)
     finally:
         for layer in layers:
