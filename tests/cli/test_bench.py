@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
@@ -126,6 +127,15 @@ def test_a_mesh_that_dies_fails_what_it_has_not_answered(tmp_path):
     assert "ConnectError" in shown
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Children hear Ctrl-C: those of a shell's background job would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 def test_ctrl_c_ends_early_and_shows_what_there_is(served, tmp_path):
     file = tmp_path / "figures.json"
     before = num_answers(served)
