@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import grpc
 import pytest
 from scripted_gateway import ScriptedGateway, serving
 
@@ -58,6 +59,7 @@ def run(ask, *script, retries=SOON):
 def test_what_fails_before_the_first_piece_is_asked_again(ask):
     assert run(ask, [AWAY], [AWAY], ["one", "two"]) == (["one", "two"], 3)
     assert run(ask, [FULL], ["one"]) == (["one"], 2)
+    assert run(ask, [grpc.StatusCode.CANCELLED], ["one"]) == (["one"], 2)
 
 
 @both

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
+
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
@@ -14,7 +16,10 @@ FOREVER = object()
 
 
 class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
-    """Answers call i with the steps of ``script[i]``: a text is streamed, an error raised, FOREVER never ends."""
+    """Answers call i with the steps of ``script[i]``.
+
+    A text is streamed, an error raised, a status ends the call, FOREVER never ends.
+    """
 
     def __init__(self, *script: Sequence[Any]) -> None:
         self.script = list(script)
@@ -29,6 +34,8 @@ class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
             for step in self.script[len(self.requests) - 1]:
                 if isinstance(step, Exception):
                     raise step
+                if isinstance(step, grpc.StatusCode):
+                    await context.abort(step)
                 if step is FOREVER:
                     await self._stay()
                 yield pb.ChatResponse(delta=pb.Delta(text=step))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from expertmesh.errors import ConfigError
 
 SERVICES = ("expertmesh.v1.GenerationService", "expertmesh.v1.LoadService")
-CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+# A server that begins to stop as a call arrives ends it with CANCELLED; what a client cancels itself is over anyway.
+CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED")
 # gRPC makes no more attempts than this, whatever it is told.
 MAX_ATTEMPTS = 5
 
