@@ -62,8 +62,8 @@ def test_what_was_fetched_is_kept_and_what_was_cut_short_is_not(model_server, tm
     assert (tmp_path / "expert-00.safetensors").read_text() == "expert-00.safetensors"
 
 
-def test_helm_test_presents_the_first_key(tmp_path):
-    (tmp_path / "keys").write_text("# clients\n\nfirst-key\nsecond-key\n")
+def test_helm_test_presents_the_first_key_that_is_no_hash(tmp_path):
+    (tmp_path / "keys").write_text(f"# clients\n\nsha256:{'0' * 64} name=a\n  first-key name=b\nsecond-key\n")
     pod = next(document for document in RENDERED if document["kind"] == "Pod")
     command = [part.replace("/etc/expertmesh", str(tmp_path)) for part in pod["spec"]["containers"][0]["command"]]
     shown = subprocess.run([*command, "printenv", "EXPERTMESH_API_KEY"], capture_output=True, text=True, check=True)

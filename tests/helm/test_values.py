@@ -32,6 +32,8 @@ WRONG_VALUES = [
     "gateway.autoscaling.min=0",
     "gateway.autoscaling.targetCPUUtilization=140",
     'gateway.apiKeys.keys=["short"]',
+    'gateway.apiKeys.keys=["first-key scope=load"]',
+    'gateway.forwardedAllowIps=["ingress"]',
     'gateway.extraEnv=[{"name": "1BAD"}]',
     'gateway.resources={"requests": {"memory": "8 GB"}}',
     'gateway.resources={"request": {"memory": "8Gi"}}',

@@ -18,6 +18,7 @@ from expertmesh.gateway.background import background
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.engine_process import computing
 from expertmesh.gateway.http.http_server import HttpServer
+from expertmesh.gateway.key_ring import KeyRing
 from expertmesh.gateway.link.client import EngineClient
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import load_model
@@ -147,10 +148,11 @@ async def run_mesh(
 async def run_gateway(settings: GatewayConfig, tracer: Tracer = NullTracer()) -> AsyncIterator[Gateway]:
     """Run an engine and what serves its clients, in this process."""
     model, host, client = load_model(settings, silent), EngineHost(), EngineClient()
+    ring = KeyRing(settings.api_keys, settings.api_key_file)
     async with AsyncExitStack() as stack:
         socket = str(stack.enter_context(socket_directory()) / "engine")
         await stack.enter_async_context(host.listening(socket))
         engine = await stack.enter_async_context(computing(host, settings, model, tracer))
         await stack.enter_async_context(background(client.run(socket)))
-        front = await stack.enter_async_context(serving(settings, read_text_files(settings), client, tracer))
+        front = await stack.enter_async_context(serving(settings, read_text_files(settings), ring, client, tracer))
         yield Gateway(client, engine.core, front.server, front.http, front.metrics)

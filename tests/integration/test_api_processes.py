@@ -10,10 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import wait_until
 
 from expertmesh.rpc.sockets import free_port
 
 GATEWAY = (sys.executable, "-m", "expertmesh.cli.main", "gateway", "--local-experts", "--log-level", "error")
+# The kernel deals connections out at random: that two processes share so many unseen is one in 2 ** 39.
+NUM_CONNECTIONS = 40
 MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
 
 
@@ -96,3 +99,38 @@ def test_every_process_tells_the_same_counts(gateway):
     }
     assert len(lines) == 1
     assert lines.pop() != "expertmesh_generation_tokens_total 0.0"
+
+
+def test_every_process_takes_changed_keys_and_counts_for_all(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("old\n")
+    port = free_port()
+    flags = ("--model", str(MODEL), "--listen", "127.0.0.1:0", "--http-listen", f"127.0.0.1:{port}", "--threads", "1")
+    command = [*GATEWAY, *flags, "--api-processes", "2", "--api-key-file", str(keys)]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("ready: gateway on ")
+            wait_until_listening(url, 2)
+            assert statuses(url, "old") == {200}
+            keys.write_text("new\n")
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: statuses(url, "new") == {200})
+            before = count_refused(url)
+            assert statuses(url, "old") == {401}
+            wait_until(lambda: count_refused(url) == before + NUM_CONNECTIONS)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def statuses(url: str, key: str) -> set[int]:
+    """What a key is answered over so many connections that every process has some of them."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return {httpx.get(f"{url}/v1/models", headers=headers).status_code for _ in range(NUM_CONNECTIONS)}
+
+
+def count_refused(url: str) -> int:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("expertmesh_refused_callers_total{"))

@@ -3,9 +3,10 @@ import asyncio
 import grpc
 import pytest
 
-from expertmesh.errors import QueueFullError
+from expertmesh.errors import AccessDeniedError, QueueFullError, UnauthenticatedError
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.channels import open_channel
+from expertmesh.rpc.forwarded import Proxies
 from expertmesh.rpc.metadata import REQUEST_ID_KEY, choose_request_id
 from expertmesh.rpc.request_ids import RequestIds
 from expertmesh.rpc.server import RpcServer
@@ -31,10 +32,19 @@ class Service(expert_pb2_grpc.ExpertServiceServicer):
         yield expert_pb2.DispatchResponse(request_id=1)
 
 
+def check(method: str, authorization: str) -> None:
+    if authorization != KEY[1]:
+        raise UnauthenticatedError("another key would be right", "wrong")
+
+
+def hear(error: AccessDeniedError, address: str) -> None:
+    pass
+
+
 async def ask(*metadata: tuple[str, str]) -> tuple[list[str], list[tuple[str, str]], grpc.StatusCode]:
     """Return the ids of a stream and of a refusal, all that trails the latter, and its status."""
     service = Service()
-    server = RpcServer("127.0.0.1:0", [RequestIds(), RequireAuthorization(lambda key: key == KEY[1])])
+    server = RpcServer("127.0.0.1:0", [RequestIds(), RequireAuthorization(check, hear, Proxies())])
     server.register(SERVICE, expert_pb2_grpc.add_ExpertServiceServicer_to_server, service)
     async with server, open_channel(f"127.0.0.1:{server.port}") as channel:
         stub = expert_pb2_grpc.ExpertServiceStub(channel)

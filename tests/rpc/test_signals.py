@@ -3,8 +3,9 @@ import os
 import signal
 
 import pytest
+from following import until
 
-from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.rpc.signals import on_hangup, wait_for_shutdown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -20,3 +21,18 @@ def test_the_first_signal_ends_the_wait(number):
 
     assert asyncio.run(main()) == number
     assert signal.getsignal(number) == before
+
+
+def test_each_hangup_is_heard():
+    before, heard = signal.getsignal(signal.SIGHUP), []
+
+    async def main():
+        with on_hangup(lambda: heard.append(1)):
+            for number in (1, 2):
+                os.kill(os.getpid(), signal.SIGHUP)
+                await until(lambda number=number: len(heard) == number)
+        with on_hangup(None):
+            assert signal.getsignal(signal.SIGHUP) == before
+
+    asyncio.run(main())
+    assert signal.getsignal(signal.SIGHUP) == before

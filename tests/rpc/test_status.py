@@ -8,8 +8,10 @@ from expertmesh.errors import (
     ComputeError,
     ExpertUnavailableError,
     FingerprintMismatchError,
+    ForbiddenError,
     InvalidRequestError,
     QueueFullError,
+    UnauthenticatedError,
 )
 from expertmesh.rpc.channels import open_channel
 from expertmesh.rpc.server import RpcServer
@@ -19,6 +21,8 @@ from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 
 SERVICE = "expertmesh.v1.ExpertService"
 CASES = [
+    (UnauthenticatedError("no key", "no_key"), grpc.StatusCode.UNAUTHENTICATED),
+    (ForbiddenError("no scope", "missing_scope"), grpc.StatusCode.PERMISSION_DENIED),
     (InvalidRequestError("top_p 2"), grpc.StatusCode.INVALID_ARGUMENT),
     (WireError("20 bytes"), grpc.StatusCode.INVALID_ARGUMENT),
     (QueueFullError("9 wait"), grpc.StatusCode.RESOURCE_EXHAUSTED),

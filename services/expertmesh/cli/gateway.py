@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from expertmesh.cli import options
-from expertmesh.cli.keys import read_keys
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
@@ -23,8 +21,7 @@ def gateway(
     *,
     experts: str,
     local_experts: bool,
-    api_key: list[str] | None,
-    api_key_file: Path | None,
+    forwarded_allow_ips: str,
     with_parent: options.WithParent = False,
     **flags: Any,
 ) -> None:
@@ -40,11 +37,12 @@ def gateway(
     from expertmesh.cli.runtime import run_process
     from expertmesh.discovery.sources import parse_experts
     from expertmesh.gateway.process import serve
+    from expertmesh.rpc.forwarded import parse_proxies
 
     config = fill(
         GatewayConfig,
         flags,
-        api_keys=read_keys(api_key or (), api_key_file),
+        proxies=parse_proxies(forwarded_allow_ips),
         discovery=None if local_experts else parse_experts(experts),
     )
     with progress_bar("loading the gateway") as report:

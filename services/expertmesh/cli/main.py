@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from expertmesh.cli import bench, chat, exit_codes, expert, gateway, generate, inspect, plan, quantize, split, top, up
+from expertmesh.cli import (
+    add_key,
+    bench,
+    chat,
+    exit_codes,
+    expert,
+    gateway,
+    generate,
+    inspect,
+    plan,
+    quantize,
+    split,
+    top,
+    up,
+)
 from expertmesh.cli.extras import Command
 from expertmesh.cli.standard_streams import CANNOT_WRITE, abandon_output, open_streams
 from expertmesh.errors import ExpertmeshError
@@ -27,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Serve": (up.up, gateway.gateway, expert.expert),
+    "Serve": (up.up, gateway.gateway, expert.expert, add_key.add_key),
     "Ask": (generate.generate, chat.chat),
     "Watch": (top.top, bench.bench),
     "Prepare": (inspect.inspect, split.split, quantize.quantize, plan.plan),

@@ -11,7 +11,6 @@ from typing import Any
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.cli import options
 from expertmesh.cli.exit_codes import child_error
-from expertmesh.cli.keys import read_keys
 from expertmesh.cli.local_servers import default_servers, default_threads, parse_replicas, place_experts, spread
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.output import Asking, MeshOutput
@@ -20,6 +19,7 @@ from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
+from expertmesh.gateway.key_ring import KeyRing
 from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
@@ -88,16 +88,16 @@ def up(**flags: Any) -> None:
     configure_logging(flags["log_level"])
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    keys = read_keys(flags["api_key"] or (), None)
-    config = fill(GatewayConfig, flags, api_keys=keys)
+    config = fill(GatewayConfig, flags)
+    needs_key = not KeyRing(config.api_keys, config.api_key_file).is_open
     _check_text(config)
     model = check_servable(config.model, config.round_to_bits).model
     places = choose_places(config.device, config.backend)
     servers = plan_servers(model, fill(UpConfig, flags), flags, places)
     gateway = plan_gateway(servers, flags, places[0])
-    gateway = replace(gateway, environment=gateway.environment + _key_environment(keys))
+    gateway = replace(gateway, environment=gateway.environment + _key_environment(config.api_keys))
     where = count_kinds(place.kind for place in places)
-    asking = Asking(served_names(config.model, config.served_model_names)[0], bool(keys))
+    asking = Asking(served_names(config.model, config.served_model_names)[0], needs_key)
     asyncio.run(_supervise([server.program for server in servers], gateway, asking, where, config.drain_seconds))
 
 

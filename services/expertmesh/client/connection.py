@@ -23,6 +23,7 @@ from expertmesh.rpc.metadata import API_KEY_KEY, RETRY_PUSHBACK_KEY
 _ERRORS: dict[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: GatewayTimeoutError,
     grpc.StatusCode.UNAUTHENTICATED: ApiKeyError,
+    grpc.StatusCode.PERMISSION_DENIED: ApiKeyError,
 }
 
 

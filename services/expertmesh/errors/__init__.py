@@ -48,6 +48,22 @@ class ComputeError(ExpertmeshError):
     """A kernel failed or produced a value that is not finite; the message names layer and expert."""
 
 
+class AccessDeniedError(ExpertmeshError):
+    """A caller may not have what it asks for; ``reason`` says why in one word."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UnauthenticatedError(AccessDeniedError):
+    """A caller has no key, or one that is wrong or expired."""
+
+
+class ForbiddenError(AccessDeniedError):
+    """A caller's key is not good for what it asks for."""
+
+
 class GatewayError(ExpertmeshError):
     """A gateway cannot be reached or failed to answer."""
 
@@ -61,4 +77,4 @@ class GatewayTimeoutError(GatewayError):
 
 
 class ApiKeyError(GatewayError):
-    """A gateway wants an API key, or another one."""
+    """A gateway wants an API key, or another one, or one that is good for more."""

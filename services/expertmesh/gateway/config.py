@@ -7,6 +7,7 @@ from expertmesh.discovery.endpoints import Discovery
 from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.mesh.dispatch_config import DispatchConfig
+from expertmesh.rpc.forwarded import Proxies
 from expertmesh.settings import servers
 from expertmesh.settings.flags import ACCESS, COMPUTE, LIMITS, MODEL, NETWORK, SPEED, Flag, flagged, nested, setting
 from expertmesh.tracing.config import TraceConfig
@@ -38,15 +39,20 @@ API_KEY = Flag(
     ACCESS,
     "API_KEY",
     "Key that callers must present; may be repeated (in the environment: separated by spaces). Default: no key.",
-    kind=list[str] | None,
-    default=None,
 )
 API_KEY_FILE = Flag(
     ACCESS,
     "API_KEY_FILE",
-    "File with further keys, one a line; # begins a comment.",
-    kind=Path | None,
-    default=None,
+    "File with further keys, which `expertmesh add-key` writes: one a line, best as hashes, with names, scopes and "
+    "times to expire. Changes are taken while serving.",
+)
+FORWARDED_ALLOW_IPS = Flag(
+    ACCESS,
+    "FORWARDED_ALLOW_IPS",
+    "Addresses and networks of proxies, such as 127.0.0.1,10.0.0.0/8, whose X-Forwarded-For and -Proto are believed; "
+    "* = everybody's. Default: nobody's.",
+    kind=str,
+    default="",
 )
 CORS_ORIGIN = Flag(
     ACCESS,
@@ -112,7 +118,8 @@ class GatewayConfig:
     kernels, ``dtype`` the type of activations. ``max_model_len`` None serves the longest sequence that the model and
     the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
     ``num_api_processes`` serve clients, on the same ports. ``http_listen`` None serves gRPC only. With ``api_keys`` a
-    caller must present one of them. Spans go where ``trace`` says.
+    caller must present one of them, or of those in ``api_key_file``. ``proxies`` say who is behind them. Spans go where
+    ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)
@@ -122,7 +129,9 @@ class GatewayConfig:
     served_model_names: tuple[str, ...] = setting((), SERVED_MODEL_NAME)
     listen: str = setting("127.0.0.1:50051", servers.LISTEN)
     http_listen: str | None = setting("127.0.0.1:8000", HTTP_LISTEN)
-    api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY, API_KEY_FILE))
+    api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY))
+    api_key_file: Path | None = setting(None, API_KEY_FILE)
+    proxies: Proxies = setting(Proxies(), FORWARDED_ALLOW_IPS)
     cors_origins: tuple[str, ...] = setting((), CORS_ORIGIN)
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
     keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)

@@ -45,7 +45,8 @@ async def computing(
         background(*([pool.run()] if pool else [])) as tasks,
         _compiling(core.compiler) as grammars,
     ):
-        host.open(core.info, core.door, core.inbox, grammars, partial(take_snapshot, core.state))
+        state = core.state
+        host.open(core.info, core.door, core.inbox, grammars, partial(take_snapshot, state), state.count_refused)
         async with background(_announce(host, core)):
             try:
                 yield RunningEngine(core, (computing, *tasks))

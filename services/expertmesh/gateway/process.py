@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fastapi import APIRouter
 
+from expertmesh.gateway.access import Access
 from expertmesh.gateway.api.generation_service import GenerationServicer
 from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.background import background, first_of
@@ -20,21 +21,24 @@ from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
+from expertmesh.gateway.http.forwarded import Forwarded
 from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.http.pages.chat import routes as chat
 from expertmesh.gateway.http.pages.dashboard import routes as dashboard
 from expertmesh.gateway.http.request_ids import RequestIds as HttpRequestIds
 from expertmesh.gateway.http.service import HttpConfig, Service
-from expertmesh.gateway.keys import ApiKeys
+from expertmesh.gateway.key_ring import KeyRing
 from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper
+from expertmesh.gateway.refusals import Refusals
+from expertmesh.gateway.scopes import scope_of_rpc
 from expertmesh.gateway.served_names import served_names
 from expertmesh.gateway.text_files import TextFiles, read_text_files
 from expertmesh.rpc.access import RequireAuthorization
 from expertmesh.rpc.request_ids import RequestIds
 from expertmesh.rpc.server import RpcServer
-from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.rpc.signals import on_hangup, wait_for_shutdown
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
@@ -67,17 +71,21 @@ async def serve(
     """Start an engine and further API processes, serve until SIGTERM or SIGINT, drain.
 
     ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica. CheckpointError or
-    ConfigError comes before anything is started when tokenizer or chat template cannot be used.
+    ConfigError comes before anything is started when tokenizer, chat template or keys cannot be used.
     """
-    text = read_text_files(config)
+    text, ring = read_text_files(config), KeyRing(config.api_keys, config.api_key_file)
     _log.info("chat template: %s", text.reason)
     client = EngineClient(report)
-    with socket_directory() as directory, open_tracer(config.trace, TRACED_AS) as tracer:
+    with (
+        socket_directory() as directory,
+        open_tracer(config.trace, TRACED_AS) as tracer,
+        on_hangup(ring.reload if config.api_key_file else None),
+    ):
         socket = str(directory / "engine")
         engine = ProcessKeeper("engine process", commands.engine(config, socket), client.check_loaded)
         async with (
             background(client.run(socket), engine.run()) as tasks,
-            serving(config, text, client, tracer) as gateway,
+            serving(config, text, ring, client, tracer) as gateway,
             background(*(process.run() for process in _more_processes(config, gateway, commands, socket))) as more,
         ):
             await _serve_until_shutdown(gateway, (*tasks, *more), on_ready)
@@ -96,9 +104,10 @@ def _more_processes(
 
 async def serve_beside(config: GatewayConfig, socket: str) -> None:
     """Be a further API process: serve on the ports of the first until SIGTERM, drain."""
-    text, client = read_text_files(config), EngineClient()
-    with open_tracer(config.trace, TRACED_AS) as tracer:
-        async with background(client.run(socket)) as tasks, serving(config, text, client, tracer):
+    text, ring = read_text_files(config), KeyRing(config.api_keys, config.api_key_file)
+    client = EngineClient()
+    with open_tracer(config.trace, TRACED_AS) as tracer, on_hangup(ring.reload if config.api_key_file else None):
+        async with background(client.run(socket)) as tasks, serving(config, text, ring, client, tracer):
             await first_of(asyncio.create_task(wait_for_shutdown()), *tasks)
 
 
@@ -145,20 +154,24 @@ class Gateway:
 
 @asynccontextmanager
 async def serving(
-    config: GatewayConfig, text: TextFiles, client: EngineClient, tracer: Tracer = NullTracer()
+    config: GatewayConfig, text: TextFiles, ring: KeyRing, client: EngineClient, tracer: Tracer = NullTracer()
 ) -> AsyncIterator[Gateway]:
-    """Serve clients inside the ``async with`` through an engine, whenever that comes; then drain."""
+    """Serve clients inside the ``async with``, those with a key of ``ring``, through an engine, whenever that comes.
+
+    Then drain.
+    """
+    access = Access(ring, Refusals(client.count_refused))
     generator = TextGenerator(text.tokenizer, text.template, client, tracer)
     defaults = read_defaults(config.model)
     loads = LoadServicer(client)
     metrics = Metrics(client, lambda: client.model, config.metrics)
-    server = _make_server(config, GenerationServicer(generator, lambda: client.model, defaults), loads)
+    server = _make_server(config, access, GenerationServicer(generator, lambda: client.model, defaults), loads)
     names = served_names(config.model, config.served_model_names)
     service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names)
     pages = (chat.make_router(), dashboard.make_router(loads.read_load))
-    http = _make_http(config, service, (metrics_route.make_router(metrics), *pages))
+    http = _make_http(config, access, service, (metrics_route.make_router(metrics), *pages))
     gateway = Gateway(client, server, http, metrics)
-    async with background(_tell_health(client, server)):
+    async with background(_tell_health(client, server), ring.run()):
         try:
             await gateway.start()
             yield gateway
@@ -178,17 +191,24 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
         await server.set_serving(is_serving)
 
 
-def _make_server(config: GatewayConfig, generation: GenerationServicer, loads: LoadServicer) -> RpcServer:
-    interceptors = (RequestIds(), RequireAuthorization(ApiKeys(config.api_keys).accept))
+def _make_server(
+    config: GatewayConfig, access: Access, generation: GenerationServicer, loads: LoadServicer
+) -> RpcServer:
+    def check(method: str, authorization: str) -> None:
+        access.check(authorization, scope_of_rpc(method), method)
+
+    interceptors = (RequestIds(), RequireAuthorization(check, access.note, config.proxies))
     server = RpcServer(config.listen, interceptors, config.num_api_processes > 1)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
     return server
 
 
-def _make_http(config: GatewayConfig, service: Service, routers: Iterable[APIRouter]) -> HttpServer | None:
+def _make_http(
+    config: GatewayConfig, access: Access, service: Service, routers: Iterable[APIRouter]
+) -> HttpServer | None:
     if config.http_listen is None:
         return None
-    http = HttpConfig(ApiKeys(config.api_keys), config.cors_origins, config.max_body_bytes)
-    app = HttpRequestIds(make_app(service, http, routers))
+    http = HttpConfig(access, config.cors_origins, config.max_body_bytes)
+    app = Forwarded(HttpRequestIds(make_app(service, http, routers)), config.proxies)
     return HttpServer(config.http_listen, app, config.num_api_processes > 1, config.keep_alive_seconds)

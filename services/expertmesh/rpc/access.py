@@ -1,38 +1,62 @@
-"""Refusing strangers before a servicer sees them. Knows what an rpc is called and carries, not which keys are right."""
+"""Refusing strangers before a servicer sees them. Knows what an rpc carries and whence, not which keys are right."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from expertmesh.rpc.handlers import Handler
-from expertmesh.rpc.metadata import API_KEY_KEY
+from expertmesh.errors import AccessDeniedError
+from expertmesh.rpc.forwarded import FORWARDED_FOR_KEY, Proxies, host_of_peer
+from expertmesh.rpc.handlers import Context, Handler
+from expertmesh.rpc.metadata import authorization, values
+from expertmesh.rpc.status import report_errors
 
 # Probes and tools that ask what there is to call have no keys.
 OPEN_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
 
 
 class RequireAuthorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Answers UNAUTHENTICATED unless ``accept`` takes an rpc's authorization; health and reflection stay open."""
+    """Answers rpcs with the error that ``check`` raises, and tells ``note`` of it and of where they come from.
 
-    def __init__(self, accept: Callable[[str | None], bool]) -> None:
-        self._accept = accept
+    Health and reflection stay open.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[str, str], object],
+        note: Callable[[AccessDeniedError, str], None],
+        proxies: Proxies,
+    ) -> None:
+        """``check`` gets an rpc as /SERVICE/METHOD, and its authorization; ``proxies`` say who is behind them."""
+        self._check = check
+        self._note = note
+        self._proxies = proxies
 
     async def intercept_service(  # noqa: D102
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        values = [value for key, value in handler_call_details.invocation_metadata if key == API_KEY_KEY]
-        authorization = str(values[0]) if values else None
-        if handler_call_details.method.startswith(OPEN_PREFIXES) or self._accept(authorization):
-            return await continuation(handler_call_details)
+        method = handler_call_details.method
+        if not method.startswith(OPEN_PREFIXES):
+            try:
+                self._check(method, authorization(handler_call_details.invocation_metadata))
+            except AccessDeniedError as error:
+                return self._refuse(error)
+        return await continuation(handler_call_details)
+
+    def _refuse(self, error: AccessDeniedError) -> Handler:
+        async def refuse(requests: Any, context: Context) -> None:
+            self._note(error, origin(context, self._proxies))
+            async with report_errors(context):
+                raise error
+
         # Right for rpcs of every kind: it waits for no request.
-        return grpc.stream_stream_rpc_method_handler(_refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-async def _refuse(requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED, f"an API key is missing or wrong; send it as {API_KEY_KEY}: Bearer KEY"
-    )
+def origin(context: Context, proxies: Proxies) -> str:
+    """Return the address that an rpc came from, as far as ``proxies`` are to be believed."""
+    forwarded = values(context.invocation_metadata(), FORWARDED_FOR_KEY)
+    return proxies.origin(host_of_peer(context.peer()), forwarded)

@@ -38,5 +38,15 @@ def choose_request_id(given: str) -> str:
     return given if is_sane else uuid4().hex
 
 
+def authorization(metadata: Metadata) -> str:
+    """Return what the caller shows of itself, such as Bearer KEY; empty when the metadata do not say."""
+    return _find(metadata, API_KEY_KEY)
+
+
+def values(metadata: Metadata, wanted: str) -> tuple[str, ...]:
+    """Return every value of a key."""
+    return tuple(str(value) for key, value in metadata or () if key == wanted)
+
+
 def _find(metadata: Metadata, wanted: str) -> str:
-    return next((str(value) for key, value in metadata or () if key == wanted), "")
+    return next(iter(values(metadata, wanted)), "")

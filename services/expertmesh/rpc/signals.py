@@ -1,8 +1,8 @@
-"""Waiting for the signal that ends a process."""
+"""Signals to a process: the one that ends it, and the one that has it read again what it was given."""
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -14,6 +14,20 @@ async def wait_for_shutdown() -> signal.Signals:
     received: asyncio.Future[signal.Signals] = loop.create_future()
     with _handlers(loop, received):
         return await received
+
+
+@contextmanager
+def on_hangup(call: Callable[[], None] | None) -> Iterator[None]:
+    """Call ``call`` on each SIGHUP inside the ``with``, which ends the process without it; main thread's loop only."""
+    if call is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, call)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from expertmesh.errors import (
     ConfigError,
     ExpertUnavailableError,
     FingerprintMismatchError,
+    ForbiddenError,
     InvalidRequestError,
     QueueFullError,
+    UnauthenticatedError,
 )
 from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY, request_id
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
@@ -34,6 +36,8 @@ _OF_FAILURES = {
     FailureCode.DAMAGED: grpc.StatusCode.DATA_LOSS,
 }
 _OF_ERRORS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (WireError, grpc.StatusCode.INVALID_ARGUMENT),
     (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -22,7 +22,7 @@ REPLICA = ReplicaSnapshot("10.0.0.1:50051", (0, 1), True, ReplicaState.READY, 0,
 def encode(experts: tuple[ExpertSnapshot, ...], replicas: tuple[ReplicaSnapshot, ...] = ()) -> pb.GetLoadResponse:
     blocks = BlockPool(8, 16)
     engine = take_engine_snapshot(EngineStats(), Scheduler(SchedulerConfig().fitted_to("cpu"), blocks), blocks)
-    return encode_load(Snapshot(engine, MeshSnapshot(experts, replicas, 0, 0, 0.0)))
+    return encode_load(Snapshot(engine, MeshSnapshot(experts, replicas, 0, 0, 0.0), {}))
 
 
 def calls(*milliseconds: int) -> tuple[CallTimes, ...]:

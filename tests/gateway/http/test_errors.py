@@ -7,20 +7,22 @@ from expertmesh.engine.messages import EngineError
 from expertmesh.errors import (
     ComputeError,
     ExpertUnavailableError,
+    ForbiddenError,
     InvalidRequestError,
     PromptTooLongError,
     QueueFullError,
+    UnauthenticatedError,
 )
 from expertmesh.gateway.http.errors import (
     ModelNotFoundError,
     ParameterError,
-    UnauthorizedError,
     error_response,
     problem_of,
 )
 
 CASES = (
-    (UnauthorizedError("x"), 401, 401, "authentication"),
+    (UnauthenticatedError("x", "no_key"), 401, 401, "authentication"),
+    (ForbiddenError("x", "missing_scope"), 403, 403, "permission"),
     (ModelNotFoundError("x"), 404, 404, "validation"),
     (InvalidRequestError("x"), 400, 422, "validation"),
     (ParameterError("top_p", "x"), 400, 422, "validation"),
@@ -46,7 +48,9 @@ def test_every_error_has_a_status_and_a_body_in_both_shapes(error, openai, tgi, 
 def test_headers_say_what_to_do():
     for error, name in ((QueueFullError(), "Retry-After"), (ExpertUnavailableError(), "Retry-After")):
         assert int(error_response(error, "/").headers[name]) > 0
-    assert error_response(UnauthorizedError(), "/").headers["WWW-Authenticate"] == "Bearer"
+    assert error_response(UnauthenticatedError("x", "no_key"), "/").headers["WWW-Authenticate"] == "Bearer"
+    asked = error_response(ForbiddenError("x", "missing_scope"), "/").headers["WWW-Authenticate"]
+    assert asked == 'Bearer error="insufficient_scope"'
     assert error_response(HTTPException(405, "x", {"Allow": "GET"}), "/").headers["Allow"] == "GET"
 
 

@@ -50,7 +50,8 @@ class House:
 
     def open(self) -> None:
         state = GatewayState(self.stats, ExpertLoadCounter(2, 8), self.scheduler, self.blocks, pool=None)
-        self.host.open(MODEL, self.door, self.inbox, Grammars(refuse_grammar), lambda: take_snapshot(state))
+        grammars = Grammars(refuse_grammar)
+        self.host.open(MODEL, self.door, self.inbox, grammars, lambda: take_snapshot(state), state.count_refused)
 
     async def connect(self) -> "Connection[FromEngine]":
         return await connect(self._socket, msgspec.msgpack.Decoder(FromEngine))

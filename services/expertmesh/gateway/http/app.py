@@ -44,7 +44,7 @@ A field that is not listed, or that asks for something that is not supported, is
 
 
 def make_app(service: Service, config: HttpConfig, more_routers: Iterable[APIRouter] = ()) -> FastAPI:
-    """Put the application together, with ``more_routers`` that need no key where auth.py opens their paths.
+    """Put the application together, with ``more_routers`` that need no key where scopes.py opens their paths.
 
     There are no documentation pages: theirs would load from elsewhere.
     """
@@ -83,7 +83,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _add_middleware(app: FastAPI, config: HttpConfig) -> None:
     """Surround the routes; what is added last comes first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
-    app.add_middleware(KeyCheck, keys=config.keys)
+    app.add_middleware(KeyCheck, access=config.access)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

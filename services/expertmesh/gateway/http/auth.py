@@ -1,38 +1,35 @@
-"""Who may call over HTTP. Knows paths and headers; keys.py knows the keys."""
+"""Who may call over HTTP. Knows paths and headers; access.py and scopes.py know who may do what."""
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from expertmesh.gateway.http.errors import UnauthorizedError, error_response
-from expertmesh.gateway.keys import ApiKeys
-
-# What probes, tools and browsers get before they have a key; none of it says what anybody asked or was answered.
-OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json", "/dashboard", "/"})
+from expertmesh.errors import AccessDeniedError
+from expertmesh.gateway.access import Access
+from expertmesh.gateway.http.errors import error_response
+from expertmesh.gateway.http.forwarded import client_of
+from expertmesh.gateway.scopes import scope_of_route
+from expertmesh.rpc.metadata import API_KEY_KEY
 
 
 class KeyCheck:
-    """Middleware: answers callers without a key before anything of their request is read."""
+    """Middleware: answers callers who may not call before anything of their request is read."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._keys = keys
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or _is_open(scope) or self._keys.accept(_authorization(scope)):
-            await self._app(scope, receive, send)
-            return
-        error = UnauthorizedError(
-            "this gateway wants an API key that it knows, as the header Authorization: Bearer KEY"
-        )
-        await error_response(error, scope["path"])(scope, receive, send)
+        answer: ASGIApp = self._app
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except AccessDeniedError as error:
+                self._access.note(error, client_of(scope))
+                answer = error_response(error, scope["path"])
+        await answer(scope, receive, send)
 
-
-def _is_open(scope: Scope) -> bool:
-    return scope["method"] == "GET" and scope["path"] in OPEN_PATHS  # what is posted to / is a request to generate
-
-
-def _authorization(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return bytes(value).decode(errors="replace")
-    return None
+    def _check(self, scope: Scope) -> None:
+        path = scope["path"]
+        if (wanted := scope_of_route(scope["method"], path)) is not None:
+            self._access.check(Headers(scope=scope).get(API_KEY_KEY), wanted, path)

@@ -15,9 +15,11 @@ from starlette.responses import Response
 from expertmesh.errors import (
     ExpertmeshError,
     ExpertUnavailableError,
+    ForbiddenError,
     InvalidRequestError,
     PromptTooLongError,
     QueueFullError,
+    UnauthenticatedError,
 )
 from expertmesh.gateway.http.request_ids import request_id_of
 from expertmesh.gateway.http.validation import describe_validation
@@ -34,10 +36,6 @@ class Shape(Enum):
 
     OPENAI = "openai"
     TGI = "tgi"
-
-
-class UnauthorizedError(ExpertmeshError):
-    """A caller has no key, or a wrong one."""
 
 
 class ModelNotFoundError(ExpertmeshError):
@@ -73,7 +71,7 @@ _INVALID = Problem(400, "invalid_request_error", None, 422, "validation")
 _INTERNAL = Problem(500, "server_error", "internal_error", 424, "generation")
 _OF_ERRORS: tuple[tuple[type[Exception], Problem], ...] = (
     (
-        UnauthorizedError,
+        UnauthenticatedError,
         replace(
             _INVALID,
             status=401,
@@ -81,6 +79,17 @@ _OF_ERRORS: tuple[tuple[type[Exception], Problem], ...] = (
             tgi_status=401,
             tgi_kind="authentication",
             headers=(("WWW-Authenticate", "Bearer"),),
+        ),
+    ),
+    (
+        ForbiddenError,
+        replace(
+            _INVALID,
+            status=403,
+            code="insufficient_scope",
+            tgi_status=403,
+            tgi_kind="permission",
+            headers=(("WWW-Authenticate", 'Bearer error="insufficient_scope"'),),  # RFC 6750, section 3.1
         ),
     ),
     (ModelNotFoundError, replace(_INVALID, status=404, code="model_not_found", tgi_status=404, param="model")),

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from expertmesh.gateway.access import Access
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.request_ids import request_id_of
-from expertmesh.gateway.keys import ApiKeys
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.metadata import TRACEPARENT_KEY
 from expertmesh.wire.model_info import ModelInfo
@@ -19,7 +19,7 @@ from expertmesh.wire.model_info import ModelInfo
 class HttpConfig:
     """Who may call, and how much at once. Without ``cors_origins`` browsers of other origins may not."""
 
-    keys: ApiKeys = field(default_factory=ApiKeys)
+    access: Access
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -25,6 +25,7 @@ from expertmesh.gateway.link.messages import (
     FromEngine,
     Loaded,
     Loading,
+    Refused,
     Serving,
     SnapshotTaken,
 )
@@ -72,6 +73,7 @@ class EngineClient:
         self._is_loaded = False
         self._is_serving = False
         self._snapshot: Snapshot | None = None
+        self._uncounted: Counter[str] = Counter()
         self._asked: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
         self._broken: asyncio.Future[ExpertmeshError] = asyncio.get_running_loop().create_future()
@@ -126,6 +128,17 @@ class EngineClient:
         if self._snapshot is None:
             raise StillLoadingError("the model is still loading, so that nothing is counted yet; try again later")
         return self._snapshot
+
+    def count_refused(self, reason: str) -> None:
+        """Have the engine count a caller who was sent away, as it counts for all API processes; or the next one."""
+        self._uncounted[reason] += 1
+        if self._is_loaded:
+            self._tell_refused()
+
+    def _tell_refused(self) -> None:
+        for reason, number in self._uncounted.items():
+            self._send(Refused(reason, number))
+        self._uncounted.clear()
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
         """Yield the tokens of a request as they are sampled, the end-of-sequence token included.
@@ -210,6 +223,7 @@ class EngineClient:
             self._report(message.done, message.total)
         elif isinstance(message, Loaded):
             self._model, self._is_loaded = message.model, True
+            self._tell_refused()
             for opened in self._open.values():
                 self._submit(opened)
         elif isinstance(message, Serving):

@@ -23,7 +23,16 @@ from expertmesh.engine.request import Constraint
 from expertmesh.errors import ExpertmeshError
 from expertmesh.gateway.grammars.cache import Grammars
 from expertmesh.gateway.link.connection import Connection, encode_frame
-from expertmesh.gateway.link.messages import AskSnapshot, Broken, Loaded, Loading, Serving, SnapshotTaken, ToEngine
+from expertmesh.gateway.link.messages import (
+    AskSnapshot,
+    Broken,
+    Loaded,
+    Loading,
+    Refused,
+    Serving,
+    SnapshotTaken,
+    ToEngine,
+)
 from expertmesh.gateway.snapshot import Snapshot
 from expertmesh.wire.model_info import ModelInfo
 
@@ -88,6 +97,7 @@ class OpenEngine:
     inbox: Inbox
     grammars: Grammars
     take_snapshot: Callable[[], Snapshot]
+    count_refused: Callable[[str, int], None]
 
     def enter(self, process: ApiProcess, message: Submit, constraint: Constraint | None) -> None:
         """Put a request."""
@@ -147,9 +157,10 @@ class EngineHost:
         inbox: Inbox,
         grammars: Grammars,
         take_snapshot: Callable[[], Snapshot],
+        count_refused: Callable[[str, int], None],
     ) -> None:
         """Take requests from now on."""
-        self._engine = OpenEngine(door, inbox, grammars, take_snapshot)
+        self._engine = OpenEngine(door, inbox, grammars, take_snapshot, count_refused)
         self._say(Loaded(model))
 
     def serving(self) -> None:
@@ -198,6 +209,8 @@ class EngineHost:
                 raise RuntimeError("a request came before the model was loaded")
         elif isinstance(message, AskSnapshot):
             self._start(_tell_snapshot(self._engine, process))
+        elif isinstance(message, Refused):
+            self._engine.count_refused(message.reason, message.number)
         elif isinstance(message, Cancel):
             process.leave(message.id)
             self._engine.leave(process, message)

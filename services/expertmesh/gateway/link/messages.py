@@ -30,6 +30,13 @@ class Broken(msgspec.Struct, frozen=True, tag="broken"):
     error: ErrorInfo
 
 
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """So many callers were sent away before they could put a request."""
+
+    reason: str
+    number: int
+
+
 class AskSnapshot(msgspec.Struct, frozen=True, tag="ask_snapshot"):
     """Want to know what is counted."""
 
@@ -40,5 +47,5 @@ class SnapshotTaken(msgspec.Struct, frozen=True, tag="snapshot"):
     snapshot: Snapshot
 
 
-ToEngine = Submit | Cancel | AskSnapshot
+ToEngine = Submit | Cancel | Refused | AskSnapshot
 FromEngine = Loading | Loaded | Serving | Broken | Tokens | Failed | SnapshotTaken

@@ -1,6 +1,6 @@
 """Everything that a gateway tells Prometheus, put together. Knows collectors, not who counts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.gateway.metrics.engine_metrics import EngineCollector
+from expertmesh.gateway.metrics.families import counters
 from expertmesh.gateway.metrics.mesh_metrics import MeshCollector
 from expertmesh.gateway.metrics.vllm_names import VllmNames
 from expertmesh.gateway.snapshot import Snapshot, SnapshotSource
@@ -32,9 +33,24 @@ class Metrics:
         engine = EngineCollector(snapshot.engine)
         yield engine
         yield MeshCollector(snapshot.mesh, self._config.by_layer)
+        yield _RefusedCollector(snapshot.num_refused)
         yield _BuildCollector(model)
         if self._config.vllm_names:
             yield VllmNames(engine, model.name)
+
+
+class _RefusedCollector(Collector):
+    def __init__(self, num_refused: Mapping[str, int]) -> None:
+        self._num_refused = num_refused
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the callers who were sent away."""
+        yield counters(
+            "expertmesh_refused_callers_total",
+            "Requests without a key that is good for them.",
+            "reason",
+            self._num_refused,
+        )
 
 
 class _BuildCollector(Collector):

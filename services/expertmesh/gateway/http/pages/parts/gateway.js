@@ -15,6 +15,7 @@ async function ask(path, options = {}) {
     sessionStorage.removeItem(KEY_NAME);
     throw new KeyError(key ? "This gateway does not know that key." : "This gateway wants an API key.");
   }
+  if (reply.status === 403) throw new KeyError(await messageOf(reply));
   if (!reply.ok) throw new Error(await messageOf(reply));
   return reply;
 }
