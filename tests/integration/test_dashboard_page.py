@@ -179,8 +179,9 @@ def test_paused_it_asks_no_more_and_a_gateway_that_is_away_is_asked_again(served
     wait_live(page)
 
 
-def test_a_key_is_asked_for_and_kept(open_page):
-    with serving(api_keys=("sesame",)) as guarded:
+def test_a_key_is_asked_for_and_kept(open_page, tmp_path):
+    (tmp_path / "keys").write_text("generates name=anna scopes=generate")
+    with serving(api_keys=("sesame",), api_key_file=tmp_path / "keys") as guarded:
         page = open_page(guarded.url)
         field = page.get_by_label("API key of this gateway")
         expect(field).to_be_focused()
@@ -188,11 +189,17 @@ def test_a_key_is_asked_for_and_kept(open_page):
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("This gateway does not know that key.")
+        page.keyboard.type("generates")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text(
+            "the API key anna is good for generate; /dashboard/load asks for load"
+        )
         page.keyboard.type("sesame")
         page.keyboard.press("Enter")
         wait_live(page)
         expect(field).to_be_hidden()
         page.reload()
         wait_live(page)
-        assert all("401" in problem for problem in page.problems)
-        assert len(page.problems) == 2
+        statuses = ("401", "401", "403")
+        assert len(page.problems) == 3
+        assert all(status in problem for status, problem in zip(statuses, page.problems, strict=True))

@@ -93,6 +93,6 @@ def test_the_document_describes_every_route_with_its_errors(served: Served) -> N
     assert all(operation["summary"] and operation["description"] for operation in operations)
     assert all(operation["responses"]["200"]["content"] for operation in operations)
     posts = [path["post"] for path in document["paths"].values() if "post" in path]
-    assert all({"401", "413"} <= set(operation["responses"]) for operation in posts)
+    assert all({"401", "403", "413"} <= set(operation["responses"]) for operation in posts)
     for schema in document["components"]["schemas"].values():
         assert schema.get("description"), schema

@@ -2,7 +2,7 @@
 
 A line is the key, or ``sha256:`` and the hexadecimal SHA-256 of it, and what is known of it:
 
-    sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b name=anna scopes=generate expires=2030-01-31
+    sha256:78faaa376d1400cb6a3573e29c1c7d849830f05975af236fd66362914775c6df name=anna scopes=generate expires=2030-01-31
 """
 
 import re

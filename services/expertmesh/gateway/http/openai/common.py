@@ -36,6 +36,7 @@ _INVALID = {"model": replies.ErrorReply}
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {**_INVALID, "description": "A field is wrong or not supported, or the prompt too long for the model."},
     401: {**_INVALID, "description": "The gateway wants an API key."},
+    403: {**_INVALID, "description": "The API key is not good for this."},
     404: {**_INVALID, "description": "Another model is served here."},
     408: {**_INVALID, "description": "The body did not arrive in time."},
     413: {**_INVALID, "description": "The body is too large."},

@@ -9,7 +9,7 @@ from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 
 router = APIRouter(tags=["OpenAI"])
-_ERRORS = {status: ERRORS[status] for status in (401, "default")}
+_ERRORS = {status: ERRORS[status] for status in (401, 403, "default")}
 
 
 @router.get("/v1/models", summary="List the models", response_model=replies.ModelList, responses=_ERRORS)

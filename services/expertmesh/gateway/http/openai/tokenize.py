@@ -14,7 +14,7 @@ from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import ServiceDep
 
 router = APIRouter(tags=["tokens"])
-_ERRORS = {status: ERRORS[status] for status in (400, 401, 404, 413, "default")}
+_ERRORS = {status: ERRORS[status] for status in (400, 401, 403, 404, 413, "default")}
 
 
 @router.post("/tokenize", summary="Text to ids", response_model=replies.TokenizeReply, responses=_ERRORS)

@@ -23,6 +23,7 @@ PREFIX = "data:"
 _MODEL = {"model": models.ErrorReply}
 _KEY: dict[int | str, dict[str, Any]] = {
     401: {**_MODEL, "description": "The gateway wants an API key."},
+    403: {**_MODEL, "description": "The API key is not good for this."},
     "default": {**_MODEL, "description": "Any other error."},
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
