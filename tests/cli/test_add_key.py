@@ -40,6 +40,9 @@ def test_what_is_in_the_file_stays(tmp_path: Path):
     add(path, "anna")
     assert path.read_text().startswith("# people\nplain\nsha256:")
     assert len(parse_lines(path.read_text(), "keys")) == 2
+    path.write_text("# nobody yet\n")
+    add(path, "anna")
+    assert len(parse_lines(path.read_text(), "keys")) == 1
 
 
 @pytest.mark.parametrize(

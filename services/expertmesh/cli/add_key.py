@@ -51,13 +51,13 @@ def add_key(
 
 
 def _append(path: Path, line: str) -> None:
-    """Add a line to a file that is right, or that only its owner may read."""
+    """Add a line to a file, which must be right with it; a new one only its owner may read."""
     try:
         with open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.seek(0)
             text = file.read()
-            if text.strip():
-                parse_lines(text, str(path))
-            file.write("\n" * (not text.endswith("\n") and bool(text)) + line + "\n")
+            added = "\n" * (text != "" and not text.endswith("\n")) + line + "\n"
+            parse_lines(text + added, str(path))
+            file.write(added)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot add a key to {path}: {error}") from error

@@ -19,7 +19,7 @@ from expertmesh.cli.ranges import format_ranges
 from expertmesh.cli.supervisor import ChildFailedError, Program, Supervisor
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.gateway.config import GatewayConfig
-from expertmesh.gateway.key_ring import KeyRing
+from expertmesh.gateway.key_lines import parse_words
 from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
@@ -89,7 +89,7 @@ def up(**flags: Any) -> None:
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config = fill(GatewayConfig, flags)
-    needs_key = not KeyRing(config.api_keys, config.api_key_file).is_open
+    parse_words(config.api_keys)  # those that are none would be cut in two on their way
     _check_text(config)
     model = check_servable(config.model, config.round_to_bits).model
     places = choose_places(config.device, config.backend)
@@ -97,7 +97,9 @@ def up(**flags: Any) -> None:
     gateway = plan_gateway(servers, flags, places[0])
     gateway = replace(gateway, environment=gateway.environment + _key_environment(config.api_keys))
     where = count_kinds(place.kind for place in places)
-    asking = Asking(served_names(config.model, config.served_model_names)[0], needs_key)
+    asking = Asking(
+        served_names(config.model, config.served_model_names)[0], bool(config.api_keys or config.api_key_file)
+    )
     asyncio.run(_supervise([server.program for server in servers], gateway, asking, where, config.drain_seconds))
 
 
