@@ -122,3 +122,15 @@ def test_blocks_are_neither_lost_nor_doubled(actions: list[tuple[int, int]]):
         held = [block for blocks in holders for block in blocks]
         assert len(set(held)) == len(held)
         assert len(held) + pool.num_free == 8
+
+
+def test_what_is_known_under_one_root_is_unknown_under_others():
+    pool = BlockPool(8, block_size=2)
+    mine, theirs = pool.root_of("mine"), pool.root_of("theirs")
+    assert pool.root_of("") == ROOT
+    assert pool.root_of("mine") == mine
+    blocks = pool.find([1, 2, 3, 4, 5], mine)
+    pool.grow(blocks, 5)
+    pool.remember(blocks, [1, 2, 3, 4, 5], 5, mine, 0)
+    assert pool.find([1, 2, 3, 4, 5], mine) == blocks[:2]
+    assert pool.find([1, 2, 3, 4, 5], theirs) == pool.find([1, 2, 3, 4, 5]) == []

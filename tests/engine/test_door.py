@@ -18,7 +18,7 @@ OTHER = TokenDelta(Choice(8), finish_reason=None)
 
 
 class Listener:
-    """A caller that remembers what it heard."""
+    """A recipient that remembers what it heard."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -31,17 +31,17 @@ class Listener:
 
 
 class Hall:
-    """A door with the queue and the counts behind it, and a caller before it."""
+    """A door with the queue and the counts behind it, and a recipient before it."""
 
     def __init__(self, max_num_waiting: int = 8) -> None:
         self.stats = EngineStats()
         config = SchedulerConfig(max_num_waiting=max_num_waiting).fitted_to("cpu")
         self.scheduler = Scheduler(config, BlockPool(8, 16), self.stats)
         self.door = Door(self.scheduler, Limits(max_model_len=64, vocab_size=32), self.stats)
-        self.caller = Listener()
+        self.recipient = Listener()
 
     def enter(self, request_id: int = 0, request: Request = REQUEST, **more: object) -> Sequence:
-        self.door.enter(self.caller, request_id, request, **more)  # type: ignore[arg-type]
+        self.door.enter(self.recipient, request_id, request, **more)  # type: ignore[arg-type]
         return next(chunk.sequence for chunk in self.scheduler.schedule()[::-1])
 
     def count(self) -> dict[str, int]:
@@ -60,13 +60,13 @@ def test_tokens_of_a_step_come_together(hall):
     hall.door.hand_out(one, TOKEN)
     hall.door.hand_out(two, OTHER)
     hall.door.hand_out(one, OTHER)
-    assert hall.caller.heard == []
+    assert hall.recipient.heard == []
     hall.door.flush()
     hall.door.flush()
-    assert hall.caller.heard == [[(0, TOKEN), (1, OTHER), (0, OTHER)]]
+    assert hall.recipient.heard == [[(0, TOKEN), (1, OTHER), (0, OTHER)]]
 
 
-def test_each_caller_hears_of_its_own_requests(hall):
+def test_each_recipient_hears_of_its_own_requests(hall):
     other = Listener()
     one = hall.enter(0)
     hall.door.enter(other, 0, REQUEST)
@@ -74,22 +74,22 @@ def test_each_caller_hears_of_its_own_requests(hall):
     hall.door.hand_out(one, TOKEN)
     hall.door.hand_out(chunk.sequence, OTHER)
     hall.door.flush()
-    assert (hall.caller.heard, other.heard) == ([[(0, TOKEN)]], [[(0, OTHER)]])
+    assert (hall.recipient.heard, other.heard) == ([[(0, TOKEN)]], [[(0, OTHER)]])
 
 
 def test_who_leaves_is_counted_once(hall):
     hall.enter()
-    hall.door.leave(hall.caller, 0, FinishReason.STOP_SEQUENCE)
-    hall.door.leave(hall.caller, 0, Interruption.CANCELLED)
+    hall.door.leave(hall.recipient, 0, FinishReason.STOP_SEQUENCE)
+    hall.door.leave(hall.recipient, 0, Interruption.CANCELLED)
     assert hall.count() == {"stop_sequence": 1}
 
 
-def test_a_caller_that_is_gone_leaves_with_all_its_requests(hall):
+def test_a_recipient_that_is_gone_leaves_with_all_its_requests(hall):
     for request_id in range(3):
         hall.door.hand_out(hall.enter(request_id), TOKEN)
-    hall.door.leave_all(hall.caller)
+    hall.door.leave_all(hall.recipient)
     hall.door.flush()
-    assert hall.caller.heard == []
+    assert hall.recipient.heard == []
     assert hall.count() == {"cancelled": 3}
 
 
@@ -98,28 +98,28 @@ def test_an_error_comes_once_and_after_the_last_tokens(hall):
     hall.door.hand_out(sequence, TOKEN)
     hall.door.fail(sequence, ExpertmeshError("a step failed"))
     hall.door.fail(sequence, ExpertmeshError("again"))
-    assert hall.caller.heard == [[(0, TOKEN)], (0, ExpertmeshError)]
+    assert hall.recipient.heard == [[(0, TOKEN)], (0, ExpertmeshError)]
     assert hall.count() == {"failed": 1}
 
 
 def test_a_full_queue_refuses_and_counts_it():
     hall = Hall(max_num_waiting=0)
-    hall.door.enter(hall.caller, 3, REQUEST)
-    assert hall.caller.heard == [(3, QueueFullError)]
+    hall.door.enter(hall.recipient, 3, REQUEST)
+    assert hall.recipient.heard == [(3, QueueFullError)]
     assert hall.stats.num_rejected[QUEUE_FULL] == 1
 
 
 def test_what_cannot_be_served_is_refused_and_counted(hall):
     for request in (Request((), SamplingParams(seed=1)), Request((1,), SamplingParams())):
-        hall.door.enter(hall.caller, 3, request)
-    assert hall.caller.heard == [(3, InvalidRequestError)] * 2
+        hall.door.enter(hall.recipient, 3, request)
+    assert hall.recipient.heard == [(3, InvalidRequestError)] * 2
     assert hall.stats.num_rejected[INVALID] == 2
 
 
 def test_what_fails_on_the_way_in_is_told_as_internal_and_holds_nothing(hall, caplog):
     nonsense = SamplingParams(seed=1, max_tokens="many")
-    hall.door.enter(hall.caller, 3, Request((1, 2), nonsense))
-    assert hall.caller.heard == [(3, EngineError)]
+    hall.door.enter(hall.recipient, 3, Request((1, 2), nonsense))
+    assert hall.recipient.heard == [(3, EngineError)]
     assert hall.stats.num_rejected[INTERNAL] == 1
     assert not hall.scheduler.has_work
     assert "taking a request in failed" in caplog.text and "TypeError" in caplog.text

@@ -30,7 +30,7 @@ BLOCK_SIZE, NUM_BLOCKS = 16, 64
 
 
 class Listener:
-    """A caller that remembers what it heard, and does something at each batch of tokens."""
+    """A recipient that remembers what it heard, and does something at each batch of tokens."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.tokens: dict[int, list[TokenDelta]] = {}
@@ -96,9 +96,9 @@ class Workshop:
         self.door = Door(self.scheduler, Limits(128, config.vocab_size), self.stats)
         self.engine = Engine(runner, self.scheduler, self.door, self.inbox, frozenset(), self.stats)
 
-    def put(self, caller: Listener, request_id: int, max_tokens: int = 6, first_id: int = 5) -> None:
+    def put(self, recipient: Listener, request_id: int, max_tokens: int = 6, first_id: int = 5) -> None:
         request = Request((1, first_id, 9), SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=1))
-        self.inbox.put(lambda: self.door.enter(caller, request_id, request))
+        self.inbox.put(lambda: self.door.enter(recipient, request_id, request))
 
     def run(self) -> None:
         """Run until nothing is left to do."""
@@ -135,17 +135,17 @@ def broken_at(num_rows: int, error: Exception) -> Callable[[LayerCall], Exceptio
 
 @pytest.mark.parametrize("num_micro_batches", [1, 2, 3])
 def test_requests_are_answered_each_with_its_own_tokens(directory, num_micro_batches):
-    workshop, caller = Workshop(directory, num_micro_batches), Listener()
+    workshop, recipient = Workshop(directory, num_micro_batches), Listener()
     for request_id in range(4):
-        workshop.put(caller, request_id, max_tokens=3 + request_id, first_id=5 + request_id)
+        workshop.put(recipient, request_id, max_tokens=3 + request_id, first_id=5 + request_id)
     workshop.run()
-    assert [len(caller.ids(request_id)) for request_id in range(4)] == [3, 4, 5, 6]
-    assert {caller.tokens[request_id][-1].finish_reason for request_id in range(4)} == {FinishReason.LENGTH}
+    assert [len(recipient.ids(request_id)) for request_id in range(4)] == [3, 4, 5, 6]
+    assert {recipient.tokens[request_id][-1].finish_reason for request_id in range(4)} == {FinishReason.LENGTH}
     alone = Listener()
     one = Workshop(directory)
     one.put(alone, 0, first_id=8)
     one.run()
-    assert alone.ids(0) == caller.ids(3)
+    assert alone.ids(0) == recipient.ids(3)
     assert workshop.stats.num_generation_tokens == 3 + 4 + 5 + 6
 
 
@@ -154,25 +154,25 @@ def test_requests_are_answered_each_with_its_own_tokens(directory, num_micro_bat
 )
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
 def test_a_step_that_fails_ends_the_requests_in_it(directory, error, told, num_micro_batches, caplog):
-    workshop, caller = Workshop(directory, num_micro_batches, fails=broken_at(3, error)), Listener()
+    workshop, recipient = Workshop(directory, num_micro_batches, fails=broken_at(3, error)), Listener()
     for request_id in range(num_micro_batches):  # three rows each, a part each
-        workshop.put(caller, request_id)
+        workshop.put(recipient, request_id)
     workshop.run()
-    assert [type(error) for error in caller.errors.values()] == [told] * num_micro_batches
-    assert f"{num_micro_batches} requests end: {caller.errors[0]}" in caplog.text
-    assert not caller.tokens
+    assert [type(error) for error in recipient.errors.values()] == [told] * num_micro_batches
+    assert f"{num_micro_batches} requests end: {recipient.errors[0]}" in caplog.text
+    assert not recipient.tokens
     assert workshop.stats.num_finished[Interruption.FAILED] == num_micro_batches
 
 
 def test_after_a_failed_step_the_next_request_is_answered(directory):
-    workshop, caller = Workshop(directory, fails=broken_at(3, ComputeError("NaN"))), Listener()
-    workshop.put(caller, 0)
+    workshop, recipient = Workshop(directory, fails=broken_at(3, ComputeError("NaN"))), Listener()
+    workshop.put(recipient, 0)
     thread = threading.Thread(target=workshop.engine.run)
     thread.start()
-    while 0 not in caller.errors:
+    while 0 not in recipient.errors:
         time.sleep(0.001)
-    workshop.put(caller, 1)
-    while len(caller.tokens.get(1, ())) < 6:
+    workshop.put(recipient, 1)
+    while len(recipient.tokens.get(1, ())) < 6:
         time.sleep(0.001)
     workshop.inbox.close()
     thread.join()
@@ -182,11 +182,11 @@ def test_after_a_failed_step_the_next_request_is_answered(directory):
 @pytest.mark.parametrize("lost", [torch.AcceleratorError, RuntimeError], ids=["torch", "triton"])
 def test_a_lost_gpu_ends_the_requests_of_the_step_and_the_engine(directory, lost):
     error = lost("Triton Error [CUDA]: an illegal memory access was encountered")
-    workshop, caller = Workshop(directory, fails=broken_at(3, error)), Listener()
-    workshop.put(caller, 0)
+    workshop, recipient = Workshop(directory, fails=broken_at(3, error)), Listener()
+    workshop.put(recipient, 0)
     with pytest.raises(lost, match="illegal memory access"):
         workshop.engine.run()
-    assert [type(error) for error in caller.errors.values()] == [EngineError]
+    assert [type(error) for error in recipient.errors.values()] == [EngineError]
 
 
 class Broken:
@@ -197,15 +197,15 @@ class Broken:
 
 
 def test_a_request_that_fails_on_its_way_in_fails_alone(directory):
-    workshop, caller = Workshop(directory), Listener()
+    workshop, recipient = Workshop(directory), Listener()
     request = Request((1, 5, 9), SamplingParams(max_tokens=6, seed=1))
-    workshop.put(caller, 0)
-    workshop.inbox.put(lambda: workshop.door.enter(caller, 1, request, Broken(), past_ids=(7,)))
-    workshop.put(caller, 2)
+    workshop.put(recipient, 0)
+    workshop.inbox.put(lambda: workshop.door.enter(recipient, 1, request, Broken(), past_ids=(7,)))
+    workshop.put(recipient, 2)
     workshop.run()
-    assert [type(error) for error in caller.errors.values()] == [EngineError]
-    assert str(caller.errors[1]) == "internal error (ZeroDivisionError); the gateway's log says more"
-    assert len(caller.ids(0)) == len(caller.ids(2)) == 6
+    assert [type(error) for error in recipient.errors.values()] == [EngineError]
+    assert str(recipient.errors[1]) == "internal error (ZeroDivisionError); the gateway's log says more"
+    assert len(recipient.ids(0)) == len(recipient.ids(2)) == 6
 
 
 def test_who_leaves_between_steps_gets_nothing_more(directory):
@@ -220,13 +220,13 @@ def test_who_leaves_between_steps_gets_nothing_more(directory):
 
 
 def test_a_step_that_fails_because_the_engine_ends_fails_no_request(directory):
-    caller = Listener()
+    recipient = Listener()
 
     def fail_at_the_end(call: LayerCall) -> Exception | None:
         workshop.inbox.close()
         return ComputeError("the replicas are gone")
 
     workshop = Workshop(directory, fails=fail_at_the_end)
-    workshop.put(caller, 0)
+    workshop.put(recipient, 0)
     workshop.engine.run()
-    assert not caller.errors and workshop.scheduler.has_work
+    assert not recipient.errors and workshop.scheduler.has_work

@@ -1,4 +1,7 @@
 import random
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -6,7 +9,7 @@ import pytest
 
 from expertmesh.engine.blocks import BlockPool
 from expertmesh.engine.observer import NullObserver
-from expertmesh.engine.request import Request, Sequence
+from expertmesh.engine.request import Caller, Request, Sequence
 from expertmesh.engine.scheduler import Chunk, Scheduler
 from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.errors import QueueFullError
@@ -120,11 +123,12 @@ def test_removing_frees_the_blocks_of_waiting_and_running():
     assert not plan.has_work
 
 
-def test_every_sequence_finishes_whatever_the_mix():
+@pytest.mark.parametrize("callers", ["a", "ab", "aaaaaaab", "abcdefgh"])
+def test_every_sequence_finishes_whatever_the_mix(callers):
     rng = random.Random(0)
     pool = BlockPool(12, 4)
     plan = Scheduler(SchedulerConfig(max_num_batched_tokens=16, max_num_seqs=4), pool)
-    todo = [sequence(rng.randint(1, 30), rng.randint(1, 16)) for _ in range(40)]
+    todo = [from_caller(rng.choice(callers), rng.randint(1, 30), rng.randint(1, 16)) for _ in range(40)]
     for one in todo:
         plan.add(one)
     for _ in range(3000):
@@ -217,3 +221,156 @@ def test_accepted_drafts_are_in_the_cache_and_rejected_ones_are_not():
     one.tokens += [8, 1]  # the first was right; 1 came instead of 9
     plan.advance(chunk, num_accepted=1)
     assert (one.num_computed, one.num_pending) == (9, 1)
+
+
+def from_caller(
+    name: str, num_prompt: int = 4, max_tokens: int = 8, first: int | None = None, **caller: Any
+) -> Sequence:
+    one = sequence(num_prompt, max_tokens, first)
+    return replace(one, request=replace(one.request, caller=Caller(name, **caller)))
+
+
+def callers(chunks: list[Chunk]) -> list[str]:
+    return [chunk.sequence.request.caller.id for chunk in chunks]
+
+
+def finish(plan: Scheduler, sequences: Iterable[Sequence]) -> None:
+    for one in sequences:
+        plan.remove(one)
+
+
+def test_callers_take_turns_whoever_came_first_and_each_is_served_in_its_order():
+    plan = scheduler(tokens=64, seqs=6)
+    waiting = {name: [from_caller(name) for _ in range(4)] for name in "abc"}
+    for one in (one for ones in waiting.values() for one in ones):
+        plan.add(one)
+    chunks = plan.schedule()
+    assert callers(chunks) == [*"abcabc"]
+    assert [chunk.sequence for chunk in chunks] == [ones[turn] for turn in range(2) for ones in waiting.values()]
+
+
+def test_a_place_that_becomes_free_is_that_of_the_caller_with_the_fewest_running():
+    plan = scheduler(tokens=64, seqs=4, num_blocks=64)
+    flood = [from_caller("flood") for _ in range(12)]
+    for one in flood[:8]:
+        plan.add(one)
+    for name in ("some", "some", "flood"):
+        plan.add(from_caller(name))
+    first = plan.schedule()
+    assert callers(first) == ["flood", "some", "flood", "some"]
+    finish(plan, [first[0].sequence])
+    assert callers(plan.schedule()) == ["some", "flood", "some", "flood"]
+
+
+def test_who_waits_with_nothing_running_gets_the_place_of_the_youngest_of_those_with_the_most():
+    plan = scheduler(tokens=64, seqs=3, num_blocks=64)
+    flood = [from_caller("flood") for _ in range(9)]
+    for one in flood:
+        plan.add(one)
+    advance(plan, plan.schedule())
+    probes = [from_caller("probe") for _ in range(2)]
+    for one in probes:
+        plan.add(one)
+    chunks = plan.schedule()
+    assert [chunk.sequence for chunk in chunks] == [*flood[:2], probes[0]]  # one place is enough to begin with
+    assert (plan.num_running, plan.num_waiting) == (3, 8)
+    advance(plan, chunks)
+    assert [chunk.sequence for chunk in plan.schedule()] == [*flood[:2], probes[0]]
+    finish(plan, probes)
+    assert [chunk.sequence for chunk in plan.schedule()] == flood[:3]  # it comes back before those that never ran
+
+
+def test_nobody_is_preempted_for_a_newcomer_where_each_has_one():
+    plan = scheduler(seqs=2)
+    for name in ("a", "b"):
+        plan.add(from_caller(name))
+    advance(plan, plan.schedule())
+    plan.add(from_caller("c"))
+    assert callers(plan.schedule()) == ["a", "b"]
+
+
+def test_the_rest_of_a_long_prompt_leaves_half_a_step_to_a_newcomer():
+    plan = scheduler(num_blocks=64, tokens=16)
+    plan.add(from_caller("long", 100))
+    advance(plan, plan.schedule())
+    plan.add(from_caller("long", 100))
+    assert sizes(plan.schedule()) == [16]
+    plan.add(from_caller("probe", 6))
+    chunks = plan.schedule()
+    assert [*zip(callers(chunks), sizes(chunks), strict=True)] == [("long", 8), ("probe", 6), ("long", 2)]
+
+
+def test_blocks_that_lack_are_those_of_the_caller_with_the_most_running():
+    plan = scheduler(num_blocks=8, tokens=64, seqs=4)
+    flood, probe = [from_caller("flood", 7) for _ in range(3)], from_caller("probe", 7)
+    for one in (*flood, probe):
+        plan.add(one)
+    first = plan.schedule()
+    assert [chunk.sequence for chunk in first] == [flood[0], probe, *flood[1:]]
+    advance(plan, first)
+    advance(plan, plan.schedule())
+    chunks = plan.schedule()  # all need a third block, and two of them are to be had of a third sequence
+    assert [chunk.sequence for chunk in chunks] == [flood[0], probe]
+    assert plan.num_waiting == 2
+
+
+def test_a_sequence_that_preempts_itself_leaves_those_of_others_their_step():
+    plan = scheduler(num_blocks=5, tokens=64, seqs=3)
+    old, young, other = from_caller("a", 4), from_caller("a", 7), from_caller("b", 4)
+    for one in (old, young):
+        plan.add(one)
+    first = plan.schedule()
+    plan.add(other)
+    advance(plan, first)
+    second = plan.schedule()
+    assert [chunk.sequence for chunk in second] == [old, young, other]
+    advance(plan, second)
+    chunks = plan.schedule()  # young and other need a block, and none is free
+    assert [chunk.sequence for chunk in chunks] == [old, other]
+
+
+@pytest.mark.parametrize("num_floods", [1, 2, 5])
+def test_there_is_room_for_the_next_caller_however_many_flood(num_floods):
+    plan = scheduler(max_num_waiting=256)
+    names = [f"flood {number}" for number in range(num_floods)]
+    for _ in range(300):
+        for name in names:
+            with suppress(QueueFullError):
+                plan.add(from_caller(name))
+    held = plan.count_waiting()
+    assert max(held.values()) - min(held.values()) <= 1
+    assert plan.num_waiting >= 256 * 4 // 5
+    with pytest.raises(QueueFullError, match=f"{plan.num_waiting} sequences wait already, {held[Caller(names[0])]} of"):
+        plan.add(from_caller(names[0]))
+    plan.add(from_caller("probe"))
+    if num_floods == 1:
+        assert SchedulerConfig(max_num_seqs=3, max_num_waiting=256).max_held == 3 + held[Caller(names[0])]
+
+
+def test_what_waits_of_one_caller_is_bounded():
+    config = SchedulerConfig(max_num_seqs=3, max_waiting_per_key=2)
+    plan = scheduler(max_waiting_per_key=2)
+    for _ in range(2):
+        plan.add(from_caller("flood"))
+    with pytest.raises(QueueFullError, match="2 sequences of this caller wait already.*--max-waiting-per-key"):
+        plan.add(from_caller("flood"))
+    plan.add(from_caller("other"))
+    assert config.max_held == 5
+
+
+def test_an_answer_that_has_begun_finds_room_in_a_full_queue():
+    plan = scheduler(max_num_waiting=1)
+    plan.add(sequence(4))
+    plan.add(Sequence(Request((1, 2), SamplingParams()), max_tokens=8, seed=0, past_ids=(3,)))
+    assert plan.num_waiting == 2
+
+
+def test_callers_with_other_salts_know_nothing_of_each_others_prompts():
+    plan = scheduler(num_blocks=64, tokens=64, seqs=8)
+    plan.add(from_caller("a", 12, first=7, cache_salt="a"))
+    advance(plan, plan.schedule())
+    later = [from_caller(name, 12, first=7, cache_salt=salt) for name, salt in (("a", "a"), ("b", "b"), ("c", ""))]
+    for one in later:
+        plan.add(one)
+    plan.schedule()
+    assert [one.num_cached_tokens for one in later] == [8, 0, 0]

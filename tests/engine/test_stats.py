@@ -1,9 +1,11 @@
 from expertmesh.engine.messages import EngineError
 from expertmesh.engine.observer import Interruption, StepSummary
-from expertmesh.engine.request import FinishReason, Request, Sequence
-from expertmesh.engine.stats import INTERNAL, INVALID, QUEUE_FULL, EngineStats
+from expertmesh.engine.request import Caller, FinishReason, Request, Sequence
+from expertmesh.engine.stats import ANONYMOUS, INTERNAL, INVALID, QUEUE_FULL, EngineStats, KeyCounts
 from expertmesh.errors import InvalidRequestError, QueueFullError
 from expertmesh.model.sampling import SamplingParams
+
+NOBODY = Caller()
 
 
 class Clock:
@@ -16,8 +18,9 @@ class Clock:
         return self.now
 
 
-def make_sequence(num_prompt_tokens: int = 5) -> Sequence:
-    return Sequence(Request(tuple(range(num_prompt_tokens)), SamplingParams()), max_tokens=10, seed=0)
+def make_sequence(num_prompt_tokens: int = 5, caller: Caller = NOBODY) -> Sequence:
+    request = Request(tuple(range(num_prompt_tokens)), SamplingParams(), caller=caller)
+    return Sequence(request, max_tokens=10, seed=0)
 
 
 def produce(stats: EngineStats, sequence: Sequence, num_tokens: int) -> None:
@@ -91,3 +94,15 @@ def test_steps_add_up():
     stats.stepped(StepSummary(seconds=0.25, num_rows=1, num_drafted=0, num_accepted=0))
     assert (stats.step_seconds.sum, stats.step_rows.sum) == (0.75, 9)
     assert (stats.num_drafted_tokens, stats.num_accepted_tokens) == (3, 1)
+
+
+def test_keys_are_counted_one_by_one_and_addresses_together():
+    stats = EngineStats()
+    for caller in (Caller("1f2e", has_key=True), Caller("10.0.0.7"), Caller("10.0.0.8"), Caller("1f2e", has_key=True)):
+        sequence = make_sequence(5, caller)
+        stats.arrived(sequence)
+        produce(stats, sequence, 1)
+        produce(stats, sequence, 2)
+        stats.finished(sequence, FinishReason.STOP)
+    counts = KeyCounts(num_finished=2, num_prompt_tokens=10, num_generation_tokens=6)
+    assert stats.of_keys == {"1f2e": counts, ANONYMOUS: counts}

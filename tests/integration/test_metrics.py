@@ -104,6 +104,7 @@ def test_series_do_not_grow_with_requests(make_mixtral, prompts):
                 "expert",
                 "finish_reason",
                 "fingerprint",
+                "key",
                 "le",
                 "model",
                 "reason",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-# What comes before the first block of every sequence.
+# What comes before the first block of every sequence without a salt.
 ROOT = 0
 
 # The prefix before a block, and the tokens in it. Prefixes are numbered, so keys compare whole prefixes exactly.
@@ -35,6 +35,7 @@ class BlockPool:
         self._free = dict.fromkeys(range(num_blocks))
         self._known: dict[Key, _Known] = {}
         self._keys: dict[int, Key] = {}
+        self._roots = {"": ROOT}
         self._prefixes = count(ROOT + 1)
 
     @property
@@ -73,10 +74,18 @@ class BlockPool:
                 self._free[block] = None
         blocks.clear()
 
-    def find(self, tokens: Sequence[int]) -> list[int]:
-        """Return the blocks of the longest known prefix of ``tokens`` that leaves at least one token to compute."""
+    def root_of(self, salt: str) -> int:
+        """Number what comes before the first block of the sequences with a salt: prefixes are known by it, too."""
+        if salt not in self._roots:
+            self._roots[salt] = next(self._prefixes)
+        return self._roots[salt]
+
+    def find(self, tokens: Sequence[int], prefix: int = ROOT) -> list[int]:
+        """Return the blocks of the longest known prefix of ``tokens`` that leaves at least one token to compute.
+
+        ``prefix`` numbers what comes before all of them, as ``root_of`` does.
+        """
         blocks: list[int] = []
-        prefix = ROOT
         for start in range(0, len(tokens) - self.block_size, self.block_size):
             known = self._known.get((prefix, tuple(tokens[start : start + self.block_size])))
             if known is None:
@@ -96,7 +105,7 @@ class BlockPool:
         """Note what the full blocks of a sequence hold, from block ``num_known`` on.
 
         The first ``num_computed`` of its ``tokens`` are in ``blocks``; ``prefix`` numbers what the known blocks hold,
-        ROOT at the start. Returns ``prefix`` and ``num_known`` for the next call.
+        their root at the start. Returns ``prefix`` and ``num_known`` for the next call.
         """
         if not self._reuses_prefixes:
             return prefix, num_known

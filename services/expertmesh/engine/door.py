@@ -1,6 +1,6 @@
 """The door of the engine: requests come in, tokens go out, and whoever leaves early is cancelled.
 
-Knows callers and token streams and why these end; neither steps nor text, nor how messages travel.
+Knows recipients of token streams and why these end; neither steps nor text, nor how messages travel.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ from expertmesh.engine.scheduler import Scheduler
 from expertmesh.errors import ExpertmeshError, InvalidRequestError
 
 
-class Caller(Protocol):
+class Recipient(Protocol):
     """Who puts requests under numbers of its own, and hears what becomes of them."""
 
     def hand(self, deltas: list[tuple[int, TokenDelta]]) -> None:
@@ -25,11 +25,11 @@ class Caller(Protocol):
         ...
 
 
-Ticket = tuple[Caller, int]
+Ticket = tuple[Recipient, int]
 
 
 class Door:
-    """Callers enter and leave; the loop asks who waits, hands tokens out, and flushes them after each step.
+    """Recipients enter and leave; the loop asks who waits, hands tokens out, and flushes them after each step.
 
     All of it happens in the engine's thread.
     """
@@ -40,54 +40,54 @@ class Door:
         self._observer = observer
         self._tickets: dict[Sequence, Ticket] = {}
         self._sequences: dict[Ticket, Sequence] = {}
-        self._deltas: dict[Caller, list[tuple[int, TokenDelta]]] = {}
+        self._deltas: dict[Recipient, list[tuple[int, TokenDelta]]] = {}
 
     def enter(
         self,
-        caller: Caller,
+        recipient: Recipient,
         request_id: int,
         request: Request,
         constraint: Constraint | None = None,
         past_ids: tuple[int, ...] = (),
     ) -> None:
-        """Take a request in; the caller hears at once if it is refused, or if taking it in fails."""
+        """Take a request in; the recipient hears at once if it is refused, or if taking it in fails."""
         try:
             self._limits.check(request)
             sequence = self._make(request, constraint, past_ids)
             self._scheduler.add(sequence)
         except Exception as error:  # its own failure: the engine goes on with the others
-            self.refuse(caller, request_id, as_told(error, "taking a request in"))
+            self.refuse(recipient, request_id, as_told(error, "taking a request in"))
             return
-        self._tickets[sequence] = (caller, request_id)
-        self._sequences[caller, request_id] = sequence
+        self._tickets[sequence] = (recipient, request_id)
+        self._sequences[recipient, request_id] = sequence
         self._observer.arrived(sequence)
 
-    def refuse(self, caller: Caller, request_id: int, error: ExpertmeshError) -> None:
-        """Tell a caller that its request cannot be taken in."""
+    def refuse(self, recipient: Recipient, request_id: int, error: ExpertmeshError) -> None:
+        """Tell a recipient that its request cannot be taken in."""
         self._observer.rejected(error)
-        caller.refuse(request_id, error)
+        recipient.refuse(request_id, error)
 
-    def leave(self, caller: Caller, request_id: int, outcome: Outcome) -> None:
-        """End a request of which the caller wants no more; nothing happens when it has ended before."""
-        if sequence := self._sequences.get((caller, request_id)):
+    def leave(self, recipient: Recipient, request_id: int, outcome: Outcome) -> None:
+        """End a request of which the recipient wants no more; nothing happens when it has ended before."""
+        if sequence := self._sequences.get((recipient, request_id)):
             self.end(sequence, outcome)
 
-    def leave_all(self, caller: Caller) -> None:
-        """End every request of a caller that is gone."""
-        for sequence in [sequence for (owner, _), sequence in self._sequences.items() if owner is caller]:
+    def leave_all(self, recipient: Recipient) -> None:
+        """End every request of a recipient that is gone."""
+        for sequence in [sequence for (owner, _), sequence in self._sequences.items() if owner is recipient]:
             self.end(sequence, Interruption.CANCELLED)
-        self._deltas.pop(caller, None)
+        self._deltas.pop(recipient, None)
 
     def hand_out(self, sequence: Sequence, delta: TokenDelta) -> None:
         """Lay a token out for whoever waits for it."""
-        caller, request_id = self._tickets[sequence]
-        self._deltas.setdefault(caller, []).append((request_id, delta))
+        recipient, request_id = self._tickets[sequence]
+        self._deltas.setdefault(recipient, []).append((request_id, delta))
 
     def flush(self) -> None:
-        """Give every caller its tokens of this step."""
+        """Give every recipient its tokens of this step."""
         deltas, self._deltas = self._deltas, {}
-        for caller, own in deltas.items():
-            caller.hand(own)
+        for recipient, own in deltas.items():
+            recipient.hand(own)
 
     def end(self, sequence: Sequence, outcome: Outcome) -> None:
         """Free what a sequence holds; nothing happens when it has ended before."""
@@ -102,8 +102,8 @@ class Door:
         if ticket := self._tickets.get(sequence):
             self.flush()  # its last tokens come before
             self.end(sequence, Interruption.FAILED)
-            caller, request_id = ticket
-            caller.refuse(request_id, error)
+            recipient, request_id = ticket
+            recipient.refuse(request_id, error)
 
     def _make(self, request: Request, constraint: Constraint | None, past_ids: tuple[int, ...]) -> Sequence:
         sampling = request.sampling

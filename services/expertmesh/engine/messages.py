@@ -27,7 +27,7 @@ class TokenDelta(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
-    """Put a request under a number of the caller's; its seed is set. ``past_ids`` were produced by an engine before."""
+    """Put a request under a number of the sender's; its seed is set. ``past_ids`` were produced by an engine before."""
 
     id: int
     request: Request

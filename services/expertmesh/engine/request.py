@@ -42,6 +42,18 @@ class Constraint(Protocol):
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the ``id`` of the key that was shown, or the address of who came without one.
+
+    Prompts of callers with the same ``cache_salt`` share what is known of their beginnings.
+    """
+
+    id: str = ""
+    has_key: bool = False
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True)
 class Request:
     """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included.
 
@@ -56,11 +68,12 @@ class Request:
     return_routed_experts: bool = False
     num_in_all: int = 1
     traceparent: str = ""
+    caller: Caller = Caller()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask of the served model; ``max_sequences`` are held at once, computed or waiting."""
+    """What a request may ask of the served model; ``max_sequences`` of one caller are held at once."""
 
     max_model_len: int
     vocab_size: int

@@ -1,14 +1,15 @@
 """Which sequences take part in the next step, and with how many tokens. Knows counts and blocks, not tensors."""
 
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from expertmesh.engine.blocks import ROOT, BlockPool
+from expertmesh.engine.blocks import BlockPool
+from expertmesh.engine.fair_queue import FairQueue
 from expertmesh.engine.observer import NullObserver, SchedulerObserver
-from expertmesh.engine.request import Sequence
+from expertmesh.engine.request import Caller, Sequence
 from expertmesh.engine.scheduler_config import SchedulerConfig
-from expertmesh.errors import QueueFullError
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,15 @@ class Chunk:
 
 
 class Scheduler:
-    """Continuous batching, first come first served.
+    """Continuous batching, fair to callers; of one caller, first come first served.
 
     Running sequences go first, then waiting ones are admitted as far as the token budget and the free blocks reach; a
     prompt longer than the budget is computed in chunks, one whose beginning is known shares its blocks. When a running
-    sequence finds no free block, the youngest one is preempted: it gives its blocks back and is computed again later.
+    sequence finds no free block, another is preempted: it gives its blocks back and is computed again later.
+
+    What callers have alike are running sequences, max-min fair: the next place is that of whoever has the fewest, and
+    the youngest of whoever has the most is preempted, also for a caller that waits and has none. A token a step each,
+    equal numbers are equal shares of what is computed; a count of past tokens would add debts of idle callers to that.
     """
 
     def __init__(
@@ -49,8 +54,9 @@ class Scheduler:
         self._config = config
         self._blocks = blocks
         self._observer = observer
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        self._waiting = FairQueue()
+        self._running: list[Sequence] = []  # the oldest first
+        self._num_running: Counter[Caller] = Counter()
 
     @property
     def has_work(self) -> bool:
@@ -67,22 +73,34 @@ class Scheduler:
         """Sequences that hold blocks."""
         return len(self._running)
 
+    def count_running(self) -> Counter[Caller]:
+        """Count the sequences of each caller that hold blocks; any thread may ask."""
+        return Counter(sequence.request.caller for sequence in tuple(self._running))
+
+    def count_waiting(self) -> Counter[Caller]:
+        """Count the sequences of each caller that were not admitted yet, or preempted; any thread may ask."""
+        return Counter(self._waiting.lengths())
+
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence; QueueFullError when as many wait as may."""
-        if self.num_waiting >= self._config.max_num_waiting:
-            raise QueueFullError(f"{self.num_waiting} sequences wait already, which is the limit; try again later")
+        """Queue a new sequence; QueueFullError when as many wait as may, in all or of its caller.
+
+        One with a past was let in before, and its answer has begun.
+        """
+        if not sequence.past_ids:
+            self._config.check_room(self._waiting.length(sequence.request.caller), self.num_waiting)
         self._waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or not, and free its blocks."""
         if sequence in self._running:
-            self._running.remove(sequence)
-        elif sequence in self._waiting:
+            self._leave_batch(sequence)
+        else:
             self._waiting.remove(sequence)
         self._blocks.free(sequence.blocks)
 
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step and give their sequences the blocks that they fill."""
+        self._make_way()
         budget = self._config.max_num_batched_tokens
         chunks: list[Chunk] = []
         for chunk in self._continue_running(budget):
@@ -102,24 +120,45 @@ class Scheduler:
             sequence.blocks, sequence.tokens, sequence.num_computed, sequence.known_prefix, sequence.num_known_blocks
         )
 
+    def _make_way(self) -> None:
+        """Preempt a sequence of those with the most for each caller that would else wait with none running."""
+        num_lacking = self._num_newcomers() + len(self._running) - self._config.max_num_seqs
+        for _ in range(num_lacking):
+            if max(self._num_running.values(), default=0) < 2:
+                return
+            self._preempt(self._of_the_most(self._running))
+
+    def _num_newcomers(self) -> int:
+        return sum(not self._num_running[caller] for caller in self._waiting)
+
+    def _of_the_most(self, sequences: Seq[Sequence]) -> Sequence:
+        """Return the youngest of ``sequences`` whose caller has the most running."""
+        return max(reversed(sequences), key=lambda sequence: self._num_running[sequence.request.caller])
+
     def _continue_running(self, budget: int) -> Iterator[Chunk]:
+        # The rest of a long prompt leaves half a step to callers that have nothing running.
+        kept = budget // 2 if self._num_newcomers() else 0
         index = 0
         while index < len(self._running) and budget > 0:
             sequence = self._running[index]
-            num_tokens = min(sequence.num_pending, budget)
-            if not self._make_room(sequence, sequence.num_computed + num_tokens):
-                return
+            num_tokens = min(sequence.num_pending, max(1, budget - kept))
+            if not self._make_room(index, sequence.num_computed + num_tokens):
+                continue
             chunk = Chunk(sequence, num_tokens, self._draft(sequence, budget - num_tokens))
             budget -= chunk.num_rows
             index += 1
             yield chunk
 
-    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Grow the sequence's blocks, preempting younger ones for them; False if it had to preempt itself."""
+    def _make_room(self, index: int, num_tokens: int) -> bool:
+        """Grow the blocks of a running sequence, preempting those after it; False if it had to preempt itself.
+
+        The oldest of all is preempted only when it is alone, so that there always is one that goes on to its end.
+        """
+        sequence = self._running[index]
         while not self._blocks.can_grow(sequence.blocks, num_tokens):
-            youngest = self._running.pop()
-            self._preempt(youngest)
-            if youngest is sequence:
+            victim = self._of_the_most(self._running[index:])
+            self._preempt(victim)
+            if victim is sequence:
                 return False
         self._blocks.grow(sequence.blocks, num_tokens)
         return True
@@ -138,18 +177,24 @@ class Scheduler:
         return draft
 
     def _preempt(self, sequence: Sequence) -> None:
+        self._leave_batch(sequence)
         self._blocks.free(sequence.blocks)
         sequence.num_computed = 0
-        sequence.known_prefix, sequence.num_known_blocks = ROOT, 0
-        self._waiting.appendleft(sequence)
+        self._waiting.put_back(sequence)
         self._observer.preempted(sequence)
+
+    def _leave_batch(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._num_running -= Counter((sequence.request.caller,))  # keeps none that has none left
 
     def _admit_waiting(self, budget: int) -> Iterator[Chunk]:
         while self._waiting and budget > 0 and len(self._running) < self._config.max_num_seqs:
-            sequence = self._waiting[0]
+            sequence = self._waiting.first(self._num_running)
             if not self._admit(sequence):
                 return
-            self._running.append(self._waiting.popleft())
+            self._waiting.take(sequence)
+            self._running.append(sequence)
+            self._num_running[sequence.request.caller] += 1
             self._observer.admitted(sequence)
             chunk = Chunk(sequence, min(sequence.num_pending, budget))
             budget -= chunk.num_rows
@@ -160,12 +205,14 @@ class Scheduler:
 
         Room for all its tokens, not only for the first chunk: otherwise two long prompts preempt each other.
         """
+        root = self._blocks.root_of(sequence.request.caller.cache_salt)
         # Tokens whose logits are wanted must be computed.
-        known = [] if sequence.num_unscored > 0 else self._blocks.find(sequence.tokens)
+        known = [] if sequence.num_unscored > 0 else self._blocks.find(sequence.tokens, root)
         if not self._blocks.can_grow(known, len(sequence.tokens)):
             return False
         self._blocks.share(known)
         sequence.blocks = known
+        sequence.known_prefix, sequence.num_known_blocks = root, 0
         sequence.num_computed = len(known) * self._blocks.block_size
         if not sequence.num_output_tokens:
             sequence.num_cached_tokens = sequence.num_computed

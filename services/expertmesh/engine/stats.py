@@ -1,14 +1,14 @@
 """What the engine has done so far: counts and durations. Knows what an observer is told, not who reads it."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from expertmesh.counting.histogram import Histogram
 from expertmesh.engine.messages import EngineError
 from expertmesh.engine.observer import OUTCOMES, Interruption, Outcome, StepSummary
-from expertmesh.engine.request import Sequence
+from expertmesh.engine.request import Caller, Sequence
 from expertmesh.errors import ExpertmeshError, QueueFullError
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -17,6 +17,24 @@ TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 
 
 QUEUE_FULL, INVALID, INTERNAL = "queue_full", "invalid", "internal"
 _REASONS = ((QueueFullError, QUEUE_FULL), (EngineError, INTERNAL))
+
+
+# Those without a key count together: their addresses are as many as they like.
+ANONYMOUS = "anonymous"
+
+
+def counted_as(caller: Caller) -> str:
+    """Return what a caller's requests are counted under: the id of its key."""
+    return caller.id if caller.has_key else ANONYMOUS
+
+
+@dataclass
+class KeyCounts:
+    """Sequences of one key that ended, and tokens: of prompts whose answer has begun, and of answers."""
+
+    num_finished: int = 0
+    num_prompt_tokens: int = 0
+    num_generation_tokens: int = 0
 
 
 @dataclass
@@ -42,6 +60,7 @@ class EngineStats:
         self.num_preemptions = 0
         self.num_finished: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES.values(), 0))
         self.num_rejected: Counter[str] = Counter({QUEUE_FULL: 0, INVALID: 0, INTERNAL: 0})
+        self.of_keys: defaultdict[str, KeyCounts] = defaultdict(KeyCounts, {ANONYMOUS: KeyCounts()})
         self.time_to_first_token = Histogram(SECONDS)
         self.inter_token_latency = Histogram(TOKEN_SECONDS)
         self.time_per_output_token = Histogram(TOKEN_SECONDS)
@@ -79,10 +98,13 @@ class EngineStats:
     def produced(self, sequence: Sequence, num_tokens: int) -> None:
         """Count tokens, and the gaps before them: tokens of one step come at once, after one gap."""
         times, now = self._times[sequence], self._clock()
+        of_key = self.of_keys[counted_as(sequence.request.caller)]
         self.num_generation_tokens += num_tokens
+        of_key.num_generation_tokens += num_tokens
         if times.first_token is None:
             times.first_token = now
             self.num_prompt_tokens += sequence.num_prompt_tokens
+            of_key.num_prompt_tokens += sequence.num_prompt_tokens
             self.time_to_first_token.observe(now - times.arrived)
         else:
             self.inter_token_latency.observe(now - times.last_token)
@@ -94,6 +116,7 @@ class EngineStats:
         """Count an end; durations and lengths are those of answers that are complete."""
         times = self._times.pop(sequence)
         self.num_finished[outcome] += 1
+        self.of_keys[counted_as(sequence.request.caller)].num_finished += 1
         if isinstance(outcome, Interruption) or times.first_token is None:
             return
         self.request_seconds.observe(self._clock() - times.arrived)

@@ -31,13 +31,22 @@ class Access:
             raise ForbiddenError(what_is_wrong, Refusal.MISSING_SCOPE)
         return key
 
+    def identify(self, authorization: str | None) -> str | None:
+        """Return the id of the key in the value of an authorization header, None where it holds none that is known."""
+        key = self._ring.find(_secret(authorization))
+        return key.id if key else None
+
     def _find(self, authorization: str | None) -> Key:
-        scheme, _, presented = (authorization or "").partition(" ")
-        secret = presented.strip() if scheme.lower() == "bearer" else ""
-        key = self._ring.find(secret) if secret else None
+        secret = _secret(authorization)
+        key = self._ring.find(secret)
         if key is None:
             reason = Refusal.UNKNOWN_KEY if secret else Refusal.NO_KEY
             raise UnauthenticatedError(f"an API key is missing or wrong; send it as {API_KEY_KEY}: Bearer KEY", reason)
         if key.has_expired():
             raise UnauthenticatedError(f"the API key {key.id} has expired: {key.expires}", Refusal.EXPIRED_KEY)
         return key
+
+
+def _secret(authorization: str | None) -> str:
+    scheme, _, presented = (authorization or "").partition(" ")
+    return presented.strip() if scheme.lower() == "bearer" else ""

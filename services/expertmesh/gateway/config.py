@@ -93,6 +93,12 @@ NO_PREFIX_CACHE = Flag(
     "Compute every prompt anew, also one that begins like an earlier one.",
     negates=True,
 )
+SHARED_PREFIX_CACHE = Flag(
+    SPEED,
+    "SHARED_PREFIX_CACHE",
+    "Share the prefix cache between API keys: prompts that begin alike are computed once, and how soon an answer comes "
+    "tells one key what others have asked. Default: a cache for each key.",
+)
 MICRO_BATCHES = Flag(
     SPEED,
     "MICRO_BATCHES",
@@ -116,7 +122,8 @@ class GatewayConfig:
     ``served_model_names`` do its names. ``discovery``
     says where expert servers are, None runs all experts in the engine. ``isa`` is the instruction set of the CPU
     kernels, ``dtype`` the type of activations. ``max_model_len`` None serves the longest sequence that the model and
-    the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading.
+    the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading. One key finds
+    nothing in the prefix cache that others left there unless it ``shares_prefixes``.
     ``num_api_processes`` serve clients, on the same ports. ``http_listen`` None serves gRPC only. With ``api_keys`` a
     caller must present one of them, or of those in ``api_key_file``. ``proxies`` say who is behind them. Spans go where
     ``trace`` says.
@@ -143,6 +150,7 @@ class GatewayConfig:
     max_model_len: int | None = setting(None, MAX_MODEL_LEN)
     kv_cache_bytes: int | None = setting(None, KV_CACHE)
     reuses_prefixes: bool = setting(True, NO_PREFIX_CACHE)
+    shares_prefixes: bool = setting(False, SHARED_PREFIX_CACHE)
     num_micro_batches: int = setting(1, MICRO_BATCHES)
     cuda_graphs: int = servers.cuda_graphs()
     num_api_processes: int = setting(1, API_PROCESSES)

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
 
 from expertmesh.engine.messages import TokenDelta
-from expertmesh.engine.request import FinishReason, Request
+from expertmesh.engine.request import Caller, FinishReason, Request
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
@@ -32,11 +32,20 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a request comes from: who sent it, under which span, and what it is called; empty where that is unsaid."""
+
+    caller: Caller = Caller()
+    traceparent: str = ""
+    request_id: str = ""
+
+
 class TextGenerator:
     """Answers prompts and conversations with a stream of text.
 
-    Requests are traced under the span ``traceparent`` of who asks, or are traces of their own where it is empty, with
-    ``request_id`` as an attribute.
+    Requests are traced under the span of their origin, or are traces of their own where it names none, with their id
+    as an attribute.
     """
 
     def __init__(
@@ -45,21 +54,18 @@ class TextGenerator:
         template: ChatTemplate,
         engine: Engine,
         tracer: Tracer = NullTracer(),
-        traceparent: str = "",
-        request_id: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._engine = engine
         self._tracer = tracer
-        self._traceparent = traceparent
-        self._request_id = request_id
+        self._origin = Origin()
 
-    def under(self, traceparent: str, request_id: str = "") -> "TextGenerator":
-        """Return the generator for a caller with a span, empty where it named none, and a name for its request."""
-        if not self._tracer.is_on:
-            return self
-        return TextGenerator(self._tokenizer, self._template, self._engine, self._tracer, traceparent, request_id)
+    def under(self, origin: Origin) -> "TextGenerator":
+        """Return the generator for a request from ``origin``."""
+        other = copy(self)
+        other._origin = origin
+        return other
 
     def with_variables(self, variables: Mapping[str, Any]) -> "TextGenerator":
         """Return the generator whose template has further variables; InvalidRequestError where it takes none."""
@@ -120,9 +126,9 @@ class TextGenerator:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
         """Stream the answers; errors are those of ``EngineClient.generate``. Leaving early ends every sequence."""
         request.validate()
-        attributes = _describe(request, self._request_id)
-        with ending(self._tracer.start("generate", self._traceparent, attributes, SpanKind.SERVER)) as span:
-            sequences = _sequence_requests(request, span.traceparent)
+        attributes = _describe(request, self._origin.request_id)
+        with ending(self._tracer.start("generate", self._origin.traceparent, attributes, SpanKind.SERVER)) as span:
+            sequences = _sequence_requests(request, span.traceparent, self._origin.caller)
             answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
             async with aclosing(merge(answers)) as deltas:
                 if request.num_sequences == request.n:
@@ -165,7 +171,7 @@ def _describe(request: GenerationRequest, request_id: str) -> dict[str, int | st
     }
 
 
-def _sequence_requests(request: GenerationRequest, traceparent: str) -> list[Request]:
+def _sequence_requests(request: GenerationRequest, traceparent: str, caller: Caller) -> list[Request]:
     """Make the request of each sequence, with a seed of its own."""
     grammar = None if request.grammar is None else (request.grammar.kind.value, request.grammar.source)
     return [
@@ -176,6 +182,7 @@ def _sequence_requests(request: GenerationRequest, traceparent: str) -> list[Req
             return_routed_experts=request.return_routed_experts,
             num_in_all=request.num_sequences * request.num_prompts,
             traceparent=traceparent,
+            caller=caller,
         )
         for index in range(request.num_sequences)
     ]

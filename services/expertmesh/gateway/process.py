@@ -16,6 +16,7 @@ from expertmesh.gateway.access import Access
 from expertmesh.gateway.api.generation_service import GenerationServicer
 from expertmesh.gateway.api.load_service import LoadServicer
 from expertmesh.gateway.background import background, first_of
+from expertmesh.gateway.callers import Callers
 from expertmesh.gateway.config import TRACED_AS, GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
@@ -165,9 +166,11 @@ async def serving(
     defaults = read_defaults(config.model)
     loads = LoadServicer(client)
     metrics = Metrics(client, lambda: client.model, config.metrics)
-    server = _make_server(config, access, GenerationServicer(generator, lambda: client.model, defaults), loads)
+    callers = Callers(access.identify, config.shares_prefixes)
+    generation = GenerationServicer(generator, lambda: client.model, defaults, callers, config.proxies)
+    server = _make_server(config, access, generation, loads)
     names = served_names(config.model, config.served_model_names)
-    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names)
+    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names, callers)
     pages = (chat.make_router(), dashboard.make_router(loads.read_load))
     http = _make_http(config, access, service, (metrics_route.make_router(metrics), *pages))
     gateway = Gateway(client, server, http, metrics)

@@ -32,15 +32,15 @@ def request_id(metadata: Metadata) -> str:
     return _find(metadata, REQUEST_ID_KEY)
 
 
+def authorization(metadata: Metadata) -> str:
+    """Return what shows who calls, ``Bearer KEY``; empty when the metadata do not say."""
+    return _find(metadata, API_KEY_KEY)
+
+
 def choose_request_id(given: str) -> str:
     """Return the name that a caller gave a request if it is 1 to 128 printable ASCII characters, else a new one."""
     is_sane = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
     return given if is_sane else uuid4().hex
-
-
-def authorization(metadata: Metadata) -> str:
-    """Return what the caller shows of itself, such as Bearer KEY; empty when the metadata do not say."""
-    return _find(metadata, API_KEY_KEY)
 
 
 def values(metadata: Metadata, wanted: str) -> tuple[str, ...]:

@@ -9,10 +9,13 @@ import grpc.aio
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, decode_tools, encode_delta
+from expertmesh.gateway.callers import Callers
 from expertmesh.gateway.generation_request import GenerationRequest
-from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.generator import Origin, TextGenerator
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.rpc.metadata import request_id, traceparent
+from expertmesh.rpc.access import origin
+from expertmesh.rpc.forwarded import Proxies
+from expertmesh.rpc.metadata import authorization, request_id, traceparent
 from expertmesh.rpc.status import report_errors
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
@@ -22,15 +25,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    """Serves generation; ``defaults`` stand for what a request does not set.
+    """Serves generation; ``defaults`` stand for what a request does not set, ``proxies`` say who is behind them.
 
     ``get_model`` raises StillLoadingError before the model is known.
     """
 
-    def __init__(self, generator: TextGenerator, get_model: Callable[[], ModelInfo], defaults: SamplingParams) -> None:
+    def __init__(
+        self,
+        generator: TextGenerator,
+        get_model: Callable[[], ModelInfo],
+        defaults: SamplingParams,
+        callers: Callers,
+        proxies: Proxies,
+    ) -> None:
         self._generator = generator
         self._get_model = get_model
         self._defaults = defaults
+        self._callers = callers
+        self._proxies = proxies
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: D102
         async with report_errors(context):
@@ -85,8 +97,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return decode_request(prompt_ids, request.sampling, request.output, self._defaults)
 
     async def _stream(self, request: GenerationRequest, context: Context) -> AsyncGenerator[pb.Delta]:
-        name = request_id(context.trailing_metadata())
-        generator = self._generator.under(traceparent(context.invocation_metadata()), name)
-        async with aclosing(generator.generate(request)) as deltas:
+        async with aclosing(self._generator.under(self._origin(context)).generate(request)) as deltas:
             async for delta in deltas:
                 yield encode_delta(delta, request.sampling, self._generator.token_bytes)
+
+    def _origin(self, context: Context) -> Origin:
+        metadata = context.invocation_metadata()
+        caller = self._callers.caller_of(authorization(metadata), origin(context, self._proxies))
+        return Origin(caller, traceparent(metadata), request_id(context.trailing_metadata()))

@@ -8,10 +8,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from expertmesh.gateway.access import Access
-from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.callers import Callers
+from expertmesh.gateway.generator import Origin, TextGenerator
+from expertmesh.gateway.http.forwarded import client_of
 from expertmesh.gateway.http.request_ids import request_id_of
 from expertmesh.model.sampling import SamplingParams
-from expertmesh.rpc.metadata import TRACEPARENT_KEY
+from expertmesh.rpc.metadata import API_KEY_KEY, TRACEPARENT_KEY
 from expertmesh.wire.model_info import ModelInfo
 
 
@@ -37,6 +39,7 @@ class Service:
     defaults: SamplingParams
     is_ready: Callable[[], bool]
     names: tuple[str, ...]
+    callers: Callers
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -46,10 +49,14 @@ class Service:
 
 
 async def get_service(request: Request) -> Service:
-    """Find the service that the application was made for, to work under the caller's span where it sent one."""
+    """Find the service that the application was made for, to work for the caller, under its span where it sent one."""
     service: Service = request.app.state.service
-    traceparent = request.headers.get(TRACEPARENT_KEY, "")
-    return replace(service, generator=service.generator.under(traceparent, request_id_of(request.scope)))
+    origin = Origin(
+        service.callers.caller_of(request.headers.get(API_KEY_KEY), client_of(request.scope)),
+        request.headers.get(TRACEPARENT_KEY, ""),
+        request_id_of(request.scope),
+    )
+    return replace(service, generator=service.generator.under(origin))
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]

@@ -43,7 +43,7 @@ SNAPSHOT_SECONDS = 0.1
 
 
 class ApiProcess:
-    """An API process on the line: a caller at the engine's door."""
+    """An API process on the line: a recipient at the engine's door."""
 
     def __init__(self, connection: "Connection[ToEngine]") -> None:
         self._connection = connection
@@ -104,7 +104,7 @@ class OpenEngine:
         self.inbox.put(partial(self.door.enter, process, message.id, message.request, constraint, message.past_ids))
 
     def refuse(self, process: ApiProcess, request_id: int, error: ExpertmeshError) -> None:
-        """Count a request that cannot be put, and have its caller told."""
+        """Count a request that cannot be put, and have its process told."""
         self.inbox.put(partial(self.door.refuse, process, request_id, error))
 
     def leave(self, process: ApiProcess, message: Cancel) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from expertmesh.gateway.metrics.config import MetricsConfig
 from expertmesh.gateway.metrics.engine_metrics import EngineCollector
 from expertmesh.gateway.metrics.families import counters
+from expertmesh.gateway.metrics.key_metrics import KeyCollector
 from expertmesh.gateway.metrics.mesh_metrics import MeshCollector
 from expertmesh.gateway.metrics.vllm_names import VllmNames
 from expertmesh.gateway.snapshot import Snapshot, SnapshotSource
@@ -32,6 +33,7 @@ class Metrics:
     def _collectors(self, snapshot: Snapshot, model: ModelInfo) -> Iterator[Collector]:
         engine = EngineCollector(snapshot.engine)
         yield engine
+        yield KeyCollector(snapshot.engine.of_keys)
         yield MeshCollector(snapshot.mesh, self._config.by_layer)
         yield _RefusedCollector(snapshot.num_refused)
         yield _BuildCollector(model)

@@ -31,6 +31,14 @@ def counters(name: str, text: str, label: str, values: Mapping[str, float]) -> C
     return family
 
 
+def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """Return a gauge with one label and a value for each of its values."""
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
 def expert_counters(name: str, text: str, values: Iterable[float]) -> CounterMetricFamily:
     """Return a counter per expert, expert 0 first."""
     return counters(name, text, "expert", {str(expert): value for expert, value in enumerate(values)})
@@ -38,10 +46,7 @@ def expert_counters(name: str, text: str, values: Iterable[float]) -> CounterMet
 
 def expert_gauges(name: str, text: str, values: Iterable[float]) -> GaugeMetricFamily:
     """Return a gauge per expert, expert 0 first."""
-    family = GaugeMetricFamily(name, text, labels=["expert"])
-    for expert, value in enumerate(values):
-        family.add_metric([str(expert)], value)
-    return family
+    return gauges(name, text, "expert", {str(expert): value for expert, value in enumerate(values)})
 
 
 def expert_histograms(name: str, text: str, values: Iterable[HistogramSnapshot]) -> HistogramMetricFamily:
