@@ -14,7 +14,7 @@ from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.loop import Engine
 from expertmesh.engine.messages import EngineError, TokenDelta
 from expertmesh.engine.observer import Interruption
-from expertmesh.engine.request import FinishReason, Limits, Request
+from expertmesh.engine.request import Caller, FinishReason, Limits, Request
 from expertmesh.engine.runner import ModelRunner
 from expertmesh.engine.scheduler import Scheduler
 from expertmesh.engine.scheduler_config import SchedulerConfig
@@ -83,7 +83,11 @@ class Workshop:
     """An engine and all its parts, run in this thread until everything is done that was put."""
 
     def __init__(
-        self, directory, num_micro_batches: int = 1, fails: Callable[[LayerCall], Exception | None] = lambda call: None
+        self,
+        directory,
+        num_micro_batches: int = 1,
+        fails: Callable[[LayerCall], Exception | None] = lambda call: None,
+        max_num_seqs: int = 64,
     ) -> None:
         checkpoint = Checkpoint.open(directory)
         config, backend = checkpoint.model, ReferenceBackend(torch.device("cpu"))
@@ -92,12 +96,16 @@ class Workshop:
         cache = KVCache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32, backend.device)
         runner = ModelRunner(decoder, cache, self.experts, backend.device, frozenset(), num_micro_batches)
         self.stats, self.blocks, self.inbox = EngineStats(), BlockPool(NUM_BLOCKS, BLOCK_SIZE), Inbox()
-        self.scheduler = Scheduler(SchedulerConfig().fitted_to("cpu"), self.blocks, self.stats)
+        limits = SchedulerConfig(max_num_seqs=max_num_seqs).fitted_to("cpu")
+        self.scheduler = Scheduler(limits, self.blocks, self.stats)
         self.door = Door(self.scheduler, Limits(128, config.vocab_size), self.stats)
         self.engine = Engine(runner, self.scheduler, self.door, self.inbox, frozenset(), self.stats)
 
-    def put(self, recipient: Listener, request_id: int, max_tokens: int = 6, first_id: int = 5) -> None:
-        request = Request((1, first_id, 9), SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=1))
+    def put(
+        self, recipient: Listener, request_id: int, max_tokens: int = 6, first_id: int = 5, caller: str = ""
+    ) -> None:
+        sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=1)
+        request = Request((1, first_id, 9), sampling, caller=Caller(caller))
         self.inbox.put(lambda: self.door.enter(recipient, request_id, request))
 
     def run(self) -> None:
@@ -206,6 +214,29 @@ def test_a_request_that_fails_on_its_way_in_fails_alone(directory):
     assert [type(error) for error in recipient.errors.values()] == [EngineError]
     assert str(recipient.errors[1]) == "internal error (ZeroDivisionError); the gateway's log says more"
     assert len(recipient.ids(0)) == len(recipient.ids(2)) == 6
+
+
+def test_who_gives_way_to_another_caller_says_the_same_and_the_other_waits_for_no_end(directory):
+    workshop, said = Workshop(directory, max_num_seqs=2), []
+    probe = Listener(then=lambda: said.append("p"))
+
+    def probe_twice() -> None:
+        said.append("f")
+        if said.count("f") in (3, 9):
+            workshop.put(probe, len(said), max_tokens=2, caller="probe")
+
+    flood = Listener(then=probe_twice)
+    for request_id in range(4):
+        workshop.put(flood, request_id, max_tokens=20, first_id=5 + request_id, caller="flood")
+    workshop.run()
+    # Each probe has its tokens in the next two steps.
+    assert "".join(said[:15]) == "".join(("fff", "fpfp", "ffff", "fpfp"))
+    assert workshop.stats.num_preemptions == 2
+    for request_id in range(4):
+        alone, one = Listener(), Workshop(directory)
+        one.put(alone, 0, max_tokens=20, first_id=5 + request_id)
+        one.run()
+        assert flood.ids(request_id) == alone.ids(0)
 
 
 def test_who_leaves_between_steps_gets_nothing_more(directory):
