@@ -30,7 +30,7 @@ def silently(stages) -> Supervisor:
     return Supervisor(stages, lambda *_: None, lambda *_: None)
 
 
-def supervise(stages, use, grace_seconds: float = 10):
+def supervise(stages, use, grace_seconds: float = 30):
     """Run ``use(supervisor, ready)`` once every program is ready, then stop; returns the lines shown.
 
     ``ready`` are the names and addresses of those that said so.
