@@ -16,12 +16,12 @@ from http_serving import serving
 
 from expertmesh.client import AsyncClient, Sampling
 from expertmesh.client.retry import RetryPolicy
-from expertmesh.gateway.keys import ApiKeys
+from expertmesh.gateway.keys import Key, digest_of
 from expertmesh.rpc.sockets import free_port
 
 MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
 KEYS = ("flood", "probe")
-FLOOD, PROBE = (str(ApiKeys(KEYS).find(f"Bearer {key}")) for key in KEYS)
+FLOOD, PROBE = (Key(digest_of(key)).id for key in KEYS)
 NUM_FLOOD, NUM_SEQS, NUM_WAITING, NUM_PROBES = 300, 4, 60, 10
 TEXT = "/v1/completions"
 LONG = {"prompt": "What is 291 - 150?", "max_tokens": 400, "ignore_eos": True}

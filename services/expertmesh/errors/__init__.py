@@ -49,9 +49,9 @@ class ComputeError(ExpertmeshError):
 
 
 class AccessDeniedError(ExpertmeshError):
-    """A caller may not have what it asks for; ``reason`` says why in one word."""
+    """A caller may not have what it asks for; ``reason`` says why in one word, where that is known."""
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
 
