@@ -1,7 +1,9 @@
 """Server-sent events: a stream of JSON over one reply. Knows events, not what is in them."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
+from itertools import chain
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,18 +11,22 @@ from starlette.types import Receive, Scope, Send
 
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.errors import ClientGoneError, error_body, problem_of, shape_of
+from expertmesh.gateway.http.long_json import chunks
 from expertmesh.gateway.http.request_ids import request_id_of
 
 MEDIA_TYPE = "text/event-stream"
 
+# A long event comes in pieces, which are made while they are sent.
+Event = str | Iterator[str]
 
-async def event_stream(request: Request, events: AsyncGenerator[str], prefix: str = "data: ") -> Response:
+
+async def event_stream(request: Request, events: AsyncGenerator[Event], prefix: str = "data: ") -> Response:
     """Answer with ``events``, at least one. An error before the first has a status; a later one is the last event."""
     first = await unless_disconnected(request.receive, _next(events))
     return _EventStream(first, events, prefix)
 
 
-async def _next(events: AsyncGenerator[str]) -> str:
+async def _next(events: AsyncGenerator[Event]) -> Event:
     return await anext(events)
 
 
@@ -29,7 +35,7 @@ class _EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, first: str, events: AsyncGenerator[str], prefix: str) -> None:
+    def __init__(self, first: Event, events: AsyncGenerator[Event], prefix: str) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._first = first
@@ -51,6 +57,9 @@ class _EventStream(Response):
             await self._send_event(send, error_body(problem_of(error, request_id_of(scope)), shape_of(scope["path"])))
         await send({"type": "http.response.body", "body": b""})
 
-    async def _send_event(self, send: Send, event: str) -> None:
-        body = f"{self._prefix}{event}\n\n".encode()
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _send_event(self, send: Send, event: Event) -> None:
+        pieces = (event,) if isinstance(event, str) else event
+        for body in chunks(chain((self._prefix,), pieces, ("\n\n",))):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if not isinstance(event, str):
+                await asyncio.sleep(0)

@@ -11,6 +11,8 @@ from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.long_json import Mapped, json_pieces, mapped
+from expertmesh.gateway.http.long_response import long_response
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import (
     DONE,
@@ -29,9 +31,8 @@ from expertmesh.gateway.http.openai.conversation import to_messages
 from expertmesh.gateway.http.openai.requests import ChatCompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request, truncated
 from expertmesh.gateway.http.openai.tool_calls import describe_calls, describe_pieces
-from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
-from expertmesh.gateway.http.sse import event_stream
+from expertmesh.gateway.http.sse import Event, event_stream
 from expertmesh.gateway.text_stream import TextDelta
 
 router = APIRouter(tags=["OpenAI"])
@@ -54,7 +55,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request, 
     generation = await _prepare(body, service)
     if body.stream:
         return await event_stream(request, writer.stream(generation))
-    return json_response(await unless_disconnected(request.receive, writer.complete(generation)))
+    return long_response(await unless_disconnected(request.receive, writer.complete(generation)))
 
 
 async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationRequest:
@@ -92,12 +93,12 @@ class _Writer:
             answers = by_answer([delta async for delta in deltas])
         return replies.ChatCompletion(
             **self._header,
-            choices=[self._choice(answer) for answer in answers],
+            choices=Mapped(self._choice, answers),
             usage=count_usage([[answer[-1] for answer in answers]]),
             prompt_token_ids=list(generation.prompt_ids) if self._wants_ids else None,
         )
 
-    async def stream(self, generation: GenerationRequest) -> AsyncGenerator[str]:
+    async def stream(self, generation: GenerationRequest) -> AsyncGenerator[Event]:
         """Generate and describe each piece as it comes."""
         last: dict[int, TextDelta] = {}
         async with aclosing(self._generator.generate(generation)) as deltas:
@@ -107,11 +108,11 @@ class _Writer:
                 last[delta.index] = delta
                 usage = self._stream_usage.so_far([last.values()])
                 if is_first:
-                    yield self._chunk([self._opening(delta)], usage, prompt_ids)
+                    yield json_pieces(self._chunk([self._opening(delta)], usage, prompt_ids))
                 if self._says_something(delta):
-                    yield self._chunk([self._piece(delta)], usage)
+                    yield self._chunk([self._piece(delta)], usage).model_dump_json()
         if self._stream_usage.is_wanted:
-            yield self._chunk([], count_usage([last.values()]))
+            yield self._chunk([], count_usage([last.values()])).model_dump_json()
         yield DONE
 
     def _choice(self, answer: Sequence[TextDelta]) -> replies.ChatChoice:
@@ -155,13 +156,15 @@ class _Writer:
     def _logprobs(self, deltas: Sequence[TextDelta]) -> replies.ChatLogprobs | None:
         if not self._wants_logprobs:
             return None
-        return replies.ChatLogprobs(content=[describe_token(self._generator, delta.token) for delta in deltas])
+        return replies.ChatLogprobs(content=mapped(self._describe, deltas))
+
+    def _describe(self, delta: TextDelta) -> replies.TokenLogprob:
+        return describe_token(self._generator, delta.token)
 
     def _chunk(
         self,
         choices: list[replies.ChatChunkChoice],
         usage: replies.Usage | None = None,
         prompt_ids: list[int] | None = None,
-    ) -> str:
-        chunk = replies.ChatCompletionChunk(**self._header, choices=choices, usage=usage, prompt_token_ids=prompt_ids)
-        return chunk.model_dump_json()
+    ) -> replies.ChatCompletionChunk:
+        return replies.ChatCompletionChunk(**self._header, choices=choices, usage=usage, prompt_token_ids=prompt_ids)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.long_json import Mapped, mapped
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.fields import StreamOptions
 from expertmesh.gateway.text_stream import TextDelta
@@ -108,10 +109,10 @@ def by_answer(deltas: Iterable[TextDelta]) -> list[list[TextDelta]]:
     return [answers[index] for index in sorted(answers)]
 
 
-def routed_experts(deltas: Sequence[TextDelta]) -> replies.RoutedExperts | None:
+def routed_experts(deltas: Sequence[TextDelta]) -> Sequence[replies.Route] | None:
     """Return the experts asked for each token, layer by layer, or None where nobody wanted to know."""
     routed = [delta.routed_experts for delta in deltas if delta.routed_experts is not None]
-    return [[list(experts) for experts in layers] for layers in routed] or None
+    return mapped(lambda layers: [list(experts) for experts in layers], routed) if routed else None
 
 
 def token_text(generator: TextGenerator, token_id: int) -> str:
@@ -129,11 +130,11 @@ def describe_token(generator: TextGenerator, choice: Choice) -> replies.TokenLog
 
 def describe_prompt(
     generator: TextGenerator, prompt_logprobs: tuple[Choice, ...] | None
-) -> list[replies.TokenLogprob | None] | None:
+) -> Sequence[replies.TokenLogprob | None] | None:
     """Describe the tokens of a prompt; the first was not predicted."""
     if prompt_logprobs is None:
         return None
-    return [None, *(describe_token(generator, choice) for choice in prompt_logprobs)]
+    return Mapped(lambda choice: choice and describe_token(generator, choice), (None, *prompt_logprobs))
 
 
 def _top(generator: TextGenerator, token_id: int, logprob: float) -> replies.TopLogprob:

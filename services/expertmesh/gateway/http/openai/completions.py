@@ -11,14 +11,15 @@ from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.long_json import Mapped, json_pieces
+from expertmesh.gateway.http.long_response import long_response
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import DONE, ERRORS, Header, StreamUsage, by_answer, count_usage, make_header
 from expertmesh.gateway.http.openai.prompts import Prompt, PromptWriter, encode_prompts
 from expertmesh.gateway.http.openai.requests import MAX_PROMPTS, CompletionRequest
 from expertmesh.gateway.http.openai.sampling import check_model, generation_request
-from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
-from expertmesh.gateway.http.sse import event_stream
+from expertmesh.gateway.http.sse import Event, event_stream
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta
 
@@ -46,7 +47,7 @@ async def create_completion(body: CompletionRequest, request: Request, service: 
     )
     if body.stream:
         return await event_stream(request, writer.stream(StreamUsage.of(body.stream_options)))
-    return json_response(await unless_disconnected(request.receive, writer.complete()))
+    return long_response(await unless_disconnected(request.receive, writer.complete()))
 
 
 def _check_length(body: CompletionRequest) -> None:
@@ -113,24 +114,26 @@ class _Writer:
             async for job, delta in pieces:
                 deltas[job].append(delta)
         answers = {job: by_answer(deltas[job]) for job in self._jobs}
+        told = [(job.writer, answer) for job in self._jobs for answer in answers[job]]
         return replies.Completion(
             **self._header,
-            choices=[job.writer.write(answer) for job in self._jobs for answer in answers[job]],
+            choices=Mapped(lambda one: one[0].write(one[1]), told),
             usage=count_usage([answer[-1] for answer in answers[job]] for job in self._jobs),
         )
 
-    async def stream(self, usage: StreamUsage) -> AsyncGenerator[str]:
+    async def stream(self, usage: StreamUsage) -> AsyncGenerator[Event]:
         """Generate and describe each piece as it comes."""
         last: dict[_Job, dict[int, TextDelta]] = {job: {} for job in self._jobs}
         async with aclosing(merge([job.run() for job in self._jobs])) as pieces:
             async for job, delta in pieces:
+                is_first = delta.index not in last[job]
                 last[job][delta.index] = delta
-                yield self._chunk(
-                    [job.writer.write([delta])], usage.so_far(deltas.values() for deltas in last.values())
-                )
+                so_far = usage.so_far(deltas.values() for deltas in last.values())
+                chunk = self._chunk([job.writer.write([delta])], so_far)
+                yield json_pieces(chunk) if is_first else chunk.model_dump_json()
         if usage.is_wanted:
-            yield self._chunk([], count_usage(deltas.values() for deltas in last.values()))
+            yield self._chunk([], count_usage(deltas.values() for deltas in last.values())).model_dump_json()
         yield DONE
 
-    def _chunk(self, choices: list[replies.CompletionChoice], usage: replies.Usage | None = None) -> str:
-        return replies.Completion(**self._header, choices=choices, usage=usage).model_dump_json()
+    def _chunk(self, choices: list[replies.CompletionChoice], usage: replies.Usage | None = None) -> replies.Completion:
+        return replies.Completion(**self._header, choices=choices, usage=usage)

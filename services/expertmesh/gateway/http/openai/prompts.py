@@ -1,9 +1,11 @@
 """The prompts of a text completion, and what is written about each. Knows pieces of text, not their stream."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.long_json import mapped
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import FINISH_REASONS, describe_prompt, routed_experts, token_text
 from expertmesh.gateway.http.openai.requests import CompletionRequest
@@ -14,10 +16,11 @@ from expertmesh.model.choice import Choice
 
 @dataclass(frozen=True)
 class Prompt:
-    """One of the prompts of a request: its ids, and its text where the client sent text."""
+    """A prompt of a request: its ids, its text where the client sent text, and the text of each id for an echo."""
 
     ids: list[int]
     text: str | None
+    pieces: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class _Piece:
 
 async def encode_prompts(body: CompletionRequest, generator: TextGenerator) -> list[Prompt]:
     """Return the prompts of a request in order."""
-    return [_truncate(await _encode(prompt, body, generator), body) for prompt in body.prompts()]
+    prompts = [_truncate(await _encode(prompt, body, generator), body) for prompt in body.prompts()]
+    return await asyncio.to_thread(_cut, prompts, generator) if body.echo else prompts
+
+
+def _cut(prompts: Sequence[Prompt], generator: TextGenerator) -> list[Prompt]:
+    return [replace(prompt, pieces=generator.pieces(prompt.ids)) for prompt in prompts]
 
 
 async def _encode(prompt: str | list[int], body: CompletionRequest, generator: TextGenerator) -> Prompt:
@@ -80,13 +88,12 @@ class PromptWriter:
 
     def _echo(self, delta: TextDelta) -> list[_Piece]:
         choices = (None, *(delta.prompt_logprobs or [None] * (len(self._prompt.ids) - 1)))
-        texts = self._generator.pieces(self._prompt.ids)
-        return [_Piece(*piece) for piece in zip(self._prompt.ids, texts, choices, strict=True)]
+        return [_Piece(*piece) for piece in zip(self._prompt.ids, self._prompt.pieces, choices, strict=True)]
 
     def _echoed_text(self, echo: list[_Piece]) -> str:
         return "".join(piece.text for piece in echo) if self._prompt.text is None else self._prompt.text
 
-    def _prompt_logprobs(self, delta: TextDelta) -> list[replies.TokenLogprob | None] | None:
+    def _prompt_logprobs(self, delta: TextDelta) -> Sequence[replies.TokenLogprob | None] | None:
         return describe_prompt(self._generator, delta.prompt_logprobs) if self._wants_prompt_logprobs else None
 
     def _logprobs(self, pieces: Sequence[_Piece], index: int) -> replies.CompletionLogprobs | None:
@@ -99,9 +106,9 @@ class PromptWriter:
         if not self._wants_logprobs:
             return None
         return replies.CompletionLogprobs(
-            tokens=[token_text(self._generator, piece.token_id) for piece in pieces],
+            tokens=mapped(lambda piece: token_text(self._generator, piece.token_id), pieces),
             token_logprobs=[piece.choice.logprob if piece.choice else None for piece in pieces],
-            top_logprobs=[self._top(piece.choice) if piece.choice else None for piece in pieces],
+            top_logprobs=mapped(lambda piece: self._top(piece.choice) if piece.choice else None, pieces),
             text_offset=offsets,
         )
 

@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from expertmesh.gateway.http.long_json import Long, LongReply
 from expertmesh.gateway.http.schema import ReplyModel, absent_when_none
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-RoutedExperts = list[list[list[int]]]
+Route = list[list[int]]
 
 
 class ErrorDetails(ReplyModel):
@@ -40,7 +41,7 @@ class Usage(ReplyModel):
     prompt_tokens_details: PromptTokensDetails
 
 
-class Reply(ReplyModel):
+class Reply(LongReply):
     """What every completion and every chunk of one carries."""
 
     id: str
@@ -63,14 +64,14 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(ReplyModel):
+class ChatLogprobs(LongReply):
     """How probable the tokens of an answer were."""
 
-    content: list[TokenLogprob]
+    content: Long[TokenLogprob]
     refusal: None = None
 
 
-class Choice(ReplyModel):
+class Choice(LongReply):
     """What every answer carries."""
 
     index: int
@@ -79,13 +80,13 @@ class Choice(ReplyModel):
         description='"stop" also for stop strings and ids, "tool_calls" where an answer ends with calls; null in all '
         "chunks but the last.",
     )
-    prompt_logprobs: list[TokenLogprob | None] | None = absent_when_none(
+    prompt_logprobs: Long[TokenLogprob | None] | None = absent_when_none(
         "For each token of the prompt but the first; only where asked for."
     )
-    routed_experts: RoutedExperts | None = absent_when_none(
+    routed_experts: Long[Route] | None = absent_when_none(
         "Expert ids by token and layer; only where return_routed_experts asked for them."
     )
-    token_ids: list[int] | None = absent_when_none("Ids of the tokens; only where return_token_ids asked for them.")
+    token_ids: Long[int] | None = absent_when_none("Ids of the tokens; only where return_token_ids asked for them.")
 
 
 class FunctionCall(ReplyModel):
@@ -123,9 +124,9 @@ class ChatCompletion(Reply):
     """The answers to a conversation."""
 
     object: Literal["chat.completion"] = "chat.completion"
-    choices: list[ChatChoice]
+    choices: Long[ChatChoice]
     usage: Usage
-    prompt_token_ids: list[int] | None = absent_when_none("Only where return_token_ids asked for them.")
+    prompt_token_ids: Long[int] | None = absent_when_none("Only where return_token_ids asked for them.")
 
 
 class FunctionCallDelta(ReplyModel):
@@ -167,16 +168,16 @@ class ChatCompletionChunk(Reply):
     usage: Usage | None = absent_when_none(
         "Only in the last chunk, where stream_options.include_usage asked for it; continuous_usage_stats: in all."
     )
-    prompt_token_ids: list[int] | None = absent_when_none("In the first chunk, where return_token_ids asked for them.")
+    prompt_token_ids: Long[int] | None = absent_when_none("In the first chunk, where return_token_ids asked for them.")
 
 
-class CompletionLogprobs(ReplyModel):
+class CompletionLogprobs(LongReply):
     """How probable tokens were: four lists of one length. The first token of a text was given, not predicted: null."""
 
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int] = Field(description="Characters of the choice's text before each token.")
+    tokens: Long[str]
+    token_logprobs: Long[float | None]
+    top_logprobs: Long[dict[str, float] | None]
+    text_offset: Long[int] = Field(description="Characters of the choice's text before each token.")
 
 
 class CompletionChoice(Choice):
@@ -184,14 +185,14 @@ class CompletionChoice(Choice):
 
     text: str
     logprobs: CompletionLogprobs | None = None
-    prompt_token_ids: list[int] | None = absent_when_none("With the first text, where return_token_ids asked for them.")
+    prompt_token_ids: Long[int] | None = absent_when_none("With the first text, where return_token_ids asked for them.")
 
 
 class Completion(Reply):
     """Continuations of texts, or an event of a stream of them."""
 
     object: Literal["text_completion"] = "text_completion"
-    choices: list[CompletionChoice]
+    choices: Long[CompletionChoice]
     usage: Usage | None = absent_when_none(
         "In a stream only in the last event, where include_usage asked for it; continuous_usage_stats: in all."
     )
@@ -214,12 +215,12 @@ class ModelList(ReplyModel):
     data: list[Model]
 
 
-class TokenizeReply(ReplyModel):
+class TokenizeReply(LongReply):
     """Token ids of a text or conversation."""
 
     count: int
     max_model_len: int
-    tokens: list[int]
+    tokens: Long[int]
 
 
 class DetokenizeReply(ReplyModel):

@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.long_response import long_response
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import ERRORS
 from expertmesh.gateway.http.openai.conversation import to_messages, tool_use
@@ -22,7 +23,7 @@ async def create_tokens(body: TokenizeRequest, service: ServiceDep) -> Response:
     """Tokenize a text or a conversation as a completion would."""
     check_model(body.model, service.names)
     ids = await _encode(body, service.generator)
-    return json_response(replies.TokenizeReply(count=len(ids), max_model_len=service.model.max_model_len, tokens=ids))
+    return long_response(replies.TokenizeReply(count=len(ids), max_model_len=service.model.max_model_len, tokens=ids))
 
 
 @router.post("/detokenize", summary="Ids to text", response_model=replies.DetokenizeReply, responses=_ERRORS)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.field_rules import refused
+from expertmesh.gateway.http.long_json import Long, LongReply
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, StopString
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, ReplyModel, RequestModel, absent_when_none
@@ -134,15 +135,15 @@ class Token(ReplyModel):
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 
-class BestOfSequence(ReplyModel):
+class BestOfSequence(LongReply):
     """How a text came about."""
 
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None
-    prefill: list[PrefillToken] = Field(description="Tokens of the inputs, where decoder_input_details asked for them.")
-    tokens: list[Token]
-    top_tokens: list[list[Token]] | None = absent_when_none("Only where top_n_tokens asked for them.")
+    prefill: Long[PrefillToken] = Field(description="Tokens of the inputs, where decoder_input_details asked for them.")
+    tokens: Long[Token]
+    top_tokens: Long[list[Token]] | None = absent_when_none("Only where top_n_tokens asked for them.")
 
 
 class NamedSequence(BestOfSequence):
@@ -157,7 +158,7 @@ class Details(BestOfSequence):
     best_of_sequences: list[NamedSequence] | None = absent_when_none("The other texts of best_of.")
 
 
-class Generation(ReplyModel):
+class Generation(LongReply):
     """A text."""
 
     generated_text: str

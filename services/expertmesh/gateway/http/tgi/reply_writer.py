@@ -9,6 +9,7 @@ from typing import Any
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.long_json import mapped
 from expertmesh.gateway.http.openai.common import by_answer, token_text
 from expertmesh.gateway.http.tgi import models
 from expertmesh.gateway.text_stream import TextDelta
@@ -81,18 +82,19 @@ class Writer:
             "generated_tokens": last.num_output_tokens,
             "seed": self._seed(last),
             "prefill": self._prefill(answer[0]),
-            "tokens": [self._token(delta) for delta in answer],
-            "top_tokens": [self._top_tokens(delta) for delta in answer] if self.parameters.top_n_tokens else None,
+            "tokens": mapped(self._token, answer),
+            "top_tokens": mapped(self._top_tokens, answer) if self.parameters.top_n_tokens else None,
         }
 
-    def _prefill(self, delta: TextDelta) -> list[models.PrefillToken]:
+    def _prefill(self, delta: TextDelta) -> Sequence[models.PrefillToken]:
         if delta.prompt_logprobs is None:
             return []
         logprobs = (None, *(choice.logprob for choice in delta.prompt_logprobs))
-        return [
-            models.PrefillToken(id=token_id, text=token_text(self.generator, token_id), logprob=logprob)
-            for token_id, logprob in zip(self.generation.prompt_ids, logprobs, strict=True)
-        ]
+        return mapped(self._prefill_token, list(zip(self.generation.prompt_ids, logprobs, strict=True)))
+
+    def _prefill_token(self, known: tuple[int, float | None]) -> models.PrefillToken:
+        token_id, logprob = known
+        return models.PrefillToken(id=token_id, text=token_text(self.generator, token_id), logprob=logprob)
 
     def _token(self, delta: TextDelta) -> models.Token:
         token_id = delta.token.token_id

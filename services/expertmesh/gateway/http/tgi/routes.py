@@ -1,5 +1,6 @@
 """TGI's routes. Knows paths and bodies, not how text is generated."""
 
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,6 +9,8 @@ from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.long_json import json_pieces
+from expertmesh.gateway.http.long_response import LongResponse, long_response
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
@@ -46,7 +49,7 @@ async def _compat(body: models.CompatRequest, request: Request, service: Service
         return await _stream(body, request, service)
     writer = await _prepare(body, service)
     generation = await unless_disconnected(request.receive, writer.complete())
-    return Response(f"[{generation.model_dump_json()}]", media_type="application/json")
+    return LongResponse(chain("[", json_pieces(generation), "]"))
 
 
 for _path, _name in (("/", "post_root"), ("/v1", "post_v1")):
@@ -68,7 +71,7 @@ for _path, _name in (("/", "post_root"), ("/v1", "post_v1")):
 async def generate(body: models.GenerateRequest, request: Request, service: ServiceDep) -> Response:
     """Continue a text."""
     writer = await _prepare(body, service)
-    return json_response(await unless_disconnected(request.receive, writer.complete()))
+    return long_response(await unless_disconnected(request.receive, writer.complete()))
 
 
 @router.post(

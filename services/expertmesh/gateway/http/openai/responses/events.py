@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
+from expertmesh.gateway.http.long_json import Long, LongReply
 from expertmesh.gateway.http.openai.replies import TokenLogprob
 from expertmesh.gateway.http.openai.responses.replies import OutputItem, OutputText, Response
-from expertmesh.gateway.http.schema import ReplyModel
 
 PartKind = Literal["response.content_part.added", "response.content_part.done"]
 
 
-class Event(ReplyModel):
+class Event(LongReply):
     """What every event carries."""
 
     type: str
@@ -59,7 +59,7 @@ class TextDeltaEvent(_PartEvent):
 
     type: Literal["response.output_text.delta"] = "response.output_text.delta"
     delta: str
-    logprobs: list[TokenLogprob]
+    logprobs: Long[TokenLogprob]
 
 
 class TextDoneEvent(_PartEvent):
@@ -67,7 +67,7 @@ class TextDoneEvent(_PartEvent):
 
     type: Literal["response.output_text.done"] = "response.output_text.done"
     text: str
-    logprobs: list[TokenLogprob]
+    logprobs: Long[TokenLogprob]
 
 
 class ArgumentsDeltaEvent(_ItemEvent):

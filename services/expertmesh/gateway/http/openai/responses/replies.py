@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from expertmesh.gateway.http.long_json import Long, LongReply
 from expertmesh.gateway.http.openai.replies import TokenLogprob
 from expertmesh.gateway.http.openai.responses.requests import ResponseTool, TextSettings, ToolChoiceField
 from expertmesh.gateway.http.schema import ReplyModel
@@ -11,18 +12,18 @@ from expertmesh.gateway.http.schema import ReplyModel
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-class OutputText(ReplyModel):
+class OutputText(LongReply):
     """What the model says."""
 
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: list[Any] = Field(default=[], max_length=0, description="Nothing is quoted here.")
-    logprobs: list[TokenLogprob] = Field(
+    logprobs: Long[TokenLogprob] = Field(
         default=[], description="How probable its tokens were; empty where include does not ask for it."
     )
 
 
-class OutputMessage(ReplyModel):
+class OutputMessage(LongReply):
     """An answer in words."""
 
     type: Literal["message"] = "message"
@@ -82,7 +83,7 @@ class ResponseError(ReplyModel):
     message: str
 
 
-class ResponseSettings(ReplyModel):
+class ResponseSettings(LongReply):
     """What was asked for, as it comes back."""
 
     instructions: str | None

@@ -13,6 +13,7 @@ from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
+from expertmesh.gateway.http.long_response import long_response
 from expertmesh.gateway.http.openai.common import ERRORS
 from expertmesh.gateway.http.openai.responses import replies
 from expertmesh.gateway.http.openai.responses.events import ResponseStreamEvent
@@ -23,7 +24,6 @@ from expertmesh.gateway.http.openai.responses.writer import ResponseWriter
 from expertmesh.gateway.http.openai.sampling import check_model
 from expertmesh.gateway.http.parameters import given
 from expertmesh.gateway.http.request_ids import request_id_of
-from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
 from expertmesh.model.sampling import SamplingParams
@@ -52,7 +52,7 @@ async def create_response(body: ResponseRequest, request: Request, service: Serv
         writer = ResponseWriter(service.generator, begun, _wants_logprobs(body))
         if body.stream:
             return await event_stream(request, writer.stream(generation, request_id_of(request.scope)), prefix="")
-        return json_response(await unless_disconnected(request.receive, writer.complete(generation)))
+        return long_response(await unless_disconnected(request.receive, writer.complete(generation)))
 
 
 async def _prepare(body: ResponseRequest, service: Service) -> GenerationRequest:

@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from itertools import count
+from functools import partial
+from itertools import chain, count
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http import sse
 from expertmesh.gateway.http.errors import problem_of
+from expertmesh.gateway.http.long_json import json_pieces
 from expertmesh.gateway.http.openai.common import describe_token
 from expertmesh.gateway.http.openai.responses import events, replies
 from expertmesh.gateway.http.openai.responses.output import Output
@@ -20,7 +23,7 @@ class ResponseWriter:
     def __init__(self, generator: TextGenerator, begun: replies.Response, wants_logprobs: bool) -> None:
         self._generator = generator
         self._begun = begun
-        self._output = Output((lambda delta: describe_token(generator, delta.token)) if wants_logprobs else None)
+        self._output = Output(partial(describe_token, generator) if wants_logprobs else None)
 
     async def complete(self, generation: GenerationRequest) -> replies.Response:
         """Generate the whole response: the one that the last event of a stream holds."""
@@ -31,7 +34,7 @@ class ResponseWriter:
                     response = event.response
         return response
 
-    async def stream(self, generation: GenerationRequest, request_id: str) -> AsyncGenerator[str]:
+    async def stream(self, generation: GenerationRequest, request_id: str) -> AsyncGenerator[sse.Event]:
         """Generate and tell of each piece as it comes. An error before the first token is raised, a later one told."""
         numbers = count()
         async with aclosing(self._events(generation)) as told:
@@ -78,9 +81,9 @@ class ResponseWriter:
         return events.ResponseEvent(type="response.failed", response=self._begun.model_copy(update=failed))
 
 
-def _write(event: events.Event, number: int) -> str:
+def _write(event: events.Event, number: int) -> sse.Event:
     numbered = event.model_copy(update={"sequence_number": number})
-    return f"event: {event.type}\ndata: {numbered.model_dump_json()}"
+    return chain((f"event: {event.type}\ndata: ",), json_pieces(numbered))
 
 
 def _count(last: TextDelta) -> replies.ResponseUsage:
