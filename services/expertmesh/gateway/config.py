@@ -6,6 +6,7 @@ from pathlib import Path
 from expertmesh.discovery.endpoints import Discovery
 from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
+from expertmesh.gateway.response_size import DEFAULT_MAX_BYTES
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.rpc.forwarded import Proxies
 from expertmesh.settings import servers
@@ -59,7 +60,17 @@ CORS_ORIGIN = Flag(
     "CORS_ORIGIN",
     "Origin whose pages may call over HTTP, such as https://example.org, or *; may be repeated. Default: none.",
 )
-MAX_BODY = Flag(LIMITS, "MAX_BODY_MIB", "Largest body of an HTTP request, MiB.", min=0, max=2**20, unit=2**20)
+MAX_BODY = Flag(
+    LIMITS, "MAX_BODY_MIB", "Largest request, MiB: body over HTTP, message over gRPC.", min=0, max=2**20, unit=2**20
+)
+MAX_RESPONSE = Flag(
+    LIMITS,
+    "MAX_RESPONSE_MIB",
+    "Largest response, MiB: requests whose answers, with log-probabilities and all, could become larger are refused.",
+    min=0,
+    max=2**20,
+    unit=2**20,
+)
 KEEP_ALIVE = Flag(
     NETWORK,
     "KEEP_ALIVE_SECONDS",
@@ -141,6 +152,7 @@ class GatewayConfig:
     proxies: Proxies = setting(Proxies(), FORWARDED_ALLOW_IPS)
     cors_origins: tuple[str, ...] = setting((), CORS_ORIGIN)
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
+    max_response_bytes: int = setting(DEFAULT_MAX_BYTES, MAX_RESPONSE)
     keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)
     backend: str = servers.backend()
     device: str = servers.device()

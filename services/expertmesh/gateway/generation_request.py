@@ -20,7 +20,8 @@ class GenerationRequest:
     ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Control tokens
     have no text where it ``skips_special_tokens``, else their names. What ends an answer, a stop string or a control
     token, is part of it where it ``includes_stop``. Calls of functions in the form of ``call_format`` are told from
-    text. The client wants as much for ``num_prompts``, this one included.
+    text. The client wants as much for ``num_prompts``, this one included. A reply that ``echoes`` has the prompt before
+    each answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -35,6 +36,7 @@ class GenerationRequest:
     skips_special_tokens: bool = True
     includes_stop: bool = False
     num_prompts: int = 1
+    echoes: bool = False
 
     @property
     def begins_text(self) -> bool:
@@ -58,6 +60,7 @@ class GenerationRequest:
             raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken", "stop")
         if "" in self.stop:
             raise InvalidRequestError("stop has an empty string; each must have at least one character", "stop")
+        self.sampling.validate()
         if self.grammar is not None:
             self._validate_with_grammar()
 

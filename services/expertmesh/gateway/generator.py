@@ -13,6 +13,8 @@ from expertmesh.engine.request import Caller, FinishReason, Request
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.merge import merge
+from expertmesh.gateway.prompt_scores import share_scores
+from expertmesh.gateway.response_size import ResponseLimit
 from expertmesh.gateway.text_stream import TextDelta, TextStream, stream_text
 from expertmesh.model.sampling import MAX_SEED, SamplingParams
 from expertmesh.text.call_grammar import make_call_grammar
@@ -42,7 +44,7 @@ class Origin:
 
 
 class TextGenerator:
-    """Answers prompts and conversations with a stream of text.
+    """Answers prompts and conversations with a stream of text, as far as ``limit`` allows.
 
     Requests are traced under the span of their origin, or are traces of their own where it names none, with their id
     as an attribute.
@@ -54,11 +56,13 @@ class TextGenerator:
         template: ChatTemplate,
         engine: Engine,
         tracer: Tracer = NullTracer(),
+        limit: ResponseLimit | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._engine = engine
         self._tracer = tracer
+        self._limit = limit
         self._origin = Origin()
 
     def under(self, origin: Origin) -> "TextGenerator":
@@ -123,13 +127,21 @@ class TextGenerator:
         """UTF-8 of one token in the middle of a text; empty for control tokens, one byte for those of the fallback."""
         return self._tokenizer.token_bytes(token_id)
 
+    def fit(self, requests: Sequence[GenerationRequest]) -> Sequence[GenerationRequest]:
+        """Return valid requests of one call, for answers that are not too large together, as ``ResponseLimit.fit``."""
+        for request in requests:
+            request.validate()
+        return self._limit.fit(requests) if self._limit else requests
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta]:
         """Stream the answers; errors are those of ``EngineClient.generate``. Leaving early ends every sequence."""
-        request.validate()
+        [request] = self.fit([request])
         attributes = _describe(request, self._origin.request_id)
         with ending(self._tracer.start("generate", self._origin.traceparent, attributes, SpanKind.SERVER)) as span:
             sequences = _sequence_requests(request, span.traceparent, self._origin.caller)
             answers = [self._answer(request, index, sequence) for index, sequence in enumerate(sequences)]
+            if request.sampling.prompt_logprobs is not None:
+                answers = share_scores(answers)
             async with aclosing(merge(answers)) as deltas:
                 if request.num_sequences == request.n:
                     async for delta in deltas:
@@ -190,6 +202,8 @@ def _sequence_requests(request: GenerationRequest, traceparent: str, caller: Cal
 
 def _sequence_sampling(request: GenerationRequest, index: int) -> SamplingParams:
     sampling = request.sampling
+    if index:
+        sampling = replace(sampling, prompt_logprobs=None)  # those of the first are shared
     if sampling.seed is not None:
         sampling = replace(sampling, seed=(sampling.seed + index) % (MAX_SEED + 1))
     if request.num_sequences > request.n and sampling.logprobs is None:

@@ -33,6 +33,7 @@ from expertmesh.gateway.link.client import EngineClient, Report
 from expertmesh.gateway.metrics.exposition import Metrics
 from expertmesh.gateway.process_keeper import END_SECONDS, ProcessCommand, ProcessKeeper
 from expertmesh.gateway.refusals import Refusals
+from expertmesh.gateway.response_size import ResponseLimit
 from expertmesh.gateway.scopes import scope_of_rpc
 from expertmesh.gateway.served_names import served_names
 from expertmesh.gateway.text_files import TextFiles, read_text_files
@@ -162,7 +163,8 @@ async def serving(
     Then drain.
     """
     access = Access(ring, Refusals(client.count_refused))
-    generator = TextGenerator(text.tokenizer, text.template, client, tracer)
+    limit = ResponseLimit(lambda: client.model, config.max_response_bytes)
+    generator = TextGenerator(text.tokenizer, text.template, client, tracer, limit)
     defaults = read_defaults(config.model)
     loads = LoadServicer(client)
     metrics = Metrics(client, lambda: client.model, config.metrics)

@@ -1,5 +1,6 @@
 """GenerationService: the public gRPC API. Knows the messages, not how text is generated."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from expertmesh.gateway.api.generation_codec import decode_messages, decode_requ
 from expertmesh.gateway.callers import Callers
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import Origin, TextGenerator
+from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.rpc.access import origin
 from expertmesh.rpc.forwarded import Proxies
@@ -68,7 +70,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: D102
         async with report_errors(context):
-            text = self._generator.decode(request.token_ids)
+            text = await asyncio.to_thread(self._generator.decode, request.token_ids)
         return pb.DetokenizeResponse(text=text)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:  # noqa: D102
@@ -99,7 +101,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def _stream(self, request: GenerationRequest, context: Context) -> AsyncGenerator[pb.Delta]:
         async with aclosing(self._generator.under(self._origin(context)).generate(request)) as deltas:
             async for delta in deltas:
-                yield encode_delta(delta, request.sampling, self._generator.token_bytes)
+                yield await self._encode(delta, request.sampling)
+
+    async def _encode(self, delta: TextDelta, sampling: SamplingParams) -> pb.Delta:
+        if delta.prompt_logprobs is None:
+            return encode_delta(delta, sampling, self._generator.token_bytes)
+        # Prompts may be long.
+        return await asyncio.to_thread(encode_delta, delta, sampling, self._generator.token_bytes)
 
     def _origin(self, context: Context) -> Origin:
         metadata = context.invocation_metadata()

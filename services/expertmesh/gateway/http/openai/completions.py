@@ -42,9 +42,9 @@ async def create_completion(body: CompletionRequest, request: Request, service: 
     _check_length(body)
     _check_size(body)
     prompts = await encode_prompts(body, service.generator)
-    writer = _Writer(
-        make_header("cmpl", service.model), [_job(body, prompt, i, service) for i, prompt in enumerate(prompts)]
-    )
+    jobs = [_job(body, prompt, i, service) for i, prompt in enumerate(prompts)]
+    service.generator.fit([job.generation for job in jobs])
+    writer = _Writer(make_header("cmpl", service.model), jobs)
     if body.stream:
         return await event_stream(request, writer.stream(StreamUsage.of(body.stream_options)))
     return long_response(await unless_disconnected(request.receive, writer.complete()))
@@ -90,7 +90,7 @@ def _generation(body: CompletionRequest, prompt: Prompt, service: Service) -> Ge
         sampling = replace(sampling, max_tokens=DEFAULT_MAX_TOKENS)
     if body.echo and body.logprobs is not None:
         sampling = replace(sampling, prompt_logprobs=max(body.logprobs, sampling.prompt_logprobs or 0))
-    request = replace(request, sampling=sampling, num_prompts=len(body.prompts()))
+    request = replace(request, sampling=sampling, num_prompts=len(body.prompts()), echoes=bool(body.echo))
     return _scoring(request) if body.max_tokens == 0 else request
 
 
