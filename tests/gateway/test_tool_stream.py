@@ -63,7 +63,7 @@ def run(
     async def read() -> list[TextDelta]:
         prompt = await generator.encode_chat([Message("user", "Hello")], use)
         request = GenerationRequest(tuple(prompt), SamplingParams(), stop)
-        return [delta async for delta in generator.generate(generator.allow_calls(request, use))]
+        return [delta async for delta in generator.generate(await generator.allow_calls(request, use))]
 
     engine = ScriptedEngine(ids, reason)
     generator = TextGenerator(tokenizer, InstTemplate(tokenizer), engine)

@@ -243,7 +243,7 @@ HOSTILE = json.loads(hostile_schema(24))
         ({"tools": [tool(name="a b")]}, "tools[0].function.name", "'a b'; it must be 1 to 64 of"),
         ({"tools": [NOW, tool(name="")]}, "tools[1].function.name", "it must be 1 to 64 of"),
         ({"tools": [NOW, NOW]}, "tools[1].function.name", "'now', as that of another tool is"),
-        ({"tools": [tool(name=f"f{n}") for n in range(129)]}, "tools", "has 129 functions; at most 128"),
+        ({"tools": [tool(name=f"f{n}") for n in range(129)]}, "tools", "has 129 elements; at most 128"),
         ({"tools": [tool(name="f", parameters={"type": "array"})]}, "tools[0].function.parameters", "of type 'array'"),
         ({"tools": [tool(name="f", parameters={"properties": {"a": {"type": "x"}}})]}, "tools[0].function", "type: x"),
         (

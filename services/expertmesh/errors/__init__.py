@@ -1,5 +1,13 @@
 """The errors of expertmesh. Each message names the value that was found and what would be right."""
 
+# What a client reads of an error, characters: messages quote what was sent, which may be long.
+MAX_TOLD = 1000
+
+
+def shortened(text: str) -> str:
+    """Cut what a client is told to ``MAX_TOLD`` characters and a mark."""
+    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}..."
+
 
 class ExpertmeshError(Exception):
     """Anything that went wrong and that expertmesh has words for."""

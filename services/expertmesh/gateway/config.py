@@ -74,9 +74,16 @@ MAX_RESPONSE = Flag(
 KEEP_ALIVE = Flag(
     NETWORK,
     "KEEP_ALIVE_SECONDS",
-    "Close an HTTP connection that idles for so long. Proxies before the gateway should keep theirs less long.",
+    "Close a connection that idles for so long. Proxies before the gateway should keep theirs less long.",
     min=0,
     max=86_400,
+)
+MAX_CONNECTIONS = Flag(
+    LIMITS,
+    "MAX_CONNECTIONS",
+    "Connections of an API process, over HTTP and over gRPC each. More requests at once are refused; connections "
+    "that wait for a request make place for new ones. /health, /ready and /metrics are always answered.",
+    min=1,
 )
 DTYPE = Flag(
     COMPUTE,
@@ -154,6 +161,7 @@ class GatewayConfig:
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
     max_response_bytes: int = setting(DEFAULT_MAX_BYTES, MAX_RESPONSE)
     keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)
+    max_connections: int = setting(1000, MAX_CONNECTIONS)
     backend: str = servers.backend()
     device: str = servers.device()
     isa: str = servers.isa()

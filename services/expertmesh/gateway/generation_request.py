@@ -1,5 +1,6 @@
 """What a client wants generated, checked. Knows fields and their ranges, not how they were sent."""
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 from expertmesh.errors import InvalidRequestError
@@ -10,6 +11,18 @@ from expertmesh.text.tokenizer import check_unicode
 
 MAX_SEQUENCES = 64
 MAX_STOPS = 16
+MAX_STOP_IDS = 1024
+MAX_BIASES = 1024
+MAX_MESSAGES = 4096
+# Of one message.
+MAX_PARTS = 1024
+MAX_CALLS = 128
+
+
+def check_count(name: str, elements: Sized, most: int, noun: str = "elements") -> None:
+    """Raise InvalidRequestError that names a field with more than ``most`` elements."""
+    if len(elements) > most:
+        raise InvalidRequestError(f"{name} has {len(elements)} {noun}; at most {most} are taken", name)
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,11 @@ class GenerationRequest:
             raise InvalidRequestError(
                 f"best_of is {self.best_of}; it must be from n, {self.n}, to {MAX_SEQUENCES}", "best_of"
             )
-        if len(self.stop) > MAX_STOPS:
-            raise InvalidRequestError(f"stop has {len(self.stop)} strings; at most {MAX_STOPS} are taken", "stop")
+        check_count("stop", self.stop, MAX_STOPS, "strings")
         if "" in self.stop:
             raise InvalidRequestError("stop has an empty string; each must have at least one character", "stop")
+        check_count("stop_ids", self.sampling.stop_ids, MAX_STOP_IDS)
+        check_count("logit_bias", self.sampling.logit_bias, MAX_BIASES)
         self.sampling.validate()
         if self.grammar is not None:
             self._validate_with_grammar()

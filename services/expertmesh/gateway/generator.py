@@ -96,13 +96,16 @@ class TextGenerator:
         with _nested_in_bounds():
             return await asyncio.to_thread(self._template.encode, messages, use.offered, continues)
 
-    def allow_calls(self, request: GenerationRequest, use: ToolUse) -> GenerationRequest:
-        """Return a request whose answers may call functions, as the model writes that; nothing new where none may."""
+    async def allow_calls(self, request: GenerationRequest, use: ToolUse) -> GenerationRequest:
+        """Return a request whose answers may call functions, as the model writes that; nothing new where none may.
+
+        Runs in a thread: schemas may be long.
+        """
         if not use.offered:
             return request
         call_format = self._template.call_format
         with _nested_in_bounds():
-            grammar = make_call_grammar(use, call_format, request.grammar)
+            grammar = await asyncio.to_thread(make_call_grammar, use, call_format, request.grammar)
         return replace(request, grammar=grammar, call_format=call_format)
 
     def decode(self, token_ids: Sequence[int]) -> str:

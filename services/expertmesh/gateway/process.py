@@ -22,6 +22,7 @@ from expertmesh.gateway.generation_config import read_defaults
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http import metrics_route
 from expertmesh.gateway.http.app import make_app
+from expertmesh.gateway.http.connections import ConnectionLimits
 from expertmesh.gateway.http.forwarded import Forwarded
 from expertmesh.gateway.http.http_server import HttpServer
 from expertmesh.gateway.http.pages.chat import routes as chat
@@ -49,6 +50,8 @@ from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb
 _log = logging.getLogger(__name__)
 
 GENERATION = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
+# Until a connection over gRPC has said what it is.
+HANDSHAKE_SECONDS = 10
 LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 
@@ -203,10 +206,21 @@ def _make_server(
         access.check(authorization, scope_of_rpc(method), method)
 
     interceptors = (RequestIds(), RequireAuthorization(check, access.note, config.proxies))
-    server = RpcServer(config.listen, interceptors, config.num_api_processes > 1)
+    server = RpcServer(config.listen, interceptors, config.num_api_processes > 1, _rpc_bounds(config))
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
     return server
+
+
+def _rpc_bounds(config: GatewayConfig) -> tuple[tuple[str, int], ...]:
+    """Bounds of what strangers may do, as gRPC has them."""
+    return (
+        ("grpc.max_receive_message_length", config.max_body_bytes),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.max_concurrent_streams", config.max_connections),
+        ("grpc.max_connection_idle_ms", int(config.keep_alive_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+    )
 
 
 def _make_http(
@@ -214,6 +228,7 @@ def _make_http(
 ) -> HttpServer | None:
     if config.http_listen is None:
         return None
-    http = HttpConfig(access, config.cors_origins, config.max_body_bytes)
+    http = HttpConfig(access, config.cors_origins, config.max_body_bytes, config.max_connections)
+    limits = ConnectionLimits(config.max_connections, config.keep_alive_seconds)
     app = Forwarded(HttpRequestIds(make_app(service, http, routers)), config.proxies)
-    return HttpServer(config.http_listen, app, config.num_api_processes > 1, config.keep_alive_seconds)
+    return HttpServer(config.http_listen, app, config.num_api_processes > 1, limits)

@@ -33,6 +33,7 @@ class RpcServer:
 
     ``interceptors`` see every rpc first, those of health and reflection too. Where it ``shares_port``, so may servers
     of other processes; elsewhere a second one on the same port would start and take half of the connections.
+    ``more_options`` of gRPC count before ``SERVER_OPTIONS``.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class RpcServer:
         address: str,
         interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = (),
         shares_port: bool = False,
+        more_options: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._address = address
         self._shares_port = shares_port
         self._rpcs = RunningRpcs()
-        options = (*SERVER_OPTIONS, ("grpc.so_reuseport", int(shares_port)))
-        self._server = grpc.aio.server(interceptors=(self._rpcs, *interceptors), options=options)
+        options = {**dict(SERVER_OPTIONS), "grpc.so_reuseport": int(shares_port), **dict(more_options)}
+        self._server = grpc.aio.server(interceptors=(self._rpcs, *interceptors), options=tuple(options.items()))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._services: list[str] = []
         self._port = 0

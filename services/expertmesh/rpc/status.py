@@ -18,6 +18,7 @@ from expertmesh.errors import (
     InvalidRequestError,
     QueueFullError,
     UnauthenticatedError,
+    shortened,
 )
 from expertmesh.rpc.metadata import NEVER_AGAIN, RETRY_PUSHBACK_KEY, request_id
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
@@ -84,7 +85,7 @@ async def report_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncI
     except Exception as error:
         trailing = tuple(context.trailing_metadata() or ())
         code, details = status_of(error) or _unexpected(error, request_id(trailing))
-        await context.abort(code, details, (*retry_hint(error), *trailing))
+        await context.abort(code, shortened(details), (*retry_hint(error), *trailing))
 
 
 def _unexpected(error: Exception, name: str) -> tuple[grpc.StatusCode, str]:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from expertmesh.errors import ConfigError
+from expertmesh.gateway.http.connections import ConnectionLimits
 from expertmesh.gateway.http.http_server import HttpServer
 
 NUM_PIECES = 5
@@ -103,7 +104,7 @@ def test_signals_stay_with_the_process():
 @pytest.mark.parametrize(("keep_alive_seconds", "is_closed"), [(0.05, True), (75.0, False)])
 def test_a_connection_may_idle_for_as_long_as_it_is_told(keep_alive_seconds, is_closed):
     async def run() -> None:
-        server = HttpServer("127.0.0.1:0", slow, keep_alive_seconds=keep_alive_seconds)
+        server = HttpServer("127.0.0.1:0", slow, limits=ConnectionLimits(keep_alive_seconds=keep_alive_seconds))
         await server.start()
         host, _, port = server.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -6,13 +6,21 @@ from typing import Any
 
 from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.generation_request import (
+    MAX_BIASES,
+    MAX_CALLS,
+    MAX_MESSAGES,
+    MAX_STOP_IDS,
+    MAX_STOPS,
+    GenerationRequest,
+    check_count,
+)
 from expertmesh.gateway.text_stream import TextDelta
 from expertmesh.model.choice import Choice
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.conversation import Message
 from expertmesh.text.grammar import Grammar, GrammarKind
-from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse, parse_json
+from expertmesh.text.tools import MAX_TOOLS, Tool, ToolCall, ToolChoice, ToolUse, parse_json
 from expertmesh.v1 import generation_pb2 as pb
 
 FINISH_REASONS = {
@@ -30,22 +38,37 @@ TOOL_CHOICES = {
 TokenBytes = Callable[[int], bytes]
 
 
-def decode_messages(messages: Iterable[pb.ChatMessage]) -> list[Message]:
-    """Turn the turns of a conversation into messages of the template."""
+def decode_conversation(
+    messages: Sequence[pb.ChatMessage], tools: Sequence[pb.Tool], choice: pb.ToolChoice | None = None
+) -> tuple[list[Message], ToolUse]:
+    """Turn a conversation into what the template takes."""
+    use = decode_tools(tools, choice)
+    return decode_messages(messages), use
+
+
+def decode_messages(messages: Sequence[pb.ChatMessage]) -> list[Message]:
+    """Turn the turns of a conversation into messages of the template; InvalidRequestError where they are too many."""
+    check_count("messages", messages, MAX_MESSAGES)
     return [
         Message(
             message.role,
             message.content,
             message.name or None,
-            tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls),
+            _decode_calls(message.tool_calls, index),
             message.tool_call_id or None,
         )
-        for message in messages
+        for index, message in enumerate(messages)
     ]
 
 
-def decode_tools(tools: Iterable[pb.Tool], choice: pb.ToolChoice | None = None) -> ToolUse:
+def _decode_calls(calls: Sequence[pb.ToolCall], index: int) -> tuple[ToolCall, ...]:
+    check_count(f"messages[{index}].tool_calls", calls, MAX_CALLS)
+    return tuple(ToolCall(call.id, call.name, call.arguments) for call in calls)
+
+
+def decode_tools(tools: Sequence[pb.Tool], choice: pb.ToolChoice | None = None) -> ToolUse:
     """Say what an answer may call; InvalidRequestError for a choice that is not known."""
+    check_count("tools", tools, MAX_TOOLS, "functions")
     if choice is None:
         choice = pb.ToolChoice()
     if choice.mode not in TOOL_CHOICES:
@@ -65,7 +88,10 @@ def _decode_tool(tool: pb.Tool, index: int) -> Tool:
 def decode_request(
     prompt_ids: Sequence[int], sampling: pb.SamplingParams, output: pb.OutputParams, defaults: SamplingParams
 ) -> GenerationRequest:
-    """Turn a request into what the generator takes; values out of range are found there."""
+    """Turn a request into what the generator takes; values out of range are found there, too many of them here."""
+    check_count("stop", output.stop, MAX_STOPS, "strings")
+    check_count("stop_ids", sampling.stop_ids, MAX_STOP_IDS)
+    check_count("logit_bias", sampling.logit_bias, MAX_BIASES)
     return GenerationRequest(
         prompt_ids=tuple(prompt_ids),
         sampling=decode_sampling(sampling, defaults),

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 
 from expertmesh.errors import InvalidRequestError
-from expertmesh.gateway.api.generation_codec import decode_messages, decode_request, decode_tools, encode_delta
+from expertmesh.gateway.api.generation_codec import decode_conversation, decode_request, encode_delta
 from expertmesh.gateway.callers import Callers
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import Origin, TextGenerator
@@ -56,11 +56,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: D102
         async with report_errors(context):
-            use = decode_tools(request.tools, request.tool_choice)
+            messages, use = await asyncio.to_thread(
+                decode_conversation, request.messages, request.tools, request.tool_choice
+            )
             continues = request.continue_final_message
-            prompt_ids = await self._generator.encode_chat(decode_messages(request.messages), use, continues)
+            prompt_ids = await self._generator.encode_chat(messages, use, continues)
             generation = replace(self._decode(prompt_ids, request), continues_text=continues)
-            async for delta in self._stream(self._generator.allow_calls(generation, use), context):
+            async for delta in self._stream(await self._generator.allow_calls(generation, use), context):
                 yield pb.ChatResponse(delta=delta)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: D102
@@ -91,7 +93,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 return await self._generator.encode_prompt(request.text)
             case "conversation":
                 conversation = request.conversation
-                messages, use = decode_messages(conversation.messages), decode_tools(conversation.tools)
+                messages, use = await asyncio.to_thread(decode_conversation, conversation.messages, conversation.tools)
                 return await self._generator.encode_chat(messages, use, conversation.continue_final_message)
         raise InvalidRequestError("the request has no input; set text or conversation")
 

@@ -20,6 +20,7 @@ from expertmesh.gateway.http.openai.replies import ChatCompletionChunk, Completi
 from expertmesh.gateway.http.openai.responses import routes as responses
 from expertmesh.gateway.http.openai.responses.events import ResponseStreamEvent
 from expertmesh.gateway.http.other_forms import OtherForms
+from expertmesh.gateway.http.request_limit import RequestLimit
 from expertmesh.gateway.http.service import HttpConfig, Service
 from expertmesh.gateway.http.tgi import routes as tgi
 from expertmesh.gateway.http.tgi.models import StreamEvent
@@ -83,6 +84,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _add_middleware(app: FastAPI, config: HttpConfig) -> None:
     """Surround the routes; what is added last comes first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(RequestLimit, max_requests=config.max_requests)
     app.add_middleware(KeyCheck, access=config.access)
     if config.cors_origins:
         app.add_middleware(

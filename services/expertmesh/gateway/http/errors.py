@@ -20,6 +20,7 @@ from expertmesh.errors import (
     PromptTooLongError,
     QueueFullError,
     UnauthenticatedError,
+    shortened,
 )
 from expertmesh.gateway.http.request_ids import request_id_of
 from expertmesh.gateway.http.validation import describe_validation
@@ -112,6 +113,11 @@ def shape_of(path: str) -> Shape:
 
 def problem_of(error: Exception, request_id: str = "") -> Problem:
     """Say what a client sees of ``error``. What nobody foresaw is logged here, and its text stays here."""
+    problem = _problem_of(error, request_id)
+    return replace(problem, message=shortened(problem.message))
+
+
+def _problem_of(error: Exception, request_id: str) -> Problem:
     if isinstance(error, RequestValidationError):
         param, message = describe_validation(error)
         return replace(_INVALID, message=message, param=param)

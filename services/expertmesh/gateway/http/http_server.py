@@ -3,31 +3,36 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from expertmesh.gateway.http.connections import BoundedProtocol, ConnectionLimits, Connections
 from expertmesh.rpc.sockets import bind, with_port
 
 
 class HttpServer:
     """Serves ``app`` on ``address`` (host:port, port 0 for a free one); start and drain it in one loop.
 
-    Where it ``shares_port``, so may servers of other processes. A connection may idle for ``keep_alive_seconds``.
+    Where it ``shares_port``, so may servers of other processes. ``limits`` are those of its connections.
     """
 
-    def __init__(self, address: str, app: ASGIApp, shares_port: bool = False, keep_alive_seconds: float = 75.0) -> None:
+    def __init__(
+        self, address: str, app: ASGIApp, shares_port: bool = False, limits: ConnectionLimits = ConnectionLimits()
+    ) -> None:
         self._address = address
         self._shares_port = shares_port
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=partial(BoundedProtocol, Connections(limits)),  # type: ignore[arg-type]  # it is only called
                 log_config=None,
                 log_level="critical",  # errors of requests are logged where they are answered
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=keep_alive_seconds,  # type: ignore[arg-type]  # it may be no whole number
+                timeout_keep_alive=limits.keep_alive_seconds,  # type: ignore[arg-type]  # it may be no whole number
                 lifespan="off",
                 ws="none",
             )

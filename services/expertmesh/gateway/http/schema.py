@@ -18,6 +18,9 @@ from starlette.responses import Response
 
 from expertmesh.gateway.http.field_rules import FieldRule, FieldRules, by_name, is_same, without_idle
 
+# Far more than there are: each that is not known would be an error of its own.
+MAX_FIELDS = 256
+
 
 class RequestModel(BaseModel):
     """A request: an unknown field or a value of another type is refused by name, and null asks for nothing.
@@ -37,7 +40,13 @@ class RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_idle(cls, fields: Any) -> Any:
-        return without_idle(fields, cls._rule_of) if isinstance(fields, dict) else fields
+        if not isinstance(fields, dict):
+            return fields
+        if len(fields) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "unsupported", "has {count} fields; at most {most} are read", {"count": len(fields), "most": MAX_FIELDS}
+            )
+        return without_idle(fields, cls._rule_of)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class HttpConfig:
     access: Access
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
+    max_requests: int = 1000
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Which field a request got wrong, in words. Knows pydantic's errors, not HTTP."""
 
 from collections.abc import Sequence
+from reprlib import Repr
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
 MAX_SHOWN = 80
+MAX_PATH = 200
 _TYPE_NAMES = ("str", "int", "float", "bool")
 
 
@@ -31,7 +33,7 @@ def field_path(location: Sequence[str | int]) -> str:
             path += f"[{part}]"
         elif _is_field(part):
             path += f".{part}" if path else part
-    return path
+    return path[:MAX_PATH]
 
 
 def _is_field(part: str) -> bool:
@@ -40,6 +42,8 @@ def _is_field(part: str) -> bool:
 
 def _words(details: dict[str, Any]) -> str:
     match details["type"]:
+        case "too_long":
+            return f"has {details['ctx']['actual_length']} elements; at most {details['ctx']['max_length']} are taken"
         case "missing":
             return "is required"
         case "extra_forbidden":
@@ -50,5 +54,8 @@ def _words(details: dict[str, Any]) -> str:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    """Write a value, of which no more is looked at than is shown."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = MAX_SHOWN
+    text = short.repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.body_route import BodyRoute
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
@@ -35,7 +36,7 @@ from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import Event, event_stream
 from expertmesh.gateway.text_stream import TextDelta
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
 
 _STREAM = describe_stream(
     replies.ChatCompletionChunk, 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n', DONE
@@ -67,7 +68,7 @@ async def _prepare(body: ChatCompletionRequest, service: Service) -> GenerationR
     sampling = replace(request.sampling, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
     if body.max_completion_tokens is not None:
         sampling = replace(sampling, max_tokens=body.max_completion_tokens)
-    return service.generator.allow_calls(replace(request, sampling=sampling), use)
+    return await service.generator.allow_calls(replace(request, sampling=sampling), use)
 
 
 def _check(body: ChatCompletionRequest) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.body_route import BodyRoute
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
@@ -23,7 +24,7 @@ from expertmesh.gateway.http.sse import Event, event_stream
 from expertmesh.gateway.merge import merge
 from expertmesh.gateway.text_stream import TextDelta
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
 
 # OpenAI's own default, which clients of this endpoint count on.
 DEFAULT_MAX_TOKENS = 16

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
+from expertmesh.gateway.generation_request import MAX_CALLS, MAX_PARTS
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.schema import Only, RequestModel, text_or
 from expertmesh.text.conversation import Message
-from expertmesh.text.tools import Tool, ToolCall, ToolChoice, ToolUse
+from expertmesh.text.tools import MAX_TOOLS, Tool, ToolCall, ToolChoice, ToolUse
 
 
 class TextPart(RequestModel):
@@ -22,7 +23,11 @@ class TextPart(RequestModel):
     text: str
 
 
-Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")], text_or("<parts>")]
+Content = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("<parts>")],
+    text_or("<parts>"),
+]
 
 
 class CalledFunction(RequestModel):
@@ -60,7 +65,9 @@ class ChatMessage(RequestModel):
     role: Literal["system", "developer", "user", "assistant", "tool"] = Field(description='"developer" is "system".')
     content: Content | None = Field(default=None, description="Text, or parts of it. An assistant's may be null.")
     name: str | None = Field(default=None, description="Who it is, for templates that say so.")
-    tool_calls: list[MessageToolCall] | None = Field(default=None, description="What the assistant called.")
+    tool_calls: list[MessageToolCall] | None = Field(
+        default=None, max_length=MAX_CALLS, fail_fast=True, description="What the assistant called."
+    )
     tool_call_id: str | None = Field(default=None, description="The call that a tool's message answers.")
     prefix: bool | None = Field(default=None, description="On the last message: as continue_final_message.")
     function_call: Annotated[Any, Only(hint="use tool_calls")] = None
@@ -129,7 +136,9 @@ ToolChoiceField = Annotated[
 class TemplateFields(RequestModel):
     """What a conversation is written with besides its messages."""
 
-    tools: list[FunctionTool] | None = Field(default=None, description="Functions that the model may call.")
+    tools: list[FunctionTool] | None = Field(
+        default=None, max_length=MAX_TOOLS, fail_fast=True, description="Functions that the model may call."
+    )
     continue_final_message: bool | None = Field(
         default=None, description="Go on with the last message, which is the assistant's, rather than answer it."
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.generation_request import MAX_BIASES, MAX_SEQUENCES, MAX_STOP_IDS, MAX_STOPS
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import RequestModel
@@ -22,7 +22,9 @@ BiasKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
 JsonSource = dict[str, Any] | str
-Choices = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+# Beyond it, no grammar would be compiled in time.
+MAX_CHOICES = 4096
+Choices = Annotated[list[StopString], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
 
 
 def _text_or_list(value: Any) -> str:
@@ -30,7 +32,8 @@ def _text_or_list(value: Any) -> str:
 
 
 Stop = Annotated[
-    Annotated[StopString, Tag("<text>")] | Annotated[list[StopString], Tag("<list>"), Field(max_length=MAX_STOPS)],
+    Annotated[StopString, Tag("<text>")]
+    | Annotated[list[StopString], Tag("<list>"), Field(max_length=MAX_STOPS, fail_fast=True)],
     Discriminator(_text_or_list),
 ]
 
@@ -122,7 +125,7 @@ class CompletionFields(RequestModel):
     frequency_penalty: float | None = parameter("frequency_penalty")
     presence_penalty: float | None = parameter("presence_penalty")
     logit_bias: dict[BiasKey, Bias] | None = Field(
-        default=None, description=PARAMETERS["logit_bias"].text, examples=[{"15043": -100}]
+        default=None, max_length=MAX_BIASES, description=PARAMETERS["logit_bias"].text, examples=[{"15043": -100}]
     )
     n: int | None = Field(default=None, ge=1, le=MAX_SEQUENCES, description="Answers to return.")
     best_of: int | None = Field(
@@ -134,7 +137,9 @@ class CompletionFields(RequestModel):
     include_stop_str_in_output: bool | None = Field(
         default=None, description="What ends an answer is part of it: the stop string, or the text of a control token."
     )
-    stop_token_ids: list[TokenId] | None = Field(default=None, description=PARAMETERS["stop_ids"].text)
+    stop_token_ids: TokenIds | None = Field(
+        default=None, max_length=MAX_STOP_IDS, description=PARAMETERS["stop_ids"].text
+    )
     ignore_eos: bool | None = parameter("ignore_eos")
     skip_special_tokens: bool | None = Field(
         default=None, description="False = answers hold the names of control tokens, but for the one that ends them."

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from expertmesh.gateway.generation_request import MAX_MESSAGES
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.openai.conversation import ChatMessage, TemplateFields, ToolChoiceField, tool_use
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, CompletionFields, TokenIds
@@ -22,6 +23,8 @@ class ChatCompletionRequest(CompletionFields, TemplateFields):
 
     messages: list[ChatMessage] = Field(
         min_length=1,
+        max_length=MAX_MESSAGES,
+        fail_fast=True,
         description="The conversation, oldest first; the last one who speaks is the user, or a tool.",
         examples=[[{"role": "user", "content": "What is 291 - 150?"}]],
     )
@@ -93,7 +96,9 @@ class TokenizeRequest(TemplateFields):
 
     model: str | None = Field(default=None, description="As for completions.")
     prompt: str | None = Field(default=None, description="A text.", examples=["Hello world"])
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, description="A conversation.")
+    messages: list[ChatMessage] | None = Field(
+        default=None, min_length=1, max_length=MAX_MESSAGES, fail_fast=True, description="A conversation."
+    )
     add_special_tokens: bool = Field(default=True, description="Put the begin-of-sequence token before a text.")
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from expertmesh.gateway.generator import TextGenerator
+from expertmesh.gateway.http.body_route import BodyRoute
 from expertmesh.gateway.http.long_response import long_response
 from expertmesh.gateway.http.openai import replies
 from expertmesh.gateway.http.openai.common import ERRORS
@@ -14,7 +15,7 @@ from expertmesh.gateway.http.openai.sampling import check_model
 from expertmesh.gateway.http.schema import json_response
 from expertmesh.gateway.http.service import ServiceDep
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=BodyRoute)
 _ERRORS = {status: ERRORS[status] for status in (400, 401, 403, 404, 413, "default")}
 
 

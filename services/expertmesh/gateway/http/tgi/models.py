@@ -68,6 +68,7 @@ class Parameters(RequestModel):
     stop: list[StopString] | None = Field(
         default=None,
         max_length=MAX_STOPS,
+        fail_fast=True,
         description="Strings that end the text and are not part of it.",
     )
     truncate: int | None = Field(default=None, ge=1, le=MAX_COUNT, description="Keep so many tokens, the last.")

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from expertmesh.gateway.generation_request import MAX_SEQUENCES, MAX_STOPS
+from expertmesh.gateway.http.body_route import BodyRoute
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
@@ -18,7 +19,7 @@ from expertmesh.gateway.http.tgi import models
 from expertmesh.gateway.http.tgi.reply_writer import Writer
 from expertmesh.gateway.http.tgi.sampling import generation_request
 
-router = APIRouter(tags=["TGI"])
+router = APIRouter(tags=["TGI"], route_class=BodyRoute)
 
 # TGI writes no space there, and a client may cut off just these characters.
 PREFIX = "data:"

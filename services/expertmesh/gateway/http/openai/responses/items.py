@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from expertmesh.gateway.generation_request import MAX_PARTS
 from expertmesh.gateway.http.errors import ParameterError
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.schema import RequestModel, text_or
@@ -22,7 +23,11 @@ class ContentPart(RequestModel):
     text: str
 
 
-ItemText = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], text_or("<parts>")]
+ItemText = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("<parts>")],
+    text_or("<parts>"),
+]
 
 
 class MessageItem(RequestModel):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from expertmesh.gateway.generation_request import MAX_MESSAGES
 from expertmesh.gateway.http.openai import unused_fields
 from expertmesh.gateway.http.openai.conversation import Function
 from expertmesh.gateway.http.openai.fields import MAX_COUNT, TextFormat
@@ -13,9 +14,11 @@ from expertmesh.gateway.http.openai.wanted_grammar import json_schema
 from expertmesh.gateway.http.parameters import parameter
 from expertmesh.gateway.http.schema import Only, RequestModel, text_or
 from expertmesh.text.grammar import Grammar, GrammarKind
-from expertmesh.text.tools import ToolChoice, ToolUse
+from expertmesh.text.tools import MAX_TOOLS, ToolChoice, ToolUse
 
 LOGPROBS = "message.output_text.logprobs"
+MAX_METADATA = 64
+MAX_INCLUDED = 16
 
 
 class ResponseTool(Function):
@@ -107,7 +110,8 @@ class ResponseRequest(RequestModel):
 
     model: str | None = Field(default=None, description="As for completions.")
     input: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[Item], Field(min_length=1), Tag("<items>")],
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True), Tag("<items>")],
         Discriminator(lambda value: "<text>" if isinstance(value, str) else "<items>"),
     ] = Field(
         description="What the user says, or the whole conversation, oldest first.", examples=["What is 291 - 150?"]
@@ -116,7 +120,9 @@ class ResponseRequest(RequestModel):
     max_output_tokens: int | None = parameter("max_tokens", le=MAX_COUNT)
     temperature: float | None = parameter("temperature")
     top_p: float | None = parameter("top_p")
-    tools: Tools | None = Field(default=None, description="Functions that the model may call.")
+    tools: Tools | None = Field(
+        default=None, max_length=MAX_TOOLS, fail_fast=True, description="Functions that the model may call."
+    )
     tool_choice: ToolChoiceField | None = Field(
         default=None,
         description="none: call nothing; auto: answer or call; required: call; or the function to call. Default: auto.",
@@ -125,12 +131,16 @@ class ResponseRequest(RequestModel):
     text: TextSettings | None = Field(default=None, description="What the text of the answer looks like.")
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = Field(
         default=None,
+        max_length=MAX_INCLUDED,
+        fail_fast=True,
         description="What the reply holds besides: how probable each token of the text was. There is no reasoning.",
     )
     top_logprobs: int | None = parameter(
         "logprobs", f"Alternatives to return for each token; only where {LOGPROBS} is included."
     )
-    metadata: dict[str, str] | None = Field(default=None, description="Comes back with the reply.")
+    metadata: dict[str, str] | None = Field(
+        default=None, max_length=MAX_METADATA, description="Comes back with the reply."
+    )
     stream: bool | None = Field(default=None, description="Send the answer piece by piece, as server-sent events.")
     previous_response_id: Annotated[Any, Only(hint="nothing is kept; put the conversation into input")] = None
     conversation: Annotated[Any, Only(hint="nothing is kept; put the conversation into input")] = None

@@ -10,6 +10,7 @@ from pydantic_core import PydanticSerializationError
 
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
+from expertmesh.gateway.http.body_route import BodyRoute
 from expertmesh.gateway.http.disconnect import unless_disconnected
 from expertmesh.gateway.http.document import describe_stream
 from expertmesh.gateway.http.errors import ParameterError
@@ -28,7 +29,7 @@ from expertmesh.gateway.http.service import Service, ServiceDep
 from expertmesh.gateway.http.sse import event_stream
 from expertmesh.model.sampling import SamplingParams
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
 
 _STREAM = describe_stream(
     ResponseStreamEvent,
@@ -60,7 +61,7 @@ async def _prepare(body: ResponseRequest, service: Service) -> GenerationRequest
     prompt_ids = await service.generator.encode_chat(to_messages(body.items()), use)
     grammar = body.text.grammar() if body.text else None
     generation = GenerationRequest(tuple(prompt_ids), _sampling(body, service.defaults), grammar=grammar)
-    return service.generator.allow_calls(generation, use)
+    return await service.generator.allow_calls(generation, use)
 
 
 def _sampling(body: ResponseRequest, defaults: SamplingParams) -> SamplingParams:
