@@ -31,7 +31,7 @@ class ConnectionLimits:
 
 
 class Connections:
-    """The open connections of a port: where there is no room, one that waits for a request makes place for a new one."""
+    """The open connections of a port. Without room for another, one that waits for a request makes place."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
