@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 # What is made at a time: the event loop does nothing else meanwhile.
 CHUNK_BYTES = 32 * 2**10
-NUM_AT_ONCE = 16
+NUM_MADE = 16
+NUM_WRITTEN = 1024
 
 # A list in a reply that is sent as it is; ``Mapped`` makes its elements one by one.
 Long = Annotated[Sequence[T], SkipValidation]
@@ -61,11 +62,12 @@ def json_pieces(reply: LongReply) -> Iterator[str]:
 
 
 def _list_pieces(values: Sequence[Any]) -> Iterator[str]:
+    step = NUM_MADE if isinstance(values, Mapped) else NUM_WRITTEN
     yield "["
-    for start in range(0, len(values), NUM_AT_ONCE):
+    for start in range(0, len(values), step):
         if start:
             yield ","
-        yield from _element_pieces(values[start : start + NUM_AT_ONCE])
+        yield from _element_pieces(values[start : start + step])
     yield "]"
 
 
