@@ -51,26 +51,40 @@ readOnlyRootFilesystem: {{ . }}
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* (dict "role" .. "port" "50051"): native gRPC probes. Only readiness depends on other servers. */}}
+{{/* (dict "role" .. "alive" PROBE "ready" PROBE): only readiness depends on other servers. */}}
 {{- define "expertmesh.container.probes" -}}
 startupProbe:
-  grpc: {port: {{ .port }}, service: liveness}
+  {{ .alive }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: {{ div (add .role.startupSeconds 9) 10 }}
 livenessProbe:
-  grpc: {port: {{ .port }}, service: liveness}
+  {{ .alive }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  grpc: {port: {{ .port }}}
+  {{ .ready }}
   periodSeconds: 2
   timeoutSeconds: 5
   failureThreshold: 2
 lifecycle:
   preStop:
     exec: {command: [sleep, {{ .role.preStopSeconds | quote }}]}
+{{- end -}}
+
+{{/* Over HTTP, which answers these paths also when clients hold every connection that there may be. */}}
+{{- define "expertmesh.gateway.probes" -}}
+{{- $alive := printf "httpGet: {path: /health, port: %v}" .ports.http -}}
+{{- $ready := printf "httpGet: {path: /ready, port: %v}" .ports.http -}}
+{{- include "expertmesh.container.probes" (dict "role" . "alive" $alive "ready" $ready) -}}
+{{- end -}}
+
+{{/* (dict "role" .. "port" 50052): native gRPC probes. */}}
+{{- define "expertmesh.expert.probes" -}}
+{{- $alive := printf "grpc: {port: %v, service: liveness}" .port -}}
+{{- $ready := printf "grpc: {port: %v}" .port -}}
+{{- include "expertmesh.container.probes" (dict "role" .role "alive" $alive "ready" $ready) -}}
 {{- end -}}
 
 {{- define "expertmesh.container.resources" -}}
