@@ -261,3 +261,37 @@ def test_a_client_without_calls_may_ping_as_often_as_it_does(monkeypatch):
             return [first.status, (await watch.read()).status]
 
     assert asyncio.run(main()) == [SERVING, NOT_SERVING]
+
+
+async def read_silently(server: RpcServer) -> bytes:
+    """Connect, say nothing, and read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        async with asyncio.timeout(60):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+def test_who_says_nothing_is_hung_up_on():
+    async def run() -> bytes:
+        async with RpcServer("127.0.0.1:0", more_options=(("grpc.server_handshake_timeout_ms", 100),)) as server:
+            return await read_silently(server)
+
+    assert asyncio.run(run()) != b""  # the server's settings
+
+
+def test_connections_and_messages_beyond_the_options_are_refused():
+    async def run() -> tuple[bytes, grpc.StatusCode]:
+        options = (("grpc.max_allowed_incoming_connections", 1), ("grpc.max_receive_message_length", 10))
+        async with RpcServer("127.0.0.1:0", more_options=options) as server, open_channel(server.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)).status == SERVING
+            told = await read_silently(server)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await stub.Check(health_pb2.HealthCheckRequest(service="x" * 100), timeout=30)
+            return told, error.value.code()
+
+    assert asyncio.run(run()) == (b"", grpc.StatusCode.RESOURCE_EXHAUSTED)

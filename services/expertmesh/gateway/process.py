@@ -43,6 +43,7 @@ from expertmesh.rpc.request_ids import RequestIds
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import on_hangup, wait_for_shutdown
 from expertmesh.rpc.socket_directory import socket_directory
+from expertmesh.rpc.sockets import allow_sockets
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -181,6 +182,7 @@ async def serving(
     gateway = Gateway(client, server, http, metrics)
     async with background(_tell_health(client, server), ring.run()):
         try:
+            allow_sockets(2 * config.max_connections)
             await gateway.start()
             yield gateway
         finally:

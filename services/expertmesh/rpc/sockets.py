@@ -1,8 +1,22 @@
 """Addresses to listen on. Knows host:port, not what is served there."""
 
+import resource
 import socket
 
 from expertmesh.errors import ConfigError
+
+# Beside sockets of clients: logs, libraries, sockets of other processes.
+NUM_OTHER_FILES = 256
+
+
+def allow_sockets(num_sockets: int) -> None:
+    """Let this process have so many sockets open, as far as it may raise its own limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_sockets + NUM_OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(address: str, shares_port: bool = False) -> socket.socket:

@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 
 from expertmesh.engine.messages import EngineError
 from expertmesh.errors import (
+    MAX_TOLD,
     ComputeError,
     ExpertUnavailableError,
     ForbiddenError,
@@ -70,3 +71,9 @@ def test_what_nobody_foresaw_is_logged_and_kept_to_the_gateway(caplog):
 
 def test_bodies_are_ascii_whatever_they_quote():
     error_response(InvalidRequestError("\ud800 é"), "/").body.decode("ascii")
+
+
+def test_no_client_is_told_more_than_it_can_read():
+    message = problem_of(InvalidRequestError("x" * 100_000)).message
+    assert message == "x" * MAX_TOLD + "..."
+    assert problem_of(InvalidRequestError("x" * MAX_TOLD)).message == "x" * MAX_TOLD

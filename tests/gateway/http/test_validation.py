@@ -3,7 +3,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from expertmesh.gateway.http.openai.requests import CompletionRequest
-from expertmesh.gateway.http.validation import describe_validation, field_path
+from expertmesh.gateway.http.validation import MAX_PATH, describe_validation, field_path
 
 
 def describe(body: object) -> tuple[str | None, str]:
@@ -31,6 +31,21 @@ def test_the_field_and_the_value_found_are_named(body, param, message):
 
 def test_long_values_are_cut():
     assert len(describe({"prompt": "a", "seed": "x" * 10_000})[1]) < 200
+
+
+@pytest.mark.parametrize("value", [[["x"] * 100_000], {"x" * 100_000: 1}, [list(range(10_000))] * 100, 10**4000])
+def test_no_more_of_a_value_is_looked_at_than_is_shown(value):
+    assert len(describe({"prompt": "a", "seed": value})[1]) < 200
+
+
+def test_names_of_unknown_fields_are_cut():
+    param, message = describe({"prompt": "a", "x" * 10_000: 1})
+    assert (len(param), message.endswith(": is not supported")) == (MAX_PATH, True)
+
+
+def test_lists_that_are_too_long_are_counted():
+    message = "prompt: has 1025 elements; at most 1024 are taken"
+    assert describe({"prompt": ["a"] * 1025}) == ("prompt", message)
 
 
 def test_variants_of_unions_are_no_part_of_a_path():
