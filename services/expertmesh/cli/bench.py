@@ -15,6 +15,7 @@ from expertmesh.cli.bench_view import Outcome, show, write_json
 from expertmesh.cli.progress import progress_bar
 from expertmesh.errors import ConfigError, GatewayError
 from expertmesh.settings.flags import NETWORK
+from expertmesh.settings.tls import ClientTls
 
 if TYPE_CHECKING:
     from expertmesh.loadgen.client import Target
@@ -114,6 +115,9 @@ def bench(
         ),
     ] = None,
     api_key: options.ClientKey = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    key: options.Key = None,
     json_file: Annotated[
         Path | None,
         options.flag(
@@ -137,6 +141,7 @@ def bench(
     _check_places(json_file, plot)
     from expertmesh.loadgen.client import Target
     from expertmesh.loadgen.load import Load
+    from expertmesh.rpc.tls import open_client
 
     load = Load(
         prompts=_make_prompts(prompts, prompt_tokens or DEFAULT_PROMPT_TOKENS, shared_prefix),
@@ -147,7 +152,8 @@ def bench(
         max_seconds=seconds or math.inf,
         seed=seed,
     )
-    target = Target(url, url, api_key, model, {"ignore_eos": True} if ignore_eos else {})
+    fields, tls = {"ignore_eos": True} if ignore_eos else {}, open_client(ClientTls(ca, cert, key))
+    target = Target(url, url, api_key, model, fields, ssl_context=tls.http_context() if tls else None)
     _report(asyncio.run(_measure(target, load, warmup)), json_file, plot)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
 from expertmesh.cli.message_reader import message_reader
-from expertmesh.client import Client, Piece, Sampling
+from expertmesh.client import Client, ClientTls, Piece, Sampling
 from expertmesh.errors import GatewayBusyError, InvalidRequestError
 from expertmesh.settings.flags import MODEL
 
@@ -26,6 +26,10 @@ def chat(
     ] = None,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     api_key: options.ClientKey = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    key: options.Key = None,
+    server_name: options.ServerName = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -39,7 +43,7 @@ def chat(
     """Talk to a gateway; the conversation is kept and sent with every message."""
     sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
     output = read_output(stop, json_schema)
-    with Client(endpoint, api_key=api_key) as client:
+    with Client(endpoint, api_key=api_key, tls=ClientTls(ca, cert, key, server_name)) as client:
         print(f"{client.model_info().name} at {endpoint}. {HELP}", file=sys.stderr)
         _converse([("system", system)] if system else [], lambda asked: client.chat(asked, sampling, output))
 

@@ -7,7 +7,7 @@ import typer
 from expertmesh.cli import options
 from expertmesh.cli.ask import print_stream, read_output
 from expertmesh.cli.standard_streams import read_input
-from expertmesh.client import Client, Sampling
+from expertmesh.client import Client, ClientTls, Sampling
 from expertmesh.settings.flags import MODEL
 
 
@@ -19,6 +19,10 @@ def generate(
     ] = False,
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     api_key: options.ClientKey = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    key: options.Key = None,
+    server_name: options.ServerName = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -33,5 +37,5 @@ def generate(
     text = read_input() if prompt == "-" else prompt
     sampling = Sampling(max_tokens, temperature, top_k, top_p, repetition_penalty, seed, min_p=min_p)
     output = read_output(stop, json_schema)
-    with Client(endpoint, api_key=api_key) as client:
+    with Client(endpoint, api_key=api_key, tls=ClientTls(ca, cert, key, server_name)) as client:
         print_stream(client.generate(text, sampling, output) if raw else client.chat(text, sampling, output))

@@ -9,7 +9,7 @@ import typer
 
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.model.sampling import PARAMETERS, SamplingParams
-from expertmesh.settings.flags import NETWORK, REQUIRED, Flag, flags_of
+from expertmesh.settings.flags import NETWORK, REQUIRED, TLS, Flag, flags_of
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 
@@ -71,6 +71,20 @@ def _first_key(context: typer.Context, parameter: typer.CallbackParam, key: str 
 ClientKey = Annotated[
     str | None,
     flag(NETWORK, "API_KEY", "Key to present to the gateway.", "--api-key", show_default=False, callback=_first_key),
+]
+
+Ca = Annotated[
+    Path | None,
+    flag(TLS, "CA", "Call over TLS, and trust the authorities in this PEM file. Default: no TLS.", show_default=False),
+]
+Cert = Annotated[
+    Path | None,
+    flag(TLS, "CERT", "PEM file of a certificate to show, where the gateway wants one.", show_default=False),
+]
+Key = Annotated[Path | None, flag(TLS, "KEY", "PEM file of its key.", show_default=False)]
+ServerName = Annotated[
+    str | None,
+    flag(TLS, "SERVER_NAME", "Name that the gateway's certificate has. Default: the host called.", show_default=False),
 ]
 
 MaxTokens = Annotated[int | None, sampling("max_tokens", unset="what is left of the context")]

@@ -9,6 +9,7 @@ from expertmesh.cli.progress import progress_bar
 
 QUESTION = "What is 291 - 150?"
 KEY = "EXPERTMESH_API_KEY"
+CA = "EXPERTMESH_CA"
 
 
 class MeshOutput:
@@ -46,10 +47,11 @@ class MeshOutput:
 
 @dataclass(frozen=True)
 class Asking:
-    """What a request has to say: the name of the model, and whether it needs a key."""
+    """What a request has to say: the name of the model, and whether it needs a key and goes over TLS."""
 
     model: str
     needs_key: bool = False
+    has_tls: bool = False
 
 
 def suggestions(addresses: list[str], asking: Asking) -> list[str]:
@@ -60,6 +62,7 @@ def suggestions(addresses: list[str], asking: Asking) -> list[str]:
     grpc, *http = addresses
     return [
         *([f"[up] first: export {KEY}=...  # one of the keys, if it is not there already"] if asking.needs_key else []),
+        *([f"[up] first: export {CA}=...  # PEM file of the certificate's authority"] if asking.has_tls else []),
         f'[up] try: expertmesh generate "{QUESTION}" --endpoint {grpc}',
         *(f"[up] or:  {_curl(url, asking)}" for url in http),
         *(f"[up] chat: {url}/" for url in http),
@@ -70,4 +73,5 @@ def _curl(url: str, asking: Asking) -> str:
     body = json.dumps({"model": asking.model, "messages": [{"role": "user", "content": QUESTION}]})
     # The variable may hold several, of which one is shown.
     key = f'-H "authorization: Bearer ${{{KEY}%% *}}" ' if asking.needs_key else ""
-    return f"curl {url}/v1/chat/completions {key}-H 'content-type: application/json' -d {shlex.quote(body)}"
+    authority = f'--cacert "${CA}" ' if asking.has_tls else ""
+    return f"curl {authority}{url}/v1/chat/completions {key}-H 'content-type: application/json' -d {shlex.quote(body)}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from rich.live import Live
 from expertmesh.cli import options
 from expertmesh.cli.top_view import Frame
 from expertmesh.errors import GatewayError
+from expertmesh.settings.tls import ClientTls
 
 if TYPE_CHECKING:
     from expertmesh.client import AsyncClient, LoadUpdate
@@ -25,6 +26,10 @@ PIPE_WIDTH = 120
 def top(
     endpoint: options.Endpoint = options.DEFAULT_GATEWAY,
     api_key: options.ClientKey = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    key: options.Key = None,
+    server_name: options.ServerName = None,
     interval: Annotated[
         float, options.flag(DISPLAY, "INTERVAL", "Seconds between two updates.", min=0.1, max=60.0)
     ] = 1.0,
@@ -36,21 +41,25 @@ def top(
 
     Into a pipe or a file it writes one picture after the other, as plain text.
     """
-    console = Console()
-    if once or not console.is_terminal:
-        asyncio.run(_print(endpoint, api_key, interval, console, once))
-    else:
-        asyncio.run(_show(endpoint, api_key, interval))
-
-
-async def _print(endpoint: str, api_key: str | None, interval: float, console: Console, once: bool) -> None:
-    """Write pictures as lines, as wide as they need to be."""
     from expertmesh.client import AsyncClient
 
+    tls, console = ClientTls(ca, cert, key, server_name), Console()
+
+    def ask() -> AsyncClient:
+        return AsyncClient(endpoint, api_key=api_key, tls=tls)
+
+    if once or not console.is_terminal:
+        asyncio.run(_print(ask, interval, console, once))
+    else:
+        asyncio.run(_show(ask, interval))
+
+
+async def _print(ask: Callable[[], "AsyncClient"], interval: float, console: Console, once: bool) -> None:
+    """Write pictures as lines, as wide as they need to be."""
     # What reads a pipe has no width; 80 columns would hide some.
     width = console.width if console.is_terminal else PIPE_WIDTH
-    async with AsyncClient(endpoint, api_key=api_key) as client:
-        title = f"{(await client.model_info()).name} at {endpoint}"
+    async with ask() as client:
+        title = f"{(await client.model_info()).name} at {client.endpoint}"
         async with aclosing(client.watch_load(interval)) as updates:
             await anext(updates)  # the first one has no rates
             async for update in updates:
@@ -61,12 +70,10 @@ async def _print(endpoint: str, api_key: str | None, interval: float, console: C
                 console.print()
 
 
-async def _show(endpoint: str, api_key: str | None, interval: float) -> None:
+async def _show(ask: Callable[[], "AsyncClient"], interval: float) -> None:
     """Draw until a key ends it; errors before the first picture are raised, later ones are shown."""
-    from expertmesh.client import AsyncClient
-
-    async with AsyncClient(endpoint, api_key=api_key) as client:
-        title = f"{(await client.model_info()).name} at {endpoint}"
+    async with ask() as client:
+        title = f"{(await client.model_info()).name} at {client.endpoint}"
         with Live(screen=True, auto_refresh=True, refresh_per_second=4) as live, _quit_key() as quitting:
             drawing = asyncio.create_task(_draw(client, title, interval, live))
             await asyncio.wait((drawing, quitting), return_when=asyncio.FIRST_COMPLETED)

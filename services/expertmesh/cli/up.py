@@ -23,7 +23,8 @@ from expertmesh.gateway.key_lines import parse_words
 from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.sockets import free_port
-from expertmesh.settings.flags import MODEL, Flag, fill, flags_of, setting
+from expertmesh.settings.flags import MODEL, TLS, Flag, fill, flags_of, setting
+from expertmesh.settings.tls import ExpertsTls
 
 MODULE = "expertmesh.cli.main"
 
@@ -49,7 +50,9 @@ class UpConfig:
 
 GATEWAY_FLAGS, EXPERT_FLAGS = flags_of(GatewayConfig), flags_of(ExpertServerConfig)
 # Where experts are is said here; the others are for those who watch more than one machine.
-LEFT_OUT = ("experts", "local_experts", "metrics_by_layer", "vllm_metrics")
+LEFT_OUT = ("experts", "local_experts", "metrics_by_layer", "vllm_metrics", *flags_of(ExpertsTls))
+# Expert servers answer the gateway beside them and nobody else, whatever the environment says of servers.
+OF_CLIENTS = {name: flag for name, flag in EXPERT_FLAGS.items() if flag.panel == TLS or name == "health_listen"}
 DEVICE = (
     "Where kernels run: auto (all GPUs, else the CPU), cpu, cuda (all GPUs) or cuda:N. The gateway is on the first one."
 )
@@ -97,9 +100,8 @@ def up(**flags: Any) -> None:
     gateway = plan_gateway(servers, flags, places[0])
     gateway = replace(gateway, environment=gateway.environment + _key_environment(config.api_keys))
     where = count_kinds(place.kind for place in places)
-    asking = Asking(
-        served_names(config.model, config.served_model_names)[0], bool(config.api_keys or config.api_key_file)
-    )
+    name = served_names(config.model, config.served_model_names)[0]
+    asking = Asking(name, bool(config.api_keys or config.api_key_file), bool(config.tls.cert))
     asyncio.run(_supervise([server.program for server in servers], gateway, asking, where, config.drain_seconds))
 
 
@@ -115,8 +117,9 @@ def plan_servers(
 
     def server(experts: str, address: str, place: Place) -> ExpertServer:
         own = {"experts": experts, "listen": address, "threads": threads, "device": place.device}
+        own |= dict.fromkeys(OF_CLIENTS)
         program = child_program(f"experts {experts}", "expert", EXPERT_FLAGS, flags, **own)
-        return ExpertServer(replace(program, environment=place.environment), address, place)
+        return ExpertServer(replace(program, environment=place.environment + _without(OF_CLIENTS)), address, place)
 
     return [
         server(format_ranges(hosted), f"127.0.0.1:{free_port()}", places[number])
@@ -131,7 +134,8 @@ def plan_gateway(servers: Sequence[ExpertServer], flags: Mapping[str, Any], plac
     program = child_program("gateway", "gateway", GATEWAY_FLAGS, flags, **own)
     beside = tuple(server.program for server in servers if server.place == place)
     waits = place.is_gpu and flags["kv_cache_gib"] is None
-    return replace(program, environment=place.environment, after=beside if waits else ())
+    environment = place.environment + _without(flags_of(ExpertsTls))
+    return replace(program, environment=environment, after=beside if waits else ())
 
 
 def _check_text(config: GatewayConfig) -> None:
@@ -160,6 +164,11 @@ def _argument(flag: str, value: object) -> tuple[str, ...]:
 def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Hand keys to a child where no list of processes shows them."""
     return (("EXPERTMESH_API_KEY", " ".join(keys)),) if keys else ()
+
+
+def _without(flags: Mapping[str, Flag]) -> tuple[tuple[str, str], ...]:
+    """Hide the variables of flags from a child."""
+    return tuple((f"EXPERTMESH_{flag.env}", "") for flag in flags.values())
 
 
 async def _supervise(

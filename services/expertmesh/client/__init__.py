@@ -36,6 +36,7 @@ from expertmesh.client.questions import (
 )
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.client.sync_client import Client
+from expertmesh.settings.tls import ClientTls
 from expertmesh.wire.model_info import ModelInfo
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "AsyncClient",
     "Chat",
     "Client",
+    "ClientTls",
     "ExpertLoad",
     "ExpertRates",
     "FinishReason",

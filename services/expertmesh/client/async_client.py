@@ -5,14 +5,14 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import grpc.aio
-
 from expertmesh.client import calls
 from expertmesh.client.answers import Answer, Piece, put_together
 from expertmesh.client.calls import Call, Stubs, documented
 from expertmesh.client.connection import Connection
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.errors import GatewayError
+from expertmesh.rpc.channels import open_channel
+from expertmesh.settings.tls import ClientTls
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +45,8 @@ class AsyncClient:
     """Talks to the gateway at ``endpoint`` (host:port) from one event loop; use it in ``async with``.
 
     A call that takes longer than ``timeout_seconds`` (its own, else the client's, else it may take forever) ends with
-    GatewayTimeoutError. Every method raises InvalidRequestError when a value is refused, ApiKeyError when the key is,
+    GatewayTimeoutError. With ``tls`` it talks over TLS, with the files as they are when this is made; ConfigError when
+    one cannot be used. Every method raises InvalidRequestError when a value is refused, ApiKeyError when the key is,
     GatewayBusyError when the gateway's queue stays full, and GatewayError when it cannot be reached or fails.
     """
 
@@ -56,10 +57,11 @@ class AsyncClient:
         api_key: str | None = None,
         timeout_seconds: float | None = None,
         retries: RetryPolicy = RetryPolicy(),
+        tls: ClientTls = ClientTls(),
     ) -> None:
         self.endpoint = endpoint
-        self._connection = Connection(endpoint, api_key, timeout_seconds, retries)
-        self._channel = grpc.aio.insecure_channel(endpoint, options=self._connection.options)
+        self._connection = Connection(endpoint, api_key, timeout_seconds, retries, tls)
+        self._channel = open_channel(endpoint, self._connection.tls, self._connection.options)
         self._stubs = Stubs(self._channel)
 
     async def __aenter__(self) -> Self:

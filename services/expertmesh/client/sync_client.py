@@ -5,14 +5,14 @@ from contextlib import closing
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-import grpc
-
 from expertmesh.client import calls
 from expertmesh.client.answers import Answer, Piece, put_together
 from expertmesh.client.calls import Call, Stubs, documented
 from expertmesh.client.connection import Connection
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.errors import GatewayError
+from expertmesh.rpc.channels import open_blocking_channel
+from expertmesh.settings.tls import ClientTls
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,10 +52,11 @@ class Client:
         api_key: str | None = None,
         timeout_seconds: float | None = None,
         retries: RetryPolicy = RetryPolicy(),
+        tls: ClientTls = ClientTls(),
     ) -> None:
         self.endpoint = endpoint
-        self._connection = Connection(endpoint, api_key, timeout_seconds, retries)
-        self._channel = grpc.insecure_channel(endpoint, options=self._connection.options)
+        self._connection = Connection(endpoint, api_key, timeout_seconds, retries, tls)
+        self._channel = open_blocking_channel(endpoint, self._connection.tls, self._connection.options)
         self._stubs = Stubs(self._channel)
 
     def __enter__(self) -> Self:

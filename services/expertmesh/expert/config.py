@@ -6,6 +6,7 @@ from pathlib import Path
 from expertmesh.errors import ConfigError
 from expertmesh.settings import servers
 from expertmesh.settings.flags import LIMITS, LOGGING, MODEL, NETWORK, Flag, nested, setting
+from expertmesh.settings.tls import ServerTls
 from expertmesh.tracing.config import TraceConfig
 from expertmesh.wire.limits import MAX_CALL_ROWS
 
@@ -29,7 +30,8 @@ class ExpertServerConfig:
     one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
     ``max_queue_rows`` what may wait. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are
     rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks
-    over HTTP, None for nowhere. Spans of calls that are traced go where ``trace`` says.
+    over HTTP, None for nowhere; ``health_listen`` likewise for health checks. Callers meet ``tls``. Spans of calls that
+    are traced go where ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)
@@ -37,6 +39,8 @@ class ExpertServerConfig:
     experts: tuple[int, ...] | None = setting(None, EXPERTS)
     round_to_bits: int | None = servers.round_to_bits()
     metrics_listen: str | None = setting(None, METRICS_LISTEN)
+    health_listen: str | None = servers.health_listen()
+    tls: ServerTls = nested(ServerTls)
     backend: str = servers.backend()
     device: str = servers.device()
     isa: str = servers.isa()

@@ -119,7 +119,14 @@ class DirectLink:
 
 @contextmanager
 def _receive_descriptors(connection: socket.socket) -> Iterator[tuple[bytes, list[int]]]:
-    """Receive the beginning of a frame, and the descriptors that came with it, which are closed after ``with``."""
+    """Receive the beginning of a frame, and the descriptors that came with it, which are closed after ``with``.
+
+    Only Unix sockets carry any.
+    """
+    if connection.family is not socket.AF_UNIX:
+        begin = bytearray(HEADER_BYTES)
+        yield bytes(begin[: connection.recv_into(begin)]), []
+        return
     data, descriptors, *_ = socket.recv_fds(connection, HEADER_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     try:
         yield data, descriptors

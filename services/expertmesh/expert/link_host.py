@@ -14,6 +14,7 @@ from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.rpc.sockets import bind, split_address
+from expertmesh.rpc.tls import TlsServer
 from expertmesh.wire.offers import LinkOffer, SocketKind
 
 _log = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ class LinkHost:
     """Offers links to callers of ``executor`` and serves them; use it in ``with``, which ends them all.
 
     Each has a Unix socket in a directory of its own, which nobody else may enter and which goes once it is used, or a
-    port of the host that ``listen`` (host:port) names.
+    port of the host that ``listen`` (host:port) names, where callers meet ``tls``.
     """
 
-    def __init__(self, executor: CallRunner, listen: str) -> None:
+    def __init__(self, executor: CallRunner, listen: str, tls: TlsServer | None = None) -> None:
         self._executor = executor
         self._host = split_address(listen)[0]
+        self._tls = tls
         self._links: set[OfferedLink] = set()
 
     def __enter__(self) -> "LinkHost":
@@ -58,7 +60,8 @@ class LinkHost:
         with ExitStack() as place:
             listener, address = self._listen(kind, place)
             offer = LinkOffer(address, secrets.token_bytes(TOKEN_BYTES), OFFER_SECONDS)
-            link = OfferedLink(offer, listener, place.pop_all(), self._serve, end)
+            tls = self._tls if kind is SocketKind.TCP else None
+            link = OfferedLink(offer, listener, place.pop_all(), self._serve, end, tls)
         self._links.add(link)
         link.start()
         return link
@@ -99,12 +102,14 @@ class OfferedLink:
         place: ExitStack,
         make_link: Callable[[Caller], DirectLink],
         on_end: Callable[[], object],
+        tls: TlsServer | None = None,
     ) -> None:
         self.offer = offer
         self._listener = listener
         self._place = place
         self._make_link = make_link
         self._on_end = on_end
+        self._tls = tls
         self._lock = threading.Lock()
         self._link: DirectLink | None = None
         self._is_ending = False
@@ -162,13 +167,25 @@ class OfferedLink:
             while (remaining := deadline - time.monotonic()) > 0:
                 self._listener.settimeout(remaining)
                 connection, _ = self._listener.accept()
-                if caller := meet(connection, self.offer.token, min(remaining, HELLO_SECONDS)):
-                    set_up(connection)
+                if caller := self._meet(connection, min(remaining, HELLO_SECONDS)):
                     return caller
-                connection.close()
-                _log.warning("someone connected to a link without its token and was sent away")
         except OSError as error:  # the time is over, or the link is ending
             _log.debug("nobody came for a link: %s", error)
         finally:
             self._place.close()
+        return None
+
+    def _meet(self, connection: socket.socket, timeout_seconds: float) -> Caller | None:
+        """Send away whoever shows no token, or no certificate where one is wanted."""
+        try:
+            if self._tls is not None:
+                connection = self._tls.accept(connection, timeout_seconds)
+        except OSError as error:
+            _log.warning("someone connected to a link with TLS and was sent away: %s", error)
+            return None
+        if caller := meet(connection, self.offer.token, timeout_seconds):
+            set_up(connection)
+            return caller
+        connection.close()
+        _log.warning("someone connected to a link without its token and was sent away")
         return None

@@ -33,6 +33,7 @@ from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
+from expertmesh.rpc.tls import open_server
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import expert_pb2_grpc
@@ -71,6 +72,7 @@ async def serve(
 
     ``on_layer(done, total)`` follows the loading, from another thread; ``on_ready(address)`` says it serves.
     """
+    open_server(config.tls)  # which comes with the rest once weights are loaded
     give_back_freed_memory()
     loaded = await asyncio.to_thread(load_store, config, on_layer)
     keep_freed_memory()
@@ -169,9 +171,10 @@ async def running(
 
     executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer), static_calls, lose)
     runner = DelayedExecutor(executor, config.chaos_delay_seconds) if config.chaos_delay_seconds else executor
-    links = LinkHost(runner, config.listen)
+    tls = open_server(config.tls)
+    links = LinkHost(runner, config.listen, tls)
     servicer = ExpertService(runner, links, info)
-    server = RpcServer(config.listen)
+    server = RpcServer(config.listen, tls=tls, health_address=config.health_listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
     with scraped as metrics_address, executor, links:

@@ -31,6 +31,7 @@ from expertmesh.model.kv_cache import KVCache
 from expertmesh.model.recording import buckets
 from expertmesh.model.static_steps import StaticSteps
 from expertmesh.model.step_memory import plan_steps
+from expertmesh.rpc.tls import open_client
 from expertmesh.text.constraint import GrammarCompiler
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.tracing.tracer import Tracer
@@ -123,7 +124,11 @@ def _make_state(
     pool = None
     if config.discovery is not None:
         pool = ReplicaPool(
-            config.discovery, model.fingerprint, config.dispatch.transport, config.dispatch.mixes_numerics
+            config.discovery,
+            model.fingerprint,
+            config.dispatch.transport,
+            config.dispatch.mixes_numerics,
+            open_client(config.experts_tls),
         )
     expert_load = ExpertLoadCounter(model.config.num_layers, model.config.num_experts)
     return GatewayState(stats, expert_load, Scheduler(scheduling, blocks, stats), blocks, pool)

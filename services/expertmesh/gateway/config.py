@@ -11,6 +11,7 @@ from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.rpc.forwarded import Proxies
 from expertmesh.settings import servers
 from expertmesh.settings.flags import ACCESS, COMPUTE, LIMITS, MODEL, NETWORK, SPEED, Flag, flagged, nested, setting
+from expertmesh.settings.tls import ExpertsTls, ServerTls
 from expertmesh.tracing.config import TraceConfig
 
 EXPERTS = Flag(
@@ -143,8 +144,9 @@ class GatewayConfig:
     the KV cache allow; ``kv_cache_bytes`` None takes a share of the memory that is free after loading. One key finds
     nothing in the prefix cache that others left there unless it ``shares_prefixes``.
     ``num_api_processes`` serve clients, on the same ports. ``http_listen`` None serves gRPC only. With ``api_keys`` a
-    caller must present one of them, or of those in ``api_key_file``. ``proxies`` say who is behind them. Spans go where
-    ``trace`` says.
+    caller must present one of them, or of those in ``api_key_file``. ``proxies`` say who is behind them. ``tls`` is
+    what clients meet at both addresses, ``experts_tls`` how expert servers are called; ``health_listen`` answers health
+    checks without either. Spans go where ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)
@@ -154,10 +156,13 @@ class GatewayConfig:
     served_model_names: tuple[str, ...] = setting((), SERVED_MODEL_NAME)
     listen: str = setting("127.0.0.1:50051", servers.LISTEN)
     http_listen: str | None = setting("127.0.0.1:8000", HTTP_LISTEN)
+    health_listen: str | None = servers.health_listen()
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=flagged(API_KEY))
     api_key_file: Path | None = setting(None, API_KEY_FILE)
     proxies: Proxies = setting(Proxies(), FORWARDED_ALLOW_IPS)
     cors_origins: tuple[str, ...] = setting((), CORS_ORIGIN)
+    tls: ServerTls = nested(ServerTls, allow_identity=())
+    experts_tls: ExpertsTls = nested(ExpertsTls)
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
     max_response_bytes: int = setting(DEFAULT_MAX_BYTES, MAX_RESPONSE)
     keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)

@@ -44,6 +44,7 @@ from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import on_hangup, wait_for_shutdown
 from expertmesh.rpc.socket_directory import socket_directory
 from expertmesh.rpc.sockets import allow_sockets
+from expertmesh.rpc.tls import TlsServer, open_client, open_server
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import generation_pb2, generation_pb2_grpc, load_pb2, load_pb2_grpc
@@ -77,9 +78,10 @@ async def serve(
     """Start an engine and further API processes, serve until SIGTERM or SIGINT, drain.
 
     ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica. CheckpointError or
-    ConfigError comes before anything is started when tokenizer, chat template or keys cannot be used.
+    ConfigError comes before anything is started when tokenizer, chat template, keys or a file of TLS cannot be used.
     """
     text, ring = read_text_files(config), KeyRing(config.api_keys, config.api_key_file)
+    _check_tls(config)
     _log.info("chat template: %s", text.reason)
     client = EngineClient(report)
     with (
@@ -98,12 +100,20 @@ async def serve(
             _log.info("draining for at most %g s", config.drain_seconds)
 
 
+def _check_tls(config: GatewayConfig) -> None:
+    """Read the files that clients meet, and those that the engine calls expert servers with once it has loaded."""
+    open_server(config.tls)
+    open_client(config.experts_tls)
+
+
 def _more_processes(
     config: GatewayConfig, gateway: "Gateway", commands: Commands, socket: str
 ) -> Iterator[ProcessKeeper]:
     """Further processes for clients, on the ports of this one."""
     http = gateway.http.address if gateway.http else None
-    command = commands.api(replace(config, listen=gateway.server.address, http_listen=http), socket)
+    server = gateway.server
+    own = replace(config, listen=server.address, http_listen=http, health_listen=server.health_address)
+    command = commands.api(own, socket)
     for number in range(1, config.num_api_processes):
         yield ProcessKeeper(f"API process {number}", command, end_seconds=config.drain_seconds + END_SECONDS)
 
@@ -144,7 +154,7 @@ class Gateway:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where clients find it: host:port for gRPC, and the URL of the HTTP API."""
-        return (self.server.address, *([f"http://{self.http.address}"] if self.http else []))
+        return (self.server.address, *([self.http.url] if self.http else []))
 
     async def start(self) -> None:
         """Listen; health says NOT_SERVING. ConfigError when an address is taken."""
@@ -171,14 +181,15 @@ async def serving(
     generator = TextGenerator(text.tokenizer, text.template, client, tracer, limit)
     defaults = read_defaults(config.model)
     loads = LoadServicer(client)
+    tls = open_server(config.tls)
     metrics = Metrics(client, lambda: client.model, config.metrics)
     callers = Callers(access.identify, config.shares_prefixes)
     generation = GenerationServicer(generator, lambda: client.model, defaults, callers, config.proxies)
-    server = _make_server(config, access, generation, loads)
+    server = _make_server(config, access, generation, loads, tls)
     names = served_names(config.model, config.served_model_names)
     service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names, callers)
     pages = (chat.make_router(), dashboard.make_router(loads.read_load))
-    http = _make_http(config, access, service, (metrics_route.make_router(metrics), *pages))
+    http = _make_http(config, access, service, (metrics_route.make_router(metrics), *pages), tls)
     gateway = Gateway(client, server, http, metrics)
     async with background(_tell_health(client, server), ring.run()):
         try:
@@ -202,13 +213,14 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
 
 
 def _make_server(
-    config: GatewayConfig, access: Access, generation: GenerationServicer, loads: LoadServicer
+    config: GatewayConfig, access: Access, generation: GenerationServicer, loads: LoadServicer, tls: TlsServer | None
 ) -> RpcServer:
     def check(method: str, authorization: str) -> None:
         access.check(authorization, scope_of_rpc(method), method)
 
     interceptors = (RequestIds(), RequireAuthorization(check, access.note, config.proxies))
-    server = RpcServer(config.listen, interceptors, config.num_api_processes > 1, _rpc_bounds(config))
+    more, shares_port = _rpc_bounds(config), config.num_api_processes > 1
+    server = RpcServer(config.listen, interceptors, shares_port, more, tls, config.health_listen)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
     return server
@@ -226,11 +238,12 @@ def _rpc_bounds(config: GatewayConfig) -> tuple[tuple[str, int], ...]:
 
 
 def _make_http(
-    config: GatewayConfig, access: Access, service: Service, routers: Iterable[APIRouter]
+    config: GatewayConfig, access: Access, service: Service, routers: Iterable[APIRouter], tls: TlsServer | None
 ) -> HttpServer | None:
     if config.http_listen is None:
         return None
     http = HttpConfig(access, config.cors_origins, config.max_body_bytes, config.max_connections)
     limits = ConnectionLimits(config.max_connections, config.keep_alive_seconds)
     app = Forwarded(HttpRequestIds(make_app(service, http, routers)), config.proxies)
-    return HttpServer(config.http_listen, app, config.num_api_processes > 1, limits)
+    context = tls.http_context() if tls else None
+    return HttpServer(config.http_listen, app, config.num_api_processes > 1, limits, context)

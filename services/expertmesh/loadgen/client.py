@@ -1,6 +1,7 @@
 """Asking a server of the OpenAI HTTP API and noting when what arrives. Knows no statistics."""
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ class Target:
     """Where a server is: ``url`` with or without /v1 at its end.
 
     ``model`` is the first that it lists unless it is named here. ``fields`` are added to every request, beside those of
-    OpenAI's own API.
+    OpenAI's own API. ``ssl_context`` None trusts whom httpx trusts.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Target:
     model: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float = 600.0
+    ssl_context: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no request."""
@@ -108,7 +110,12 @@ async def connected(target: Target) -> AsyncIterator[Server]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     base_url = target.url.rstrip("/").removesuffix("/v1")
     async with httpx.AsyncClient(
-        base_url=base_url, headers=headers, limits=limits, timeout=target.timeout_seconds, trust_env=False
+        base_url=base_url,
+        headers=headers,
+        limits=limits,
+        timeout=target.timeout_seconds,
+        trust_env=False,
+        verify=target.ssl_context or True,
     ) as client:
         yield Server(target.name, target.model or await first_model(client), client, target.fields)
 

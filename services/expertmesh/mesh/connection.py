@@ -14,8 +14,9 @@ from functools import partial
 from expertmesh.errors import FingerprintMismatchError
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.numerics import NumericsMismatchError, numerics_of
-from expertmesh.mesh.open_link import NoDirectLinkError, OpenedLink, open_link
+from expertmesh.mesh.open_link import MisfitError, OpenedLink, open_link
 from expertmesh.mesh.replica import Replica
+from expertmesh.rpc.tls import TlsClient
 from expertmesh.wire.info import ServerInfo
 
 _log = logging.getLogger(__name__)
@@ -42,16 +43,18 @@ class ReplicaConnection:
         transport: str,
         openers: Executor,
         check: Callable[[Replica, ServerInfo], None],
+        tls: TlsClient | None = None,
     ) -> None:
         self._replica = replica
         self._fingerprint = fingerprint
         self._transport = transport
         self._openers = openers
         self._check = check
+        self._tls = tls
         self._retired = asyncio.Event()
         self._rng = random.Random()
         self._backoff = MIN_BACKOFF_SECONDS
-        self._has_told_of_no_link = False
+        self._has_told_of_misfit = False
 
     def retire(self) -> None:
         """Have no new calls made; ``run`` ends once those made before are answered."""
@@ -96,7 +99,7 @@ class ReplicaConnection:
         """Open a link; ``ended`` is set once its connection ends."""
         loop = asyncio.get_running_loop()
         on_end = partial(_call_soon, loop, ended.set)
-        open_it = partial(open_link, self._replica.endpoint, self._fingerprint, self._transport, on_end)
+        open_it = partial(open_link, self._replica.endpoint, self._fingerprint, self._transport, on_end, self._tls)
         opening = loop.run_in_executor(self._openers, open_it)
         try:
             return await asyncio.shield(opening)
@@ -129,8 +132,8 @@ class ReplicaConnection:
 
     def _is_worth_a_warning(self, error: LinkLostError) -> bool:
         # A server that is there, but not over the link that is wanted, will stay so: it is worth one.
-        if isinstance(error, NoDirectLinkError) and not self._has_told_of_no_link:
-            self._has_told_of_no_link = True
+        if isinstance(error, MisfitError) and not self._has_told_of_misfit:
+            self._has_told_of_misfit = True
             return True
         # A replica that was there is worth one, one that is not there yet or is meant to end is not.
         return bool(self._replica.experts) and not self._replica.is_retired

@@ -6,7 +6,6 @@ Answers are received where they stay: each has memory of its own, so none is ove
 import logging
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,9 @@ import torch
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.rooms import Owed, Rooms
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
-from expertmesh.rpc.exact_io import rest_of
+from expertmesh.rpc.exact_io import be_patient, rest_of
 from expertmesh.rpc.shared_memory import SharedMemory
+from expertmesh.rpc.tls_socket import TlsSocket, has_read_ahead, poll
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, WireError
 from expertmesh.wire.frames import (
@@ -61,7 +61,7 @@ class DirectLink:
         memory: SharedMemory | None = None,
     ) -> None:
         connection.settimeout(None)
-        self.transport = "a Unix socket" if connection.family is socket.AF_UNIX else "TCP"
+        self.transport = _name(connection)
         self._in_use = threading.Lock()  # so that no other thread closes a socket that is read
         self._connection = connection
         self._endpoint = endpoint
@@ -186,9 +186,8 @@ class DirectLink:
             raise self._lose(error) from error
 
     def _poll(self, events: int, timeout_seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self._connection, events)
-        return bool(poll.poll(timeout_seconds * 1000))
+        is_there = events & select.POLLIN and has_read_ahead(self._connection)
+        return bool(is_there) or poll(self._connection, events, timeout_seconds)
 
     def _read(self, deadline: float) -> None:
         """Read what comes next, a frame or a part of it; TimeoutError when nothing does before ``deadline``."""
@@ -245,8 +244,7 @@ class DirectLink:
         seconds = TICK_SECONDS if remaining >= TICK_SECONDS else max(remaining, 1e-4)
         if seconds != self._patience_seconds:
             self._patience_seconds = seconds
-            timeval = struct.pack("ll", 0, int(seconds * 1_000_000))
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            be_patient(self._connection, seconds)
 
     def _advance(self, num_ahead: int) -> None:
         """Go on from a header to its body, of which ``num_ahead`` bytes came along, from a body to the next header."""
@@ -305,6 +303,12 @@ class DirectLink:
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"replica {self._endpoint} did not answer in time")
+
+
+def _name(connection: socket.socket) -> str:
+    if connection.family is socket.AF_UNIX:
+        return "a Unix socket"
+    return "TCP with TLS" if isinstance(connection, TlsSocket) else "TCP"
 
 
 def _check(reason: str) -> None:

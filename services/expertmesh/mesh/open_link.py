@@ -14,10 +14,12 @@ from expertmesh.mesh.direct_link import DirectLink
 from expertmesh.mesh.dispatch_config import TRANSPORTS
 from expertmesh.mesh.grpc_link import GrpcLink
 from expertmesh.mesh.link import Link, LinkLostError
-from expertmesh.rpc.channels import CHANNEL_OPTIONS
+from expertmesh.rpc.channels import open_blocking_channel
 from expertmesh.rpc.exact_io import descriptors_beside, receive_exactly, send_exactly, set_up
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.rpc.shared_memory import SharedMemory, make_shared
+from expertmesh.rpc.tls import TlsClient
+from expertmesh.rpc.tls_failures import explain_failure
 from expertmesh.v1 import expert_pb2, expert_pb2_grpc
 from expertmesh.wire.failures import WireError
 from expertmesh.wire.frames import HEADER_BYTES, Kind, decode_header, encode_hello
@@ -32,8 +34,8 @@ OPEN_TIMEOUT_SECONDS = 5.0
 SHARED_BYTES = 128 * 1024 * 1024
 
 
-class NoDirectLinkError(LinkLostError):
-    """The server is there, but no direct link to it can be had, and nothing else is wanted."""
+class MisfitError(LinkLostError):
+    """The server is there, but the settings of both ends allow no link: that will stay so."""
 
 
 class _UnreachableError(LinkLostError):
@@ -48,50 +50,72 @@ class OpenedLink(NamedTuple):
 
 
 def open_link(
-    endpoint: str, fingerprint: str, transport: str = "auto", on_end: Callable[[], None] = lambda: None
+    endpoint: str,
+    fingerprint: str,
+    transport: str = "auto",
+    on_end: Callable[[], None] = lambda: None,
+    tls: TlsClient | None = None,
 ) -> OpenedLink:
     """Open a link to the server at ``endpoint`` (host:port); blocks for some seconds at most.
 
     ``transport`` "direct" is a Unix socket on one host and TCP otherwise, "grpc" a Dispatch stream, and "auto" the
     Unix socket where it can be reached, which is on one host, and a Dispatch stream elsewhere. ``on_end`` is called in
-    any thread once the connection ends. LinkLostError when there is none (NoDirectLinkError when for want of a direct
-    one), FingerprintMismatchError when the server serves another model, ValueError for another transport.
+    any thread once the connection ends. With ``tls`` all but Unix sockets are encrypted, and the server's certificate
+    is checked. LinkLostError when there is none (MisfitError for want of a direct one, or where TLS fails),
+    FingerprintMismatchError when the server serves another model, ValueError for another transport.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"transport {transport!r} is unknown; one of {TRANSPORTS} would be right")
-    channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    channel = open_blocking_channel(endpoint, tls)
     try:
-        info = _get_info(channel, endpoint)
+        info = _get_info(channel, endpoint, has_tls=tls is not None)
         _check_fingerprint(info, endpoint, fingerprint)
-        return OpenedLink(_open(channel, endpoint, fingerprint, transport, on_end), info)
+        caller = _Caller(channel, endpoint, fingerprint, on_end, tls)
+        return OpenedLink(_open(caller, transport), info)
     except BaseException:
         channel.close()
         raise
 
 
-def _open(channel: grpc.Channel, endpoint: str, fingerprint: str, transport: str, on_end: Callable[[], None]) -> Link:
+class _Caller(NamedTuple):
+    """Who opens a link, and to where."""
+
+    channel: grpc.Channel
+    endpoint: str
+    fingerprint: str
+    on_end: Callable[[], None]
+    tls: TlsClient | None
+
+
+def _open(caller: _Caller, transport: str) -> Link:
+    channel, endpoint, fingerprint, on_end, _ = caller
     kinds = {"auto": [SocketKind.UNIX], "grpc": [], "direct": [SocketKind.UNIX, SocketKind.TCP]}[transport]
     reason = None
     for kind in kinds:
         try:
-            return _open_direct(channel, endpoint, fingerprint, kind, on_end)
+            return _open_direct(caller, kind)
         except _UnreachableError as error:
             _log.debug("no %s socket to %s: %s", kind.name, endpoint, error)
             reason = error
     if transport == "direct":
-        raise NoDirectLinkError(
+        raise MisfitError(
             f"no direct link to {endpoint}: {reason}; let this gateway reach every TCP port there, or choose the "
             "transport auto"
         )
     return GrpcLink(channel, endpoint, fingerprint, on_end, channel.close)
 
 
-def _get_info(channel: grpc.Channel, endpoint: str) -> ServerInfo:
+def _get_info(channel: grpc.Channel, endpoint: str, has_tls: bool) -> ServerInfo:
     stub = expert_pb2_grpc.ExpertServiceStub(channel)
     try:
         return decode_info(stub.GetInfo(expert_pb2.GetInfoRequest(), timeout=OPEN_TIMEOUT_SECONDS))
     except grpc.RpcError as error:
-        raise LinkLostError(f"{endpoint} cannot be asked what it is: {error.code().name}: {error.details()}") from error
+        what = f"{endpoint} cannot be asked what it is: {error.code().name}: {error.details()}"
+        if remedy := explain_failure(error.details(), has_tls):
+            raise MisfitError(f"{what}: {remedy}") from error
+        if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+            raise MisfitError(what) from error
+        raise LinkLostError(what) from error
     except WireError as error:
         raise LinkLostError(f"{endpoint} says what cannot be: {error}") from error
 
@@ -104,14 +128,13 @@ def _check_fingerprint(info: ServerInfo, endpoint: str, fingerprint: str) -> Non
         )
 
 
-def _open_direct(
-    channel: grpc.Channel, endpoint: str, fingerprint: str, kind: SocketKind, on_end: Callable[[], None]
-) -> DirectLink:
+def _open_direct(caller: _Caller, kind: SocketKind) -> DirectLink:
+    channel, endpoint, fingerprint, on_end, tls = caller
     stub = expert_pb2_grpc.ExpertServiceStub(channel)
     # Stays open for as long as the link, so it has no deadline; each end of either is the end of both.
     agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
     try:
-        connection, memory = _connect(_receive_offer(agreement, endpoint), endpoint)
+        connection, memory = _connect(_receive_offer(agreement, endpoint), endpoint, tls)
     except BaseException:
         agreement.cancel()
         raise
@@ -153,13 +176,15 @@ def _refusal(error: grpc.RpcError, endpoint: str) -> FingerprintMismatchError | 
     return LinkLostError(f"{endpoint} opens no link: {code.name}: {details}")
 
 
-def _connect(offer: LinkOffer, endpoint: str) -> tuple[socket.socket, SharedMemory | None]:
+def _connect(offer: LinkOffer, endpoint: str, tls: TlsClient | None) -> tuple[socket.socket, SharedMemory | None]:
     """Connect and show the token; returns what the server shares, too. LinkLostError when it does not welcome it."""
     try:
         connection = _dial(offer, endpoint)
     except OSError as error:
         raise _UnreachableError(f"cannot connect to {offer.address}: {error}") from error
     try:
+        if tls is not None and connection.family is not socket.AF_UNIX:
+            connection = tls.connect(connection, _host(endpoint))
         memory = _greet(connection, offer.token)
     except (OSError, EOFError, WireError) as error:
         connection.close()
@@ -171,8 +196,7 @@ def _connect(offer: LinkOffer, endpoint: str) -> tuple[socket.socket, SharedMemo
 
 def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
     if isinstance(offer.address, int):
-        host = endpoint.rpartition(":")[0].removeprefix("[").removesuffix("]")
-        return socket.create_connection((host, offer.address), timeout=offer.timeout_seconds)
+        return socket.create_connection((_host(endpoint), offer.address), timeout=offer.timeout_seconds)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(offer.timeout_seconds)
@@ -181,6 +205,10 @@ def _dial(offer: LinkOffer, endpoint: str) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def _greet(connection: socket.socket, token: bytes) -> SharedMemory | None:

@@ -10,6 +10,7 @@ from expertmesh.mesh.connection import ReplicaConnection
 from expertmesh.mesh.numerics import check_numerics
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.roster import Roster
+from expertmesh.rpc.tls import TlsClient
 from expertmesh.wire.info import ServerInfo
 
 # Servers that do not even refuse hold up a thread for seconds each; the others shall not have to wait for one.
@@ -25,13 +26,19 @@ class ReplicaPool:
     """
 
     def __init__(
-        self, discovery: Discovery, fingerprint: str, transport: str = "auto", mixes_numerics: bool = False
+        self,
+        discovery: Discovery,
+        fingerprint: str,
+        transport: str = "auto",
+        mixes_numerics: bool = False,
+        tls: TlsClient | None = None,
     ) -> None:
         self.roster = Roster()
         self._discovery = discovery
         self._fingerprint = fingerprint
         self._transport = transport
         self._mixes_numerics = mixes_numerics
+        self._tls = tls
         self._active: dict[str, ReplicaConnection] = {}
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._openers = ThreadPoolExecutor(MAX_OPENING, "open-link")
@@ -81,7 +88,7 @@ class ReplicaPool:
     def _start(self, endpoint: str) -> None:
         replica = Replica(endpoint, self._announce)
         connection = self._active[endpoint] = ReplicaConnection(
-            replica, self._fingerprint, self._transport, self._openers, self._check
+            replica, self._fingerprint, self._transport, self._openers, self._check, self._tls
         )
         task = self._tasks[replica] = asyncio.create_task(connection.run(), name=f"replica {endpoint}")
         task.add_done_callback(lambda _: self._drop(replica))

@@ -1,5 +1,9 @@
-"""Refusing strangers before a servicer sees them. Knows what an rpc carries and whence, not which keys are right."""
+"""Refusing strangers before a servicer sees them.
 
+Knows what an rpc is called and carries, and whence, not which keys and certificates are right.
+"""
+
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,9 +12,12 @@ import grpc.aio
 
 from expertmesh.errors import AccessDeniedError
 from expertmesh.rpc.forwarded import FORWARDED_FOR_KEY, Proxies, host_of_peer
-from expertmesh.rpc.handlers import Context, Handler
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, surround
 from expertmesh.rpc.metadata import authorization, values
 from expertmesh.rpc.status import report_errors
+from expertmesh.rpc.tls import TlsServer
+
+_log = logging.getLogger(__name__)
 
 # Probes and tools that ask what there is to call have no keys.
 OPEN_PREFIXES = ("/grpc.health.", "/grpc.reflection.")
@@ -60,3 +67,33 @@ def origin(context: Context, proxies: Proxies) -> str:
     """Return the address that an rpc came from, as far as ``proxies`` are to be believed."""
     forwarded = values(context.invocation_metadata(), FORWARDED_FOR_KEY)
     return proxies.origin(host_of_peer(context.peer()), forwarded)
+
+
+class RequireIdentity(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Answers PERMISSION_DENIED to whom ``tls`` does not allow, whatever is asked: health and reflection, too."""
+
+    def __init__(self, tls: TlsServer) -> None:
+        self._tls = tls
+
+    async def intercept_service(  # noqa: D102
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        return surround(await continuation(handler_call_details), self._admitting)
+
+    def _admitting(self, answer: Behaviour) -> Behaviour:
+        async def answer_admitted(request: Any, context: Context) -> Any:
+            names = _names_of(context)
+            if not self._tls.allows(names):
+                refusal = self._tls.refusal(names)
+                _log.warning("refusing an rpc of %s: %s", context.peer(), refusal)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
+            return await answer(request, context)
+
+        return answer_admitted
+
+
+def _names_of(context: Context) -> list[str]:
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return [name.decode(errors="replace") for name in names]

@@ -1,6 +1,11 @@
 """How two processes of expertmesh talk: limits, keepalive, channels. Knows no service."""
 
+from typing import Any
+
+import grpc
 import grpc.aio
+
+from expertmesh.rpc.tls import TlsClient
 
 # A prefill chunk of 512 rows of Mixtral in float32 is 8 MiB; gRPC itself would stop at 4.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -11,7 +16,8 @@ LIMIT_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+Options = tuple[tuple[str, Any], ...]
+CHANNEL_OPTIONS: Options = (
     *LIMIT_OPTIONS,
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
@@ -26,6 +32,17 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(endpoint: str) -> grpc.aio.Channel:
+def open_channel(endpoint: str, tls: TlsClient | None = None, options: Options = CHANNEL_OPTIONS) -> grpc.aio.Channel:
     """Open a channel to ``endpoint`` (host:port), to be used in ``async with``; it connects at the first call."""
-    return grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    if tls is None:
+        return grpc.aio.insecure_channel(endpoint, options=options)
+    return grpc.aio.secure_channel(endpoint, tls.credentials(), options=(*options, *tls.options))
+
+
+def open_blocking_channel(
+    endpoint: str, tls: TlsClient | None = None, options: Options = CHANNEL_OPTIONS
+) -> grpc.Channel:
+    """Open a channel for calls that block; it connects at the first."""
+    if tls is None:
+        return grpc.insecure_channel(endpoint, options=options)
+    return grpc.secure_channel(endpoint, tls.credentials(), options=(*options, *tls.options))

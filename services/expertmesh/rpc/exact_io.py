@@ -1,9 +1,12 @@
 """Whole buffers over blocking sockets. Knows bytes, not what they mean."""
 
 import socket
+import struct
 from array import array
 from collections.abc import Sequence
 from typing import Any
+
+from expertmesh.rpc.tls_socket import TlsSocket
 
 KEEPALIVE_SECONDS = 30
 KEEPALIVE_PROBE_SECONDS = 10
@@ -48,6 +51,15 @@ def rest_of(buffers: Sequence[Any], num_sent: int) -> list[memoryview]:
             rest.append(view.cast("B")[num_sent:])
             num_sent = 0
     return rest
+
+
+def be_patient(connection: socket.socket, seconds: float) -> None:
+    """Have reads that would block raise BlockingIOError after so long, which costs them no further system call."""
+    if isinstance(connection, TlsSocket):
+        connection.settimeout(seconds)
+        return
+    timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
 def set_up(connection: socket.socket) -> None:

@@ -10,9 +10,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from expertmesh.errors import ConfigError
+from expertmesh.rpc.access import RequireIdentity
 from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
 from expertmesh.rpc.running_rpcs import RunningRpcs
 from expertmesh.rpc.sockets import bind, with_port
+from expertmesh.rpc.tls import TlsServer
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *LIMIT_OPTIONS,
@@ -33,7 +35,8 @@ class RpcServer:
 
     ``interceptors`` see every rpc first, those of health and reflection too. Where it ``shares_port``, so may servers
     of other processes; elsewhere a second one on the same port would start and take half of the connections.
-    ``more_options`` of gRPC count before ``SERVER_OPTIONS``.
+    ``more_options`` of gRPC count before ``SERVER_OPTIONS``. Callers meet ``tls``, but at ``health_address``, where
+    there is nothing to be asked but health.
     """
 
     def __init__(
@@ -42,13 +45,20 @@ class RpcServer:
         interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = (),
         shares_port: bool = False,
         more_options: Sequence[tuple[str, int]] = (),
+        tls: TlsServer | None = None,
+        health_address: str | None = None,
     ) -> None:
         self._address = address
         self._shares_port = shares_port
+        self._tls = tls
         self._rpcs = RunningRpcs()
-        options = {**dict(SERVER_OPTIONS), "grpc.so_reuseport": int(shares_port), **dict(more_options)}
-        self._server = grpc.aio.server(interceptors=(self._rpcs, *interceptors), options=tuple(options.items()))
+        options = tuple({**dict(SERVER_OPTIONS), "grpc.so_reuseport": int(shares_port), **dict(more_options)}.items())
+        admitting = (RequireIdentity(tls),) if tls is not None and tls.identities else ()
+        self._server = grpc.aio.server(interceptors=(self._rpcs, *admitting, *interceptors), options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+        self._health_address = health_address
+        self._health_server = grpc.aio.server(options=options)
+        self._health_port = 0
         self._services: list[str] = []
         self._port = 0
         self._is_serving = False
@@ -68,6 +78,11 @@ class RpcServer:
         """Host and port that are bound, as host:port."""
         return with_port(self._address, self._port)
 
+    @property
+    def health_address(self) -> str | None:
+        """Host and port at which there is only health, if it was asked for."""
+        return with_port(self._health_address, self._health_port) if self._health_address else None
+
     def register(self, service: str, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
         """Serve ``servicer`` under the full name ``service``; ``add_to_server`` is the generated function."""
         add_to_server(servicer, self._server)
@@ -78,13 +93,17 @@ class RpcServer:
 
         One that has to load first answers clients meanwhile, but ``is_alive`` only from ``set_alive`` on.
         """
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for server in (self._server, self._health_server):
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         await self._health.set(LIVENESS, _status(is_alive))
         await self.set_serving(is_serving)
-        self._port = self._bind()
+        self._port = self._bind(self._server, self._address, self._tls)
+        if self._health_address:
+            self._health_port = self._bind(self._health_server, self._health_address, None)
+            await self._health_server.start()
         await self._server.start()
 
     async def set_serving(self, is_serving: bool) -> None:
@@ -105,6 +124,7 @@ class RpcServer:
         await asyncio.wait((stopping,), timeout=grace_seconds)
         self._rpcs.end()
         await stopping
+        await self._health_server.stop(None)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -115,13 +135,15 @@ class RpcServer:
     ) -> None:
         await self.drain(0)
 
-    def _bind(self) -> int:
+    def _bind(self, server: grpc.aio.Server, address: str, tls: TlsServer | None) -> int:
         # Try the address with a plain socket first: gRPC says less about a failure, and prints it.
-        bind(self._address, self._shares_port).close()
+        bind(address, self._shares_port).close()
         try:
-            return self._server.add_insecure_port(self._address)
+            if tls is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, tls.credentials())
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {self._address}; is the port in use?") from error
+            raise ConfigError(f"cannot listen on {address}; is the port in use?") from error
 
 
 def _status(is_serving: bool) -> "health_pb2.HealthCheckResponse.ServingStatus":

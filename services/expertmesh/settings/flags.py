@@ -12,6 +12,7 @@ SettingsT = TypeVar("SettingsT")
 MODEL = "Model"
 NETWORK = "Network"
 ACCESS = "Access"
+TLS = "TLS"
 COMPUTE = "Compute"
 LIMITS = "Limits"
 SPEED = "Speed"

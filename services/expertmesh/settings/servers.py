@@ -15,6 +15,16 @@ round_to_bits = partial(
         words={"none": None, "int8": 8, "int4": 4},
     ),
 )
+health_listen = partial(
+    setting,
+    None,
+    Flag(
+        NETWORK,
+        "HEALTH_LISTEN",
+        "Answer health checks of gRPC, and nothing else, on this host:port too, without TLS: for probes that have no "
+        "certificate. Default: not at all.",
+    ),
+)
 LISTEN = Flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")
 backend = partial(
     setting,

@@ -1,6 +1,7 @@
 """An HTTP server inside the process's event loop. Knows uvicorn, not what is served."""
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +16,20 @@ from expertmesh.rpc.sockets import bind, with_port
 class HttpServer:
     """Serves ``app`` on ``address`` (host:port, port 0 for a free one); start and drain it in one loop.
 
-    Where it ``shares_port``, so may servers of other processes. ``limits`` are those of its connections.
+    Where it ``shares_port``, so may servers of other processes. ``limits`` are those of its connections. With ``tls``
+    it is HTTPS.
     """
 
     def __init__(
-        self, address: str, app: ASGIApp, shares_port: bool = False, limits: ConnectionLimits = ConnectionLimits()
+        self,
+        address: str,
+        app: ASGIApp,
+        shares_port: bool = False,
+        limits: ConnectionLimits = ConnectionLimits(),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
+        self._scheme = "http" if tls is None else "https"
         self._shares_port = shares_port
         self._server = _Server(
             uvicorn.Config(
@@ -35,6 +43,7 @@ class HttpServer:
                 timeout_keep_alive=limits.keep_alive_seconds,  # type: ignore[arg-type]  # it may be no whole number
                 lifespan="off",
                 ws="none",
+                ssl_context_factory=None if tls is None else lambda config, default: tls,
             )
         )
         self._running: asyncio.Task[None] | None = None
@@ -44,6 +53,11 @@ class HttpServer:
     def address(self) -> str:
         """Host and port that are bound, as host:port."""
         return with_port(self._address, self._port)
+
+    @property
+    def url(self) -> str:
+        """Where it is found."""
+        return f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:
         """Bind and serve; ConfigError when the address is taken."""
