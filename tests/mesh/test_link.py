@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from link_server import FINGERPRINT, NUM_EXPERTS, NUM_LAYERS, link_server, make_call, share_every_call
+from link_server import (
+    FINGERPRINT,
+    NUM_EXPERTS,
+    NUM_LAYERS,
+    have_no_unix_sockets,
+    link_server,
+    make_call,
+    share_every_call,
+    use_tls,
+)
 from waiting import wait_until
 
 from expertmesh.errors import FingerprintMismatchError
@@ -27,12 +36,15 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 TRANSPORTS = ["grpc", "direct"]
 
 
-@pytest.fixture(params=[*TRANSPORTS, "shared memory"])
-def transport(request, monkeypatch):
-    if request.param in TRANSPORTS:
-        return request.param
-    share_every_call(monkeypatch)
-    return "direct"
+@pytest.fixture(params=[*TRANSPORTS, "shared memory", "TCP", "grpc with TLS", "TCP with TLS"])
+def transport(request, monkeypatch, tmp_path):
+    if request.param == "shared memory":
+        share_every_call(monkeypatch)
+    if "TCP" in request.param:
+        have_no_unix_sockets(monkeypatch)
+    if "TLS" in request.param:
+        use_tls(monkeypatch, tmp_path)
+    return "grpc" if "grpc" in request.param else "direct"
 
 
 def until_lost(link):
@@ -283,7 +295,7 @@ def test_a_caller_that_leaves_takes_its_waiting_call_along(transport):
 
 def test_another_model_is_refused(transport):
     with link_server() as server, pytest.raises(FingerprintMismatchError, match="f00d"):
-        open_link(server.address, "beef", transport)
+        server.open(transport, "beef")
 
 
 def test_a_server_that_is_not_there_loses_the_link(transport):

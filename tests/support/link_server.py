@@ -4,14 +4,16 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from certificates import Authority
 
+from expertmesh.expert import link_host
 from expertmesh.expert.config import ExpertServerConfig
 from expertmesh.expert.process import RunningServer, running
 from expertmesh.expert.store import ExpertStore
@@ -20,6 +22,8 @@ from expertmesh.mesh import direct_link
 from expertmesh.mesh.direct_link import DirectLink
 from expertmesh.mesh.link import Link
 from expertmesh.mesh.open_link import open_link
+from expertmesh.rpc.tls import open_client
+from expertmesh.settings.tls import ClientTls, ServerTls
 from expertmesh.wire.calls import ExpertCall
 from expertmesh.wire.info import ServerInfo
 
@@ -48,21 +52,30 @@ class Door:
         return x.float().sin() * (experts[:, None] + 1) * row_weights[:, None]
 
 
-class LinkServer:
-    """A running expert server; ``layers`` are its doors."""
+@dataclass(frozen=True)
+class Ends:
+    """What the ends of links show each other."""
 
-    def __init__(self, server: RunningServer, store: ExpertStore, stop: threading.Event) -> None:
+    server: ServerTls = ServerTls()
+    client: ClientTls = ClientTls()
+
+
+class LinkServer:
+    """A running expert server; ``layers`` are its doors, and callers have the ``ends`` that they should."""
+
+    def __init__(self, server: RunningServer, store: ExpertStore, stop: threading.Event, ends: Ends) -> None:
         self.address, self.batcher, self.store = server.address, server.batcher, store
-        self.stop = stop
+        self.stop, self.ends = stop, ends
 
     @property
     def layers(self) -> Sequence[Any]:
         """Its experts."""
         return self.store.layers
 
-    def open(self, transport: str) -> Link:
-        """Open a link to it."""
-        return open_link(self.address, FINGERPRINT, transport).link
+    def open(self, transport: str, fingerprint: str = FINGERPRINT, client: ClientTls | None = None) -> Link:
+        """Open a link to it, as its caller or as another ``client``."""
+        tls = open_client(self.ends.client if client is None else client)
+        return open_link(self.address, fingerprint, transport, tls=tls).link
 
     def expected(self, call: ExpertCall) -> torch.Tensor:
         """What experts in this process make of a call."""
@@ -71,12 +84,19 @@ class LinkServer:
         return run_chosen(ffn, NUM_EXPERTS, call.hidden, slots, call.topk_weights)
 
 
+# Of servers whose test does not say.
+ENDS = Ends()
+
+
 @contextmanager
-def link_server(closed_layers: Sequence[int] = (), info: ServerInfo = INFO, **config: Any) -> Iterator[LinkServer]:
+def link_server(
+    closed_layers: Sequence[int] = (), info: ServerInfo = INFO, ends: Ends | None = None, **config: Any
+) -> Iterator[LinkServer]:
     """Serve; the layers ``closed_layers`` are closed doors until they are opened, at the latest at the end."""
+    ends = ends or ENDS
     layers = [Door(layer not in closed_layers) for layer in range(NUM_LAYERS)]
     store = ExpertStore(layers, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN, torch.device("cpu"))
-    settings = ExpertServerConfig(Path("unused"), "127.0.0.1:0", **{"drain_seconds": 5.0, **config})
+    settings = ExpertServerConfig(Path("unused"), "127.0.0.1:0", **{"drain_seconds": 5.0, "tls": ends.server, **config})
     stop, ready, servers = threading.Event(), threading.Event(), []
 
     async def serve() -> None:
@@ -89,7 +109,7 @@ def link_server(closed_layers: Sequence[int] = (), info: ServerInfo = INFO, **co
     thread.start()
     try:
         assert ready.wait(timeout=30)
-        yield LinkServer(servers[0], store, stop)
+        yield LinkServer(servers[0], store, stop, ends)
     finally:
         for layer in layers:
             layer.is_open = True
@@ -125,3 +145,18 @@ def share_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(direct_link, "MIN_SHARED_BYTES", 1)
     monkeypatch.setattr(DirectLink, "send", send_from_room)
+
+
+def use_tls(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Have servers and their callers show each other certificates."""
+    authority = Authority(directory)
+    monkeypatch.setitem(globals(), "ENDS", Ends(authority.server(), authority.client()))
+
+
+def have_no_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have direct links go over TCP, as between two hosts."""
+
+    def refuse() -> None:
+        raise OSError("no place")
+
+    monkeypatch.setattr(link_host, "socket_directory", refuse)

@@ -51,12 +51,8 @@ class TlsServer:
         OSError when it has no right certificate: ssl.SSLError, or PermissionError for one without an allowed name.
         The caller's socket is closed then.
         """
-        secured = _shake_hands(self._side.get().links, connection, timeout_seconds, server_side=True)
-        names = names_in(secured.getpeercert() or {})
-        if not self.allows(names):
-            secured.close()
-            raise PermissionError(self.refusal(names))
-        return secured
+        context = self._side.get().links
+        return _shake_hands(context, connection, timeout_seconds, self._check_caller, server_side=True)
 
     def allows(self, names: Iterable[str]) -> bool:
         """Whether one whose certificate has these names may call."""
@@ -65,6 +61,11 @@ class TlsServer:
     def refusal(self, names: Iterable[str]) -> str:
         """Say why one that is not allowed is not."""
         return f"a certificate for {sorted(names)} may not call here; one for any of {sorted(self.identities)} may"
+
+    def _check_caller(self, secured: TlsSocket) -> None:
+        names = names_in(secured.getpeercert() or {})
+        if not self.allows(names):
+            raise PermissionError(self.refusal(names))
 
 
 class TlsClient:
@@ -151,13 +152,19 @@ def _for_links(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 def _shake_hands(
-    context: ssl.SSLContext, connection: socket.socket, timeout_seconds: float | None, **side: Any
+    context: ssl.SSLContext,
+    connection: socket.socket,
+    timeout_seconds: float | None,
+    check: Callable[[TlsSocket], None] = lambda secured: None,
+    **side: Any,
 ) -> TlsSocket:
+    """Secure a connection within the time; closed when that, or ``check``, raises OSError."""
     secured = context.wrap_socket(connection, do_handshake_on_connect=False, **side)
     assert isinstance(secured, TlsSocket), "the context makes no others"
     secured.settimeout(timeout_seconds)
     try:
         secured.shake_hands()
+        check(secured)
     except OSError:
         secured.close()
         raise

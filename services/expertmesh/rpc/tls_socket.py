@@ -96,10 +96,8 @@ def poll(connection: socket.socket, events: int, timeout_seconds: float | None) 
 def _begin_of(buffers: Iterable[Any]) -> memoryview:
     """Return up to a record's worth of bytes, copied only where they lie in pieces."""
     parts, missing = [], RECORD_BYTES
-    for buffer in buffers:
-        part = memoryview(buffer).cast("B")[:missing]
-        parts.append(part)
-        missing -= len(part)
-        if not missing:
-            break
+    for view in map(memoryview, buffers):
+        if view.nbytes and missing:  # what is empty has no bytes to be cast to
+            parts.append(view.cast("B")[:missing])
+            missing -= len(parts[-1])
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
