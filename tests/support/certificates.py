@@ -47,8 +47,8 @@ class Authority:
         issued = Issued(self._directory / f"{file}.pem", self._directory / f"{file}.key")
         hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        _replace(issued.cert, certificate.public_bytes(serialization.Encoding.PEM))
-        _replace(issued.key, key.private_bytes(*formats, hidden))
+        replace_file(issued.cert, certificate.public_bytes(serialization.Encoding.PEM))
+        replace_file(issued.key, key.private_bytes(*formats, hidden))
         return issued
 
     def server(self, file: str = "experts", client_ca: Path | None = None, allow: Sequence[str] = ()) -> ServerTls:
@@ -88,7 +88,7 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Write a new file in the place of an old one, as Kubernetes does: nobody reads half of it."""
     new = path.with_suffix(f"{path.suffix}.new")
     new.write_bytes(data)
