@@ -29,6 +29,7 @@ from expertmesh.kernels.cpu import CpuBackend
 from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.socket_directory import socket_directory
+from expertmesh.settings.tls import ClientTls, ServerTls
 from expertmesh.tracing.tracer import NullTracer, Tracer
 
 QUARTERS = ((0, 1), (2, 3), (4, 5), (6, 7))
@@ -112,6 +113,8 @@ async def run_mesh(
     isa: str = "auto",
     tracer: Tracer = NullTracer(),
     expert_tracer: Tracer = NullTracer(),
+    expert_tls: ServerTls = ServerTls(),
+    client_tls: ClientTls = ClientTls(),
     **config: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve a checkpoint with an expert server for each of ``hosts``, or with local experts where it is None.
@@ -121,7 +124,7 @@ async def run_mesh(
     """
     async with AsyncExitStack() as stack:
         experts = [
-            await start_expert(directory, hosted, backend=backend, isa=isa, tracer=expert_tracer)
+            await start_expert(directory, hosted, backend=backend, isa=isa, tracer=expert_tracer, tls=expert_tls)
             for hosted in hosts or ()
         ]
         for stop, _ in experts:
@@ -140,7 +143,7 @@ async def run_mesh(
         async with asyncio.timeout(20):
             while not gateway.server.is_serving:
                 await asyncio.sleep(0.001)
-        client = await stack.enter_async_context(AsyncClient(gateway.server.address))
+        client = await stack.enter_async_context(AsyncClient(gateway.server.address, tls=client_tls))
         yield Mesh(gateway, client, [stop for stop, _ in experts])
 
 

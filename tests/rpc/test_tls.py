@@ -134,7 +134,13 @@ def test_who_has_no_certificate_or_one_of_another_authority_is_not_connected(tmp
     for (_, details), one, words in zip(
         outcomes,
         has_tls,
-        ("wants a certificate", "wants a certificate", "speaks TLS: this end does not", "not of an authority", "another name"),
+        (
+            "wants a certificate",
+            "wants a certificate",
+            "speaks TLS: this end does not",
+            "not of an authority",
+            "another name",
+        ),
         strict=True,
     ):
         assert words in explain_failure(details, one)
@@ -172,16 +178,18 @@ def test_health_has_a_port_of_its_own_where_there_is_nothing_else(tmp_path):
     authority = Authority(tmp_path)
 
     async def main():
-        async with serving(authority.server(allow=[GATEWAY]), health_address="127.0.0.1:0") as server:
-            async with open_channel(server.health_address) as channel:
-                request = health_pb2.HealthCheckRequest(service=SERVICE)
-                stub = health_pb2_grpc.HealthStub(channel)
-                states = [(await stub.Check(request, timeout=SECONDS)).status]
-                await server.set_serving(False)
-                states.append((await stub.Check(request, timeout=SECONDS)).status)
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await expert_pb2_grpc.ExpertServiceStub(channel).GetInfo(expert_pb2.GetInfoRequest())
-                return states, refused.value.code()
+        async with (
+            serving(authority.server(allow=[GATEWAY]), health_address="127.0.0.1:0") as server,
+            open_channel(server.health_address) as channel,
+        ):
+            request = health_pb2.HealthCheckRequest(service=SERVICE)
+            stub = health_pb2_grpc.HealthStub(channel)
+            states = [(await stub.Check(request, timeout=SECONDS)).status]
+            await server.set_serving(False)
+            states.append((await stub.Check(request, timeout=SECONDS)).status)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await expert_pb2_grpc.ExpertServiceStub(channel).GetInfo(expert_pb2.GetInfoRequest())
+            return states, refused.value.code()
 
     status = health_pb2.HealthCheckResponse
     assert asyncio.run(main()) == ([status.SERVING, status.NOT_SERVING], grpc.StatusCode.UNIMPLEMENTED)

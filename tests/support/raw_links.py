@@ -3,9 +3,9 @@
 import socket
 from contextlib import contextmanager
 
-import grpc
 from link_server import FINGERPRINT
 
+from expertmesh.rpc.channels import open_blocking_channel
 from expertmesh.rpc.metadata import FINGERPRINT_KEY
 from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.offers import SocketKind, decode_offer, encode_kind
@@ -17,9 +17,9 @@ def join(frame):
 
 
 @contextmanager
-def offered(server, kind=SocketKind.UNIX, fingerprint=FINGERPRINT):
+def offered(server, kind=SocketKind.UNIX, fingerprint=FINGERPRINT, tls=None):
     """The offer of a link, and the rpc that stays open beside it."""
-    with grpc.insecure_channel(server.address) as channel:
+    with open_blocking_channel(server.address, tls) as channel:
         stub = expert_pb2_grpc.ExpertServiceStub(channel)
         agreement = stub.OpenLink(encode_kind(kind), metadata=((FINGERPRINT_KEY, fingerprint),))
         yield decode_offer(next(agreement)), agreement
