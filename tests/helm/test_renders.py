@@ -9,7 +9,7 @@ from chart import CHART, GOLDEN, HERE, KUBE_VERSION, RENDERS, helm, needs, objec
 
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "schemas").glob("*.json"))}
 # Their schemas belong to operators, not to Kubernetes.
-FOREIGN_GROUPS = ("keda.sh", "monitoring.coreos.com")
+FOREIGN_GROUPS = ("cert-manager.io", "keda.sh", "monitoring.coreos.com")
 
 
 @needs("helm")

@@ -69,6 +69,9 @@ WRONG_VALUES = [
     'tracing.endpoint="collector:4317"',
     "tracing.sampleRatio=1.5",
     'serviceAccount.name="Not A Name"',
+    'tls.allowIdentities=["*.example.org"]',
+    'tls.certManager.duration="90 days"',
+    'tls.secret="mine"',
 ]
 # Values that only together are wrong, and what is said about them.
 MISFITS = {
@@ -81,6 +84,8 @@ MISFITS = {
     'experts.groups.e0.experts="3-1"': "experts.groups.e0.experts is 3-1; write numbers and ascending ranges",
     "gateway.resources.limits.memory=null": "gateway.kvCacheGiB is auto, which is a part of",
     "gateway.preStopSeconds=115": "gateway: terminationGracePeriodSeconds 120 leaves no time to drain",
+    "tls.enabled=true": "tls.enabled needs certificates; set either tls.certManager.issuerRef.name, or",
+    'tls={"enabled": true, "existingSecrets": {"experts": "e"}}': "tls.enabled needs certificates",
     'experts.groups.e1.autoscaling={"kind": "hpa", "min": 5}': "experts.groups.e1.autoscaling: min 5 is above max 4",
 }
 

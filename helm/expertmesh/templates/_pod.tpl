@@ -73,15 +73,26 @@ lifecycle:
     exec: {command: [sleep, {{ .role.preStopSeconds | quote }}]}
 {{- end -}}
 
-{{/* Over HTTP, which answers these paths also when clients hold every connection that there may be. */}}
+{{/* (dict "root" $ "role" ..): over HTTP, which answers these paths also when clients hold every connection that there
+may be. Probes have no certificate: with TLS they ask at the port where there is nothing but health. */}}
 {{- define "expertmesh.gateway.probes" -}}
-{{- $alive := printf "httpGet: {path: /health, port: %v}" .ports.http -}}
-{{- $ready := printf "httpGet: {path: /ready, port: %v}" .ports.http -}}
-{{- include "expertmesh.container.probes" (dict "role" . "alive" $alive "ready" $ready) -}}
+{{- if .root.Values.tls.enabled -}}
+{{- include "expertmesh.grpc.probes" (dict "role" .role "port" .role.ports.health) -}}
+{{- else -}}
+{{- $alive := printf "httpGet: {path: /health, port: %v}" .role.ports.http -}}
+{{- $ready := printf "httpGet: {path: /ready, port: %v}" .role.ports.http -}}
+{{- include "expertmesh.container.probes" (dict "role" .role "alive" $alive "ready" $ready) -}}
+{{- end -}}
 {{- end -}}
 
-{{/* (dict "role" .. "port" 50052): native gRPC probes. */}}
+{{/* (dict "root" $ "role" ..) */}}
 {{- define "expertmesh.expert.probes" -}}
+{{- $ports := .root.Values.experts.ports -}}
+{{- include "expertmesh.grpc.probes" (dict "role" .role "port" (ternary $ports.health $ports.grpc .root.Values.tls.enabled)) -}}
+{{- end -}}
+
+{{/* (dict "role" .. "port" 50052) */}}
+{{- define "expertmesh.grpc.probes" -}}
 {{- $alive := printf "grpc: {port: %v, service: liveness}" .port -}}
 {{- $ready := printf "grpc: {port: %v}" .port -}}
 {{- include "expertmesh.container.probes" (dict "role" .role "alive" $alive "ready" $ready) -}}
@@ -128,6 +139,9 @@ lifecycle:
   subPath: {{ . }}
   {{- end }}
 {{- end }}
+{{- if .root.Values.tls.enabled }}
+{{ include "expertmesh.tls.mount" . }}
+{{- end }}
 {{- with .role.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -143,6 +157,9 @@ lifecycle:
 - {name: model, hostPath: {path: {{ $model.hostPath.path }}, type: Directory}}
 {{- else if $model.fetch.baseUrl }}
 - {name: model, emptyDir: {sizeLimit: {{ $model.fetch.sizeLimit }}}}
+{{- end }}
+{{- if .root.Values.tls.enabled }}
+{{ include "expertmesh.tls.volume" (dict "root" .root "role" (ternary "gateway" "experts" (eq .labels.component "gateway"))) }}
 {{- end }}
 {{- with .role.extraVolumes }}
 {{ toYaml . }}

@@ -3,6 +3,7 @@
 {{- define "expertmesh.validate" -}}
 {{- include "expertmesh.validate.source" . -}}
 {{- include "expertmesh.validate.experts" . -}}
+{{- include "expertmesh.validate.tls" .Values.tls -}}
 {{- include "expertmesh.validate.kvCache" .Values.gateway -}}
 {{- include "expertmesh.validate.drain" (dict "where" "gateway" "role" .Values.gateway) -}}
 {{- range $name, $group := include "expertmesh.groups" . | fromYaml -}}
@@ -53,6 +54,14 @@
 {{- define "expertmesh.validate.kvCache" -}}
 {{- if and (eq (toString .kvCacheGiB) "auto") (not (hasPrefix "cuda" (include "expertmesh.device" .))) (not (get .resources.limits "memory")) -}}
 {{- fail "gateway.kvCacheGiB is auto, which is a part of gateway.resources.limits.memory; set that, or a number of GiB" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "expertmesh.validate.tls" -}}
+{{- $given := compact (list .existingSecrets.gateway .existingSecrets.experts) -}}
+{{- $hasIssuer := not (empty .certManager.issuerRef.name) -}}
+{{- if and .enabled (ne (len $given) (ternary 0 2 $hasIssuer)) -}}
+{{- fail "tls.enabled needs certificates; set either tls.certManager.issuerRef.name, or tls.existingSecrets.gateway and .experts" -}}
 {{- end -}}
 {{- end -}}
 
