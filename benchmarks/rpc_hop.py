@@ -7,7 +7,8 @@ rows: no kernel time, everything else. They go over each kind of link, with the 
 it, and through the gateway's dispatcher. "cold" is a row on its way between kernels: the server's experts are 4-bit
 matrices larger than a cache, and the gateway runs such experts before each hop; the server's time in its kernels is
 taken off. The peer is a grpc.aio bidirectional stream to another process that answers each message with as many bytes
-as the expert server does (float32 rows). Each is asked in turns with it. Chunks of prefill follow, see chunk_hop.py.
+as the expert server does (float32 rows). Each is asked in turns with it. Chunks of prefill follow, see chunk_hop.py,
+and links over TCP and gRPC with TLS, each in turns with one in the clear.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import grpc.aio
 import numpy as np
@@ -28,6 +30,7 @@ from chunk_hop import WidenRows, experts_of, measure_chunks, serve_socket_echo
 from layer import random_expert
 from report import Row, parse_arguments, show
 from servers import FINGERPRINT, connected_pool, serve_layer, server_processes
+from tls_hop import certificate, have_no_unix_sockets, paired_links, server_tls
 
 from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.kernels.cpu import CpuBackend
@@ -41,6 +44,7 @@ from expertmesh.mesh.open_link import open_link
 from expertmesh.model.experts import LayerCall, run_experts
 from expertmesh.rpc.allocator import keep_freed_memory
 from expertmesh.rpc.channels import LIMIT_OPTIONS, open_channel
+from expertmesh.settings.tls import ServerTls
 from expertmesh.wire.calls import ExpertCall
 
 HIDDEN = 4096
@@ -213,6 +217,26 @@ def percentile(times: list[float], percent: int) -> float:
     return statistics.quantiles(times, n=100)[percent - 1]
 
 
+def measure_tls(sizes: Sizes) -> list[Row]:
+    """Time links with TLS in turns with those in the clear."""
+    with certificate() as directory:
+        servers = (("--serve", "tcp"), ("--serve", "tcp", "--certificate", directory))
+        with server_processes(__file__, *servers) as (clear, secured):
+            return uvloop.run(_measure_tls(clear, secured, directory, sizes))
+
+
+async def _measure_tls(clear: str, secured: str, directory: Path, sizes: Sizes) -> list[Row]:
+    rows = []
+    async with paired_links(clear, secured, directory) as pairs:
+        for case, (num_rows, repetitions) in sizes.cases.items():
+            for name, links in pairs.items():
+                times = await in_turns(*(make_link_hop(link, num_rows) for link in links), repetitions)
+                for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
+                    value, peer_value = (percentile(each, percent) for each in times)
+                    rows.append(Row(f"{case} {name} with TLS", metric, value, "s", "in the clear", peer_value))
+    return rows
+
+
 def measure_prefill(sizes: Sizes) -> list[Row]:
     """Time chunks through each number of servers."""
     rows = []
@@ -231,6 +255,10 @@ def serve(arguments: argparse.Namespace) -> None:
         serve_socket_echo()
     elif arguments.serve == "chunk":
         uvloop.run(serve_layer(WidenRows(), experts_of(*arguments.share), 8, HIDDEN))
+    elif arguments.serve == "tcp":
+        have_no_unix_sockets()
+        tls = server_tls(arguments.certificate) if arguments.certificate else ServerTls()
+        uvloop.run(serve_layer(ReturnRows(), range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN, tls))
     else:
         layer = make_experts(arguments.ffn) if arguments.serve == "cold" else ReturnRows()
         uvloop.run(serve_layer(layer, range(NUM_EXPERTS), NUM_EXPERTS, HIDDEN))
@@ -239,9 +267,12 @@ def serve(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve, or measure and report."""
     parser = parse_arguments(__doc__)
-    parser.add_argument("--only", choices=("hop", "prefill"), help="one half of the cases; default: both")
-    parser.add_argument("--serve", choices=("experts", "cold", "echo", "chunk", "socket"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("hop", "prefill", "tls"), help="one part of the cases; default: all")
+    parser.add_argument(
+        "--serve", choices=("experts", "cold", "echo", "chunk", "socket", "tcp"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--ffn", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--certificate", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
@@ -251,12 +282,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     sizes = SMALL if arguments.small else FULL
     rows = []
-    if arguments.only != "prefill":
+    if arguments.only in (None, "hop"):
         servers = (("--serve", "experts"), ("--serve", "cold", "--ffn", sizes.ffn), ("--serve", "echo"))
         with server_processes(__file__, *servers) as (experts, cold, echo):
             rows += uvloop.run(measure(experts, cold, echo, sizes))
-    if arguments.only != "hop":
+    if arguments.only in (None, "prefill"):
         rows += measure_prefill(sizes)
+    if arguments.only in (None, "tls"):
+        rows += measure_tls(sizes)
     show("dispatch to combine, without kernels", rows, arguments.json)
 
 

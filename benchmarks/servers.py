@@ -15,6 +15,7 @@ from expertmesh.expert.process import running
 from expertmesh.expert.store import ExpertStore
 from expertmesh.kernels.backend import GroupedFFN
 from expertmesh.mesh.pool import ReplicaPool
+from expertmesh.settings.tls import ServerTls
 from expertmesh.wire.info import ServerInfo
 
 FINGERPRINT = "benchmark"
@@ -46,7 +47,9 @@ def _read_address(process: "subprocess.Popen[str]") -> str:
     return address
 
 
-async def serve_layer(layer: GroupedFFN, experts: Sequence[int], num_experts: int, hidden_size: int) -> None:
+async def serve_layer(
+    layer: GroupedFFN, experts: Sequence[int], num_experts: int, hidden_size: int, tls: ServerTls = ServerTls()
+) -> None:
     """Serve one layer of experts on a free port, print the address, and run until killed."""
     store = ExpertStore([layer], experts, num_experts, hidden_size, torch.device("cpu"))
     info = ServerInfo(
@@ -63,7 +66,7 @@ async def serve_layer(layer: GroupedFFN, experts: Sequence[int], num_experts: in
         isa="",
         deterministic=False,
     )
-    async with running(ExpertServerConfig(Path(), "127.0.0.1:0"), store, info) as server:
+    async with running(ExpertServerConfig(Path(), "127.0.0.1:0", tls=tls), store, info) as server:
         print(server.address, flush=True)
         await asyncio.Event().wait()
 
