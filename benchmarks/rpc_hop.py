@@ -229,8 +229,9 @@ async def _measure_tls(clear: str, secured: str, directory: Path, sizes: Sizes) 
     rows = []
     async with paired_links(clear, secured, directory) as pairs:
         for case, (num_rows, repetitions) in sizes.cases.items():
-            for name, links in pairs.items():
-                times = await in_turns(*(make_link_hop(link, num_rows) for link in links), repetitions)
+            for name, (encrypted, plain) in pairs.items():
+                hops = make_link_hop(encrypted, num_rows), make_link_hop(plain, num_rows)
+                times = await in_turns(*hops, repetitions)
                 for metric, percent in (("p50_seconds", 50), ("p99_seconds", 99)):
                     value, peer_value = (percentile(each, percent) for each in times)
                     rows.append(Row(f"{case} {name} with TLS", metric, value, "s", "in the clear", peer_value))

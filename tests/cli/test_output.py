@@ -26,6 +26,12 @@ def test_a_key_is_suggested_where_one_is_needed_and_not_shown():
     assert shown.stdout == b"authorization: Bearer one"
 
 
+def test_an_authority_is_suggested_where_there_is_tls():
+    first, generate, curl, _ = suggestions(["127.0.0.1:1", "https://127.0.0.1:2"], Asking("model", has_tls=True))
+    assert "EXPERTMESH_CA" in first and "--endpoint 127.0.0.1:1" in generate
+    assert 'curl --cacert "$EXPERTMESH_CA" https://127.0.0.1:2/v1/' in curl
+
+
 def test_without_http_there_is_no_request_to_suggest():
     assert len(suggestions(["127.0.0.1:50051"], Asking("model"))) == 1
 

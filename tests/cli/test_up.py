@@ -1,5 +1,6 @@
 """What ``up`` passes on to the processes that it starts, read by their own commands."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from expertmesh.cli.up import (
     GATEWAY_FLAGS,
     UpConfig,
     child_program,
+    hide_tls,
     plan_gateway,
     plan_servers,
 )
@@ -88,3 +90,16 @@ def as_given(value):
     if isinstance(value, tuple | list):
         return list(value) or None
     return str(value) if isinstance(value, Path) else value
+
+
+def test_tls_is_for_clients_and_expert_servers_have_none_whatever_the_environment_says(make_mixtral, monkeypatch):
+    tls = {"tls_cert": "a.pem", "tls_key": "b.pem", "tls_client_ca": "c.pem"}
+    experts, gateway = planned(make_mixtral, [Place("cpu", "cpu")], 1, **tls, health_listen="127.0.0.1:1")
+    for name in ("TLS_CERT", "HEALTH_LISTEN", "ALLOW_IDENTITY", "EXPERTS_CA"):
+        monkeypatch.setenv(f"EXPERTMESH_{name}", "from the environment")
+    hide_tls(os.environ)
+    for command, program, expected in (("expert", experts[0], dict.fromkeys(tls)), ("gateway", gateway, tls)):
+        read = COMMANDS[command].make_context(command, list(program.argv[4:])).params
+        assert {name: as_given(read[name]) for name in tls} == expected
+        assert read["health_listen"] == ("127.0.0.1:1" if command == "gateway" else None)
+        assert not read.get("allow_identity") and not read.get("experts_ca")

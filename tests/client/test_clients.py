@@ -7,9 +7,10 @@ import sys
 from contextlib import aclosing, closing
 
 import pytest
+from certificates import Authority
 from scripted_gateway import FOREVER, ScriptedGateway, serving
 
-from expertmesh.client import AsyncClient, Client
+from expertmesh.client import AsyncClient, Client, ClientTls
 from expertmesh.errors import ConfigError, GatewayError, GatewayTimeoutError, InvalidRequestError
 
 
@@ -134,3 +135,25 @@ def test_nobody_there_is_a_gateway_error_and_not_serving():
 def test_importing_the_client_needs_no_torch():
     code = "import sys, expertmesh.client; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_both_clients_talk_over_tls_and_say_what_is_wrong_with_it(tmp_path):
+    authority = Authority(tmp_path)
+    server, client = authority.server(), authority.client()
+
+    async def main():
+        async with serving(ScriptedGateway(), tls=server) as address:
+            async with AsyncClient(address, tls=client) as asking:
+                names = [(await asking.model_info()).name]
+            with Client(address, tls=client) as asking:
+                names.append((await asyncio.to_thread(asking.model_info)).name)
+            with Client(address) as plain, pytest.raises(GatewayError, match="speaks TLS: this end does not"):
+                await asyncio.to_thread(plain.model_info)
+        return names
+
+    assert len(set(asyncio.run(main()))) == 1
+
+
+def test_files_of_tls_that_cannot_be_used_are_named_before_anything_is_asked(tmp_path):
+    with pytest.raises(ConfigError, match=f"cannot read {tmp_path}/none.pem"):
+        Client("127.0.0.1:1", tls=ClientTls(tmp_path / "none.pem"))

@@ -9,6 +9,8 @@ import grpc
 
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.status import report_errors
+from expertmesh.rpc.tls import open_server
+from expertmesh.settings.tls import ServerTls
 from expertmesh.v1 import generation_pb2 as pb
 from expertmesh.v1 import generation_pb2_grpc
 
@@ -51,9 +53,11 @@ class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
 
 
 @asynccontextmanager
-async def serving(gateway: ScriptedGateway, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
+async def serving(
+    gateway: ScriptedGateway, listen: str = "127.0.0.1:0", tls: ServerTls = ServerTls()
+) -> AsyncIterator[str]:
     """Serve inside the ``async with``, which yields the address."""
-    server = RpcServer(listen)
+    server = RpcServer(listen, tls=open_server(tls))
     server.register(
         "expertmesh.v1.GenerationService", generation_pb2_grpc.add_GenerationServiceServicer_to_server, gateway
     )

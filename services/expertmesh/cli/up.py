@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,7 +51,7 @@ class UpConfig:
 GATEWAY_FLAGS, EXPERT_FLAGS = flags_of(GatewayConfig), flags_of(ExpertServerConfig)
 # Where experts are is said here; the others are for those who watch more than one machine.
 LEFT_OUT = ("experts", "local_experts", "metrics_by_layer", "vllm_metrics", *flags_of(ExpertsTls))
-# Expert servers answer the gateway beside them and nobody else, whatever the environment says of servers.
+# Expert servers answer the gateway beside them and nobody else.
 OF_CLIENTS = {name: flag for name, flag in EXPERT_FLAGS.items() if flag.panel == TLS or name == "health_listen"}
 DEVICE = (
     "Where kernels run: auto (all GPUs, else the CPU), cpu, cuda (all GPUs) or cuda:N. The gateway is on the first one."
@@ -91,6 +91,7 @@ def up(**flags: Any) -> None:
     configure_logging(flags["log_level"])
     # Threads that wait for work by spinning would take the cores from the process whose turn it is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    hide_tls(os.environ)
     config = fill(GatewayConfig, flags)
     parse_words(config.api_keys)  # those that are none would be cut in two on their way
     _check_text(config)
@@ -119,7 +120,7 @@ def plan_servers(
         own = {"experts": experts, "listen": address, "threads": threads, "device": place.device}
         own |= dict.fromkeys(OF_CLIENTS)
         program = child_program(f"experts {experts}", "expert", EXPERT_FLAGS, flags, **own)
-        return ExpertServer(replace(program, environment=place.environment + _without(OF_CLIENTS)), address, place)
+        return ExpertServer(replace(program, environment=place.environment), address, place)
 
     return [
         server(format_ranges(hosted), f"127.0.0.1:{free_port()}", places[number])
@@ -134,8 +135,7 @@ def plan_gateway(servers: Sequence[ExpertServer], flags: Mapping[str, Any], plac
     program = child_program("gateway", "gateway", GATEWAY_FLAGS, flags, **own)
     beside = tuple(server.program for server in servers if server.place == place)
     waits = place.is_gpu and flags["kv_cache_gib"] is None
-    environment = place.environment + _without(flags_of(ExpertsTls))
-    return replace(program, environment=environment, after=beside if waits else ())
+    return replace(program, environment=place.environment, after=beside if waits else ())
 
 
 def _check_text(config: GatewayConfig) -> None:
@@ -166,9 +166,10 @@ def _key_environment(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return (("EXPERTMESH_API_KEY", " ".join(keys)),) if keys else ()
 
 
-def _without(flags: Mapping[str, Flag]) -> tuple[tuple[str, str], ...]:
-    """Hide the variables of flags from a child."""
-    return tuple((f"EXPERTMESH_{flag.env}", "") for flag in flags.values())
+def hide_tls(environment: MutableMapping[str, str]) -> None:
+    """Take out what children would read of TLS: the gateway gets its flags, between it and experts there is none."""
+    for flag in (*OF_CLIENTS.values(), *flags_of(ExpertsTls).values()):
+        environment.pop(f"EXPERTMESH_{flag.env}", None)
 
 
 async def _supervise(

@@ -3,6 +3,7 @@
 Files are read again when they have changed: connections from then on use what is new, those there are go on.
 """
 
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -13,6 +14,11 @@ import grpc
 from expertmesh.rpc.pem_files import Pem, PemFiles, Reloading
 from expertmesh.rpc.tls_socket import TlsSocket
 from expertmesh.settings.tls import ClientTls, ServerTls
+
+_log = logging.getLogger(__name__)
+
+# What OpenSSL makes of the first bytes of others.
+_NO_TLS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER")
 
 
 class _ServerSide(NamedTuple):
@@ -122,11 +128,29 @@ class _NewestContext(ssl.SSLContext):
         return self._newest().wrap_bio(*args, **options)
 
 
+class _TellingObject(ssl.SSLObject):
+    """Says of callers that get no connection why: event loops keep that to themselves."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            _log.info("someone who called over HTTPS was not connected: %s", _explain(error))
+            raise
+
+
+def _explain(error: ssl.SSLError) -> str:
+    return f"it speaks no TLS ({error.reason})" if error.reason in _NO_TLS else str(error)
+
+
 def _make_server_side(files: PemFiles, pem: Pem) -> _ServerSide:
     http, links = (_make_context(ssl.PROTOCOL_TLS_SERVER, files) for _ in range(2))
     for context in (http, links):
         context.verify_mode = ssl.CERT_REQUIRED if files.authorities else ssl.CERT_NONE
     http.set_alpn_protocols(["http/1.1"])
+    http.sslobject_class = _TellingObject
     assert pem.key is not None and pem.chain is not None, "settings of a server have both"
     configuration = grpc.ssl_server_certificate_configuration([(pem.key, pem.chain)], pem.authorities)
     return _ServerSide(configuration, http, _for_links(links))

@@ -95,8 +95,10 @@ def poll(connection: socket.socket, events: int, timeout_seconds: float | None) 
 
 def _begin_of(buffers: Iterable[Any]) -> memoryview:
     """Return up to a record's worth of bytes, copied only where they lie in pieces."""
-    parts, missing = [], RECORD_BYTES
-    for view in map(memoryview, buffers):
+    parts: list[memoryview] = []
+    missing = RECORD_BYTES
+    for buffer in buffers:
+        view = memoryview(buffer)
         if view.nbytes and missing:  # what is empty has no bytes to be cast to
             parts.append(view.cast("B")[:missing])
             missing -= len(parts[-1])

@@ -6,10 +6,13 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from certificates import Authority
 
 from expertmesh.errors import ConfigError
 from expertmesh.gateway.http.connections import ConnectionLimits
 from expertmesh.gateway.http.http_server import HttpServer
+from expertmesh.rpc.tls import open_client, open_server
+from expertmesh.settings.tls import ClientTls
 
 NUM_PIECES = 5
 
@@ -118,3 +121,30 @@ def test_a_connection_may_idle_for_as_long_as_it_is_told(keep_alive_seconds, is_
         await closing
 
     asyncio.run(run())
+
+
+def test_over_tls_those_with_a_certificate_are_answered_and_it_is_told_of_others(tmp_path, caplog):
+    authority = Authority(tmp_path)
+
+    async def get(url, client):
+        verify = open_client(client).http_context()
+        async with httpx.AsyncClient(base_url=url, verify=verify, trust_env=False, timeout=30) as http:
+            return (await http.get("/")).content
+
+    async def run():
+        server = HttpServer("127.0.0.1:0", slow, tls=open_server(authority.server()).http_context())
+        await server.start()
+        assert server.url == f"https://{server.address}"
+        assert await get(server.url, authority.client()) == b"x" * NUM_PIECES
+        with pytest.raises(httpx.TransportError):
+            await get(server.url, ClientTls(authority.ca))
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as plain:
+            with pytest.raises(httpx.TransportError):
+                await plain.get(server.url.replace("https", "http"))
+        await server.drain(0)
+
+    with caplog.at_level(logging.INFO, "expertmesh"):
+        asyncio.run(run())
+    without, in_the_clear = (record.message for record in caplog.records if record.name.startswith("expertmesh"))
+    assert "someone who called over HTTPS was not connected" in without and "PEER_DID_NOT_RETURN" in without
+    assert in_the_clear.endswith("it speaks no TLS (HTTP_REQUEST)")
