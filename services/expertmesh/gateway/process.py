@@ -80,8 +80,8 @@ async def serve(
     ``report`` follows the loading; ``on_ready`` gets the addresses once every expert has a replica. CheckpointError or
     ConfigError comes before anything is started when tokenizer, chat template, keys or a file of TLS cannot be used.
     """
-    text, ring = read_text_files(config), KeyRing(config.api_keys, config.api_key_file)
     _check_tls(config)
+    text, ring = read_text_files(config), KeyRing(config.api_keys, config.api_key_file)
     _log.info("chat template: %s", text.reason)
     client = EngineClient(report)
     with (
