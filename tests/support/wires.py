@@ -1,75 +1,13 @@
-"""Wires between a gateway and its servers that change, hold back or swallow what passes through them."""
+"""Wires of ``faults.wires`` between a gateway and servers in this process, and bits that turn over on them."""
 
-import socket
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import pytest
+from faults.wires import ANSWERS, CALLS, Harm, Wires
 
 from expertmesh.mesh import open_link as opening
 
-CALLS, ANSWERS = "calls", "answers"
-# (calls or answers, bytes) -> bytes
-Harm = Callable[[str, bytes], bytes]
-
-
-class Wires:
-    """All bytes pass through ``harm``, which may be replaced at any time; ``with`` cuts the wires at its end."""
-
-    def __init__(self, harm: Harm = lambda direction, data: data) -> None:
-        self.harm = harm
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> "Wires":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for end in self._sockets:
-            _shut_down(end)
-        for thread in self._threads:
-            thread.join()
-        for end in self._sockets:
-            end.close()
-
-    def to(self, address: str) -> str:
-        """Lay a wire to the server at ``address`` (host:port); returns the address at its near end."""
-        listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets.append(listener)
-        self._start(self._accept, listener, address)
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    def through(self, far: socket.socket) -> socket.socket:
-        """Lay a wire to a connection; returns its near end."""
-        near, end = socket.socketpair()
-        near.settimeout(far.gettimeout())
-        self._join(end, far)
-        return near
-
-    def _accept(self, listener: socket.socket, address: str) -> None:
-        host, port = address.rsplit(":", 1)
-        with suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                self._join(near, socket.create_connection((host, int(port))))
-
-    def _join(self, near: socket.socket, far: socket.socket) -> None:
-        far.settimeout(None)
-        self._sockets += [near, far]
-        self._start(self._pump, near, far, CALLS)
-        self._start(self._pump, far, near, ANSWERS)
-
-    def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(self.harm(direction, data))
-        _shut_down(target)
-
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, name="wire")
-        self._threads.append(thread)
-        thread.start()
+__all__ = ["ANSWERS", "CALLS", "Wires", "lay_direct", "turn_bits_over"]
 
 
 def lay_direct(wires: Wires, monkeypatch: pytest.MonkeyPatch, is_harmed: Callable[[str], bool]) -> None:
@@ -97,8 +35,3 @@ def turn_bits_over(which: Sequence[str], every: int, min_bytes: int) -> Harm:
         return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
 
     return harm
-
-
-def _shut_down(end: socket.socket) -> None:
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)

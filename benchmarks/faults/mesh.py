@@ -1,0 +1,111 @@
+"""A mesh of processes with two replicas of each group of experts. Knows who serves what and where, no faults."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from expertmesh.client import AsyncClient
+from expertmesh.rpc.sockets import free_port
+from faults.processes import Command, ServerProcess, listening_ports
+from faults.wires import Wires, pass_on
+
+DEMO = Path(__file__).parents[2] / "examples" / "tiny-mixtral"
+MODEL, OTHER_MODEL = DEMO / "awq", DEMO / "bf16"
+EXPERTMESH = "expertmesh.cli.main"
+FLAGS = ("--with-parent", "--log-level", "error", "--threads", "1", "--device", "cpu")
+QUARTERS = ("0-1", "2-3", "4-5", "6-7")
+# Wires to further ports have the same numbers at their near ends, so these are at an address of their own.
+NEAR_HOST = "127.0.0.2"
+# Longer than the address of a Unix socket may be, so that servers whose place for them is called so have none.
+TOO_LONG = 120 * "x"
+
+
+class Transport(Enum):
+    """Ways from gateway to replicas: the gateway's flag, whether there are Unix sockets, and what it is called."""
+
+    GRPC = ("grpc", False, "gRPC")
+    TCP = ("direct", False, "direct over TCP")
+    UNIX = ("direct", True, "direct over a Unix socket")
+
+    @property
+    def flag(self) -> str:
+        """The gateway's ``--transport``."""
+        return self.value[0]
+
+    @property
+    def has_unix(self) -> bool:
+        """Whether servers have a place for Unix sockets."""
+        return self.value[1]
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.value[2]
+
+
+@dataclass(frozen=True)
+class FaultyMesh:
+    """Expert servers, the two of the first group first; ``wires`` lead to the very first, but not to Unix sockets."""
+
+    replicas: tuple[ServerProcess, ...]
+    endpoints: tuple[str, ...]
+    transport: Transport
+    wires: Wires
+
+    @property
+    def victim(self) -> ServerProcess:
+        """The one that faults happen to."""
+        return self.replicas[0]
+
+    @property
+    def twin(self) -> ServerProcess:
+        """The other one with the same experts."""
+        return self.replicas[1]
+
+    async def heal(self) -> None:
+        """Have everything as it was in the beginning."""
+        self.wires.harm = pass_on
+        self.wires.cut()
+        for replica in self.replicas:
+            await replica.heal()
+
+    @asynccontextmanager
+    async def gateway(self) -> AsyncIterator[str]:
+        """Run a gateway; yields its address once every replica is ready."""
+        listen = f"127.0.0.1:{free_port()}"
+        flags = ("--experts", ",".join(self.endpoints), "--transport", self.transport.flag)
+        own = ("--listen", listen, "--http-listen", "")
+        command = Command(EXPERTMESH, ("gateway", "--model", str(MODEL), *FLAGS, *flags, *own))
+        async with ServerProcess(command) as gateway, AsyncClient(listen) as client:
+            await gateway.start()
+            async for update in client.watch_load(0.1):
+                if all(replica.ready for replica in update.load.replicas):
+                    break
+            yield listen
+
+
+@asynccontextmanager
+async def faulty_mesh(transport: Transport, groups: Sequence[str], directory: Path) -> AsyncIterator[FaultyMesh]:
+    """Start two servers for each of ``groups`` of experts; ``directory`` is for what they write."""
+    place = directory if transport.has_unix else directory / TOO_LONG
+    place.mkdir(exist_ok=True)
+    endpoints = [f"127.0.0.1:{free_port()}" for _ in range(2 * len(groups))]
+    hosted = [experts for experts in groups for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        replicas = [
+            await stack.enter_async_context(ServerProcess(_expert(experts, endpoint, place)))
+            for experts, endpoint in zip(hosted, endpoints, strict=True)
+        ]
+        await asyncio.gather(*(replica.start() for replica in replicas))
+        wires = stack.enter_context(Wires(host=NEAR_HOST))
+        if not transport.has_unix:
+            endpoints[0] = wires.to(endpoints[0], lambda: listening_ports(replicas[0].pid))
+        yield FaultyMesh(tuple(replicas), tuple(endpoints), transport, wires)
+
+
+def _expert(experts: str, endpoint: str, place: Path) -> Command:
+    arguments = ("expert", "--model", str(MODEL), "--experts", experts, "--listen", endpoint)
+    return Command(EXPERTMESH, (*arguments, *FLAGS), (("TMPDIR", str(place)),))
