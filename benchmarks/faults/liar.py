@@ -50,7 +50,8 @@ class LyingExecutor(Executor):
 
 def main() -> None:
     """Run the command that follows with an executor that lies."""
-    process.Executor = LyingExecutor
+    patched: Any = process
+    patched.Executor = LyingExecutor
     run_command()
 
 

@@ -13,6 +13,7 @@ from expertmesh.cli.readiness import READY_FD, read_ready
 
 # What ``expertmesh up`` sets for its processes: threads that spin while they wait would take the cores from others.
 AS_IN_UP = {"OMP_WAIT_POLICY": "PASSIVE"}
+BENCHMARKS = str(Path(__file__).parents[1])
 # The state of a socket that is listened on, in /proc/net/tcp.
 LISTENING = "0A"
 
@@ -94,11 +95,12 @@ class ServerProcess:
 
 
 async def _run(command: Command, ready_fd: int) -> asyncio.subprocess.Process:
+    path = os.pathsep.join(filter(None, (BENCHMARKS, os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", command.module, *command.arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **AS_IN_UP, **dict(command.environment), READY_FD: str(ready_fd)},
+        env={**os.environ, **AS_IN_UP, "PYTHONPATH": path, **dict(command.environment), READY_FD: str(ready_fd)},
         pass_fds=(ready_fd,),
         # Should this process die, the kernel ends those in groups of their own, even when they are stopped.
         process_group=0,
