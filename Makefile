@@ -11,7 +11,7 @@ PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu e2e golden check format protos reference bench bench-gpu model clean
+.PHONY: help install demo test test-gpu e2e chaos soak golden check format protos reference bench bench-gpu model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,14 +41,20 @@ install: $(VENV)/.installed ## Make .venv and install expertmesh into it
 demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and ask it questions
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev ## Run every test that needs no GPU and no cluster
-	@$(BIN)/pytest -m "not gpu and not e2e" --numprocesses auto --maxprocesses 8 --dist loadfile
+test: $(VENV)/.installed-dev ## Run every test that needs no GPU, no cluster and no minutes
+	@$(BIN)/pytest -m "not gpu and not e2e and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu
 
 e2e: $(VENV)/.installed-dev ## Run the tests that need a Kubernetes cluster, the one that KUBECONFIG names
 	@E2E_VALUES="$(E2E_VALUES)" E2E_MANIFEST="$(E2E_MANIFEST)" $(BIN)/pytest -m e2e tests/e2e
+
+chaos: $(VENV)/.installed-dev ## Let replicas and networks fail under load (20 minutes), and write docs/reliability.md
+	@$(BIN)/python benchmarks/chaos.py --write docs/reliability.md
+
+soak: $(VENV)/.installed-dev ## Ask a mesh for everything it serves for half an hour, and watch its memory
+	@$(BIN)/python benchmarks/soak.py
 
 golden: ## Render the chart anew for tests/helm/golden
 	@$(foreach name,default full cpu-demo,helm template mesh helm/expertmesh --namespace serving --kube-version 1.34.0 \

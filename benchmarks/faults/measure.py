@@ -60,7 +60,7 @@ async def measure(mesh: FaultyMesh, scenario: Scenario, texts: Texts, seconds: f
             await _happen(scenario, mesh, seconds)
             await mesh.heal()
     before, after = load.tokens_per_second(onset - counted, onset), load.tokens_per_second(onset, onset + counted)
-    return _judge(scenario, mesh.transport, load.replies, texts, onset, after / before)
+    return judge(scenario, mesh.transport, load.replies, texts, onset, after / before)
 
 
 async def _happen(scenario: Scenario, mesh: FaultyMesh, seconds: float) -> None:
@@ -70,7 +70,7 @@ async def _happen(scenario: Scenario, mesh: FaultyMesh, seconds: float) -> None:
             await asyncio.Event().wait()
 
 
-def _judge(
+def judge(
     scenario: Scenario,
     transport: Transport,
     replies: Sequence[Reply],
@@ -78,7 +78,8 @@ def _judge(
     onset: float,
     throughput: float,
 ) -> Outcome:
-    waits = sorted(wait for reply in replies for wait in reply.waits(onset))
+    """Compare replies with the right ``texts``, and look for the longest of their waits since ``onset``."""
+    waits = sorted(wait for reply in replies for wait in reply.waits(onset)) or [math.inf]
     return Outcome(
         scenario,
         transport,
