@@ -41,7 +41,7 @@ install: $(VENV)/.installed ## Make .venv and install expertmesh into it
 demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and ask it questions
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev ## Run every test that needs no GPU, no cluster and no minutes
+test: $(VENV)/.installed-dev ## Run every test but those that need a GPU, a cluster or many minutes
 	@$(BIN)/pytest -m "not gpu and not e2e and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device

@@ -55,12 +55,21 @@ async def measure(mesh: FaultyMesh, scenario: Scenario, texts: Texts, seconds: f
         for reply in load.replies:
             texts.setdefault(reply.question, reply.token_ids)
         async with load.running(NUM_CLIENTS):
-            await asyncio.sleep(counted + WARM_UP_SECONDS)
+            await asyncio.sleep(WARM_UP_SECONDS)
+            before = await _count_tokens(load, counted)
             onset = time.perf_counter()
             await _happen(scenario, mesh, seconds)
             await mesh.heal()
-    before, after = load.tokens_per_second(onset - counted, onset), load.tokens_per_second(onset, onset + counted)
+    after = load.tokens_per_second(onset, onset + counted)
     return judge(scenario, mesh.transport, load.replies, texts, onset, after / before)
+
+
+async def _count_tokens(load: Load, seconds: float) -> float:
+    """Return the tokens per second, over more than ``seconds`` where none came in them."""
+    began = time.perf_counter()
+    while not (rate := load.tokens_per_second(began, time.perf_counter())) or time.perf_counter() < began + seconds:
+        await asyncio.sleep(0.05)
+    return rate
 
 
 async def _happen(scenario: Scenario, mesh: FaultyMesh, seconds: float) -> None:

@@ -1,10 +1,12 @@
 """A mesh of processes with two replicas of each group of experts. Knows who serves what and where, no faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from expertmesh.client import AsyncClient
@@ -17,8 +19,9 @@ MODEL, OTHER_MODEL = DEMO / "awq", DEMO / "bf16"
 EXPERTMESH = "expertmesh.cli.main"
 FLAGS = ("--with-parent", "--log-level", "error", "--threads", "1", "--device", "cpu")
 QUARTERS = ("0-1", "2-3", "4-5", "6-7")
-# Wires to further ports have the same numbers at their near ends, so these are at an address of their own.
-NEAR_HOST = "127.0.0.2"
+# Wires to further ports have the same numbers at their near ends, so each is at an address of its own.
+NEAR_HOSTS = ("127.0.0.2", "127.0.0.3")
+SWITCH_SECONDS = 1e-4
 # Longer than the address of a Unix socket may be, so that servers whose place for them is called so have none.
 TOO_LONG = 120 * "x"
 
@@ -48,7 +51,7 @@ class Transport(Enum):
 
 @dataclass(frozen=True)
 class FaultyMesh:
-    """Expert servers, the two of the first group first; ``wires`` lead to the very first, but not to Unix sockets."""
+    """Expert servers, the two of the first group first; ``wires`` lead to the very first, but to no Unix socket."""
 
     replicas: tuple[ServerProcess, ...]
     endpoints: tuple[str, ...]
@@ -100,10 +103,28 @@ async def faulty_mesh(transport: Transport, groups: Sequence[str], directory: Pa
             for experts, endpoint in zip(hosted, endpoints, strict=True)
         ]
         await asyncio.gather(*(replica.start() for replica in replicas))
-        wires = stack.enter_context(Wires(host=NEAR_HOST))
+        stack.enter_context(_switching_often())
+        wires = [stack.enter_context(Wires(host=host)) for host in NEAR_HOSTS]
         if not transport.has_unix:
-            endpoints[0] = wires.to(endpoints[0], lambda: listening_ports(replicas[0].pid))
-        yield FaultyMesh(tuple(replicas), tuple(endpoints), transport, wires)
+            # The twin has one, too, which takes time: else it would be asked rather than the victim.
+            for number, wire in enumerate(wires):
+                endpoints[number] = wire.to(endpoints[number], partial(_ports_of, replicas[number]))
+        yield FaultyMesh(tuple(replicas), tuple(endpoints), transport, wires[0])
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Have the threads of wires wait less for the clients, which are in this process, too."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _ports_of(replica: ServerProcess) -> Set[int]:
+    return listening_ports(replica.pid)
 
 
 def _expert(experts: str, endpoint: str, place: Path) -> Command:
