@@ -85,7 +85,7 @@ class FaultyMesh:
         async with ServerProcess(command) as gateway, AsyncClient(listen) as client:
             await gateway.start()
             async for update in client.watch_load(0.1):
-                if all(replica.ready for replica in update.load.replicas):
+                if sum(replica.ready for replica in update.load.replicas) == len(self.replicas):
                     break
             yield listen
 
@@ -102,13 +102,16 @@ async def faulty_mesh(transport: Transport, groups: Sequence[str], directory: Pa
             await stack.enter_async_context(ServerProcess(_expert(experts, endpoint, place)))
             for experts, endpoint in zip(hosted, endpoints, strict=True)
         ]
-        await asyncio.gather(*(replica.start() for replica in replicas))
+        async with asyncio.TaskGroup() as starts:
+            for replica in replicas:
+                starts.create_task(replica.start())
         stack.enter_context(_switching_often())
         wires = [stack.enter_context(Wires(host=host)) for host in NEAR_HOSTS]
         if not transport.has_unix:
             # The twin has one, too, which takes time: else it would be asked rather than the victim.
             for number, wire in enumerate(wires):
-                endpoints[number] = wire.to(endpoints[number], partial(_ports_of, replicas[number]))
+                further_ports = partial(_ports_of, replicas[number]) if transport is Transport.TCP else frozenset
+                endpoints[number] = wire.to(endpoints[number], further_ports)
         yield FaultyMesh(tuple(replicas), tuple(endpoints), transport, wires[0])
 
 

@@ -9,11 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.servers import AS_IN_UP, BENCHMARKS
+
 from expertmesh.cli.readiness import READY_FD, read_ready
 
-# What ``expertmesh up`` sets for its processes: threads that spin while they wait would take the cores from others.
-AS_IN_UP = {"OMP_WAIT_POLICY": "PASSIVE"}
-BENCHMARKS = str(Path(__file__).parents[1])
 # The state of a socket that is listened on, in /proc/net/tcp.
 LISTENING = "0A"
 
