@@ -42,7 +42,7 @@ class Wires:
         self._listeners: list[socket.socket] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._abandoned: set[socket.socket] = set()
-        self._further: set[int] = set()
+        self._wired_ports: set[int] = set()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Wires":
@@ -65,6 +65,7 @@ class Wires:
         caller is laid to each of ``further_ports``, with the same port at its near end.
         """
         host, port = address.rsplit(":", 1)
+        self._wired_ports.add(int(port))  # there is one already
         listener = self._listen(0)
         lay_further = partial(self._lay_further, host, further_ports)
         self._start(self._accept_all, listener, (host, int(port)), lay_further)
@@ -112,7 +113,7 @@ class Wires:
             listener.settimeout(FURTHER_SECONDS)
             self._connect(listener.accept()[0], far)
         listener.close()
-        self._further.discard(far[1])
+        self._wired_ports.discard(far[1])
 
     def _connect(
         self, near: socket.socket, address: tuple[str, int], before_answer: Callable[[], None] = lambda: None
@@ -127,8 +128,8 @@ class Wires:
 
     def _lay_further(self, host: str, further_ports: Callable[[], Set[int]]) -> None:
         with self._lock:
-            ports = further_ports() - self._further
-            self._further |= ports
+            ports = further_ports() - self._wired_ports
+            self._wired_ports |= ports
         for port in ports:
             with suppress(OSError):  # the port is taken here, and whoever is told of it will ask for another
                 self._start(self._accept_one, self._listen(port), (host, port))
