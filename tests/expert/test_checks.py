@@ -17,6 +17,16 @@ CASES = {
     "hidden dtype": (dict(hidden=torch.zeros(2, 16, dtype=torch.int32)), INVALID, r"hidden is torch\.int32; float32"),
     "ids shape": (dict(topk_ids=np.zeros((3, 2), np.int32)), INVALID, r"topk_ids are \[3, 2\]; \[2, A\]"),
     "no choices": (dict(topk_ids=np.zeros((2, 0), np.int32)), INVALID, r"topk_ids are \[2, 0\]"),
+    "many choices": (
+        dict(topk_ids=np.zeros((2, 9), np.int32)),
+        INVALID,
+        r"topk_ids are \[2, 9\]; .* at most 8 per row",
+    ),
+    "many wrong ids": (
+        dict(topk_ids=np.arange(10, 18).reshape(2, 4), topk_weights=np.zeros((2, 4), np.float32)),
+        INVALID,
+        r"experts \[10, 11, 12, 13, 14, 15, 16, 17\]; 0 to 7",
+    ),
     "weights shape": (dict(topk_weights=np.zeros((2, 3), np.float32)), INVALID, r"topk_weights are \[2, 3\]; \[2, 2\]"),
     "id too large": (dict(topk_ids=np.array([[0, 1], [8, 99]])), INVALID, r"experts \[8, 99\]; 0 to 7, or -1"),
     "id too small": (dict(topk_ids=np.array([[0, 1], [-2, 1]])), INVALID, r"experts \[-2\]"),

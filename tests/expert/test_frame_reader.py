@@ -8,11 +8,15 @@ import torch
 from link_server import make_call
 from raw_frames import header_bytes
 
-from expertmesh.expert.frame_reader import MIN_MEMORY_BYTES, FrameReader
+from expertmesh.expert.budget import CallBudget
+from expertmesh.expert.frame_reader import MAX_KEPT_BYTES, MIN_MEMORY_BYTES, FrameReader
+from expertmesh.rpc.exact_io import limit_stalls
 from expertmesh.rpc.shared_memory import make_shared
-from expertmesh.wire.failures import WireError
+from expertmesh.wire.failures import CallFailure, FailureCode, WireError
 from expertmesh.wire.frames import encode_call, encode_welcome
 from expertmesh.wire.room import UNIT_BYTES, open_room, room_bytes, start_of
+
+BUDGET_BYTES = 2**24
 
 
 def join(frame):
@@ -24,7 +28,7 @@ def ends():
     here, there = socket.socketpair()
     here.settimeout(10)
     with closing(here), closing(there):
-        yield FrameReader(here), there
+        yield FrameReader(here, CallBudget(BUDGET_BYTES)), there
 
 
 def assert_same(call, expected):
@@ -84,12 +88,49 @@ def test_an_announcement_of_more_than_a_message_takes_no_memory(ends):
     assert len(reader._memory) == MIN_MEMORY_BYTES
 
 
+def test_a_call_without_room_is_skipped_and_the_next_is_read(ends):
+    reader, there = ends
+    large, small = make_call(MIN_MEMORY_BYTES // 8), make_call()
+    frames = join(encode_call(1, large)) + join(encode_call(2, small))
+    reader._budget.take(BUDGET_BYTES - small.num_bytes - 4 * small.hidden.numel())
+    sending = threading.Thread(target=there.sendall, args=(frames,))
+    sending.start()
+    refused, read = reader.read(), reader.read()
+    sending.join()
+    assert (refused.call_id, refused.call.code) == (1, FailureCode.BUSY)
+    assert isinstance(refused.call, CallFailure)
+    assert len(reader._memory) == MIN_MEMORY_BYTES
+    assert_same(read.call, small)
+
+
+def test_memory_and_budget_of_a_large_call_are_let_go(ends):
+    reader, there = ends
+    frames = join(encode_call(1, make_call(MAX_KEPT_BYTES // 32))) + join(encode_call(2, make_call()))
+    sending = threading.Thread(target=there.sendall, args=(frames,))
+    sending.start()
+    for _ in range(2):
+        assert isinstance(reader.read().call.layer, int)
+    sending.join()
+    assert len(reader._memory) == MIN_MEMORY_BYTES
+    reader.close()
+    assert reader._budget.num_held == 0
+
+
+def test_a_caller_that_stops_within_a_call_is_not_waited_for(ends):
+    reader, there = ends
+    reader._connection.settimeout(None)
+    limit_stalls(reader._connection, 0.05)
+    there.sendall(join(encode_call(1, make_call()))[:70])
+    with pytest.raises(EOFError, match="stopped after 70 bytes of a frame"):
+        reader.read()
+
+
 @pytest.fixture
 def sharing():
     here, there = socket.socketpair()
     here.settimeout(10)
     with closing(here), closing(there), make_shared(4 * UNIT_BYTES) as (memory, _):
-        yield FrameReader(here, memory), there, memory
+        yield FrameReader(here, CallBudget(BUDGET_BYTES), memory), there, memory
 
 
 def test_hidden_states_are_read_where_they_lie(sharing):

@@ -6,7 +6,7 @@ import torch
 from expertmesh.errors import ConfigError
 from expertmesh.expert.store import ExpertStore
 
-CONFIG = SimpleNamespace(num_layers=3, num_experts=4, hidden_size=8)
+CONFIG = SimpleNamespace(num_layers=3, num_experts=4, num_experts_per_token=2, hidden_size=8)
 
 
 class Shelf:

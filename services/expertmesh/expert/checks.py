@@ -7,7 +7,7 @@ import torch
 
 from expertmesh.expert.store import ExpertStore
 from expertmesh.wire.calls import ExpertCall
-from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.failures import CallFailure, FailureCode, few
 
 HIDDEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -15,7 +15,7 @@ HIDDEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 def check_call(call: ExpertCall, store: ExpertStore, max_rows: int) -> None:
     """Raise CallFailure INVALID_REQUEST or EXPERT_NOT_HOSTED, with the numbers, for a call that cannot be run."""
     _check_hidden(call.hidden, store.hidden_size, max_rows)
-    _check_choices(call)
+    _check_choices(call, store.max_choices)
     _check_hosted(call, store)
 
 
@@ -28,10 +28,12 @@ def _check_hidden(hidden: torch.Tensor, hidden_size: int, max_rows: int) -> None
         raise _invalid(f"hidden is {hidden.dtype}; float32, float16 or bfloat16 would be right")
 
 
-def _check_choices(call: ExpertCall) -> None:
+def _check_choices(call: ExpertCall, max_choices: int) -> None:
     ids, weights, num_rows = call.topk_ids, call.topk_weights, call.hidden.shape[0]
     if ids.ndim != 2 or ids.shape[0] != num_rows or ids.shape[1] == 0:
         raise _invalid(f"topk_ids are {list(ids.shape)}; [{num_rows}, A] with A at least 1 would be right")
+    if ids.shape[1] > max_choices:
+        raise _invalid(f"topk_ids are {list(ids.shape)}; the gate of this model chooses at most {max_choices} per row")
     if weights.shape != ids.shape:
         raise _invalid(f"topk_weights are {list(weights.shape)}; {list(ids.shape)} like topk_ids would be right")
 
@@ -42,11 +44,11 @@ def _check_hosted(call: ExpertCall, store: ExpertStore) -> None:
     elsewhere = set(call.topk_ids.ravel().tolist()).difference(store.experts, (-1,))
     wrong = sorted(expert for expert in elsewhere if not 0 <= expert < store.num_experts)
     if wrong:
-        raise _invalid(f"topk_ids name experts {wrong}; 0 to {store.num_experts - 1}, or -1, would be right")
+        raise _invalid(f"topk_ids name experts {few(wrong)}; 0 to {store.num_experts - 1}, or -1, would be right")
     if elsewhere:
         raise CallFailure(
             FailureCode.EXPERT_NOT_HOSTED,
-            f"experts {sorted(elsewhere)} are not here; experts {list(store.experts)} are",
+            f"experts {few(sorted(elsewhere))} are not here; experts {few(store.experts)} are",
         )
 
 

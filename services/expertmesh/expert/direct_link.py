@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import torch
 
+from expertmesh.expert.budget import CallBudget
 from expertmesh.expert.frame_reader import FrameReader
 from expertmesh.expert.job import CallJob, CallRunner, Outcome, Seat
-from expertmesh.rpc.exact_io import receive_exactly, send_exactly
+from expertmesh.rpc.exact_io import limit_stalls, receive_exactly, send_exactly
 from expertmesh.rpc.shared_memory import SharedMemory, take_shared
 from expertmesh.wire.calls import ExpertCall, ExpertResult
 from expertmesh.wire.failures import CallFailure, FailureCode, WireError
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 # A caller has one to show; no kernel lets more come along than 253.
 MAX_DESCRIPTORS = 253
+# A caller that takes nothing of an answer, or stops within a call, for so long is hung up on.
+STALL_SECONDS = 30.0
 
 
 class Caller(NamedTuple):
@@ -57,9 +60,10 @@ def meet(connection: socket.socket, token: bytes, timeout_seconds: float) -> Cal
 class DirectLink:
     """Serves ``caller``: ``serve`` in a thread of its own, the rest from any."""
 
-    def __init__(self, caller: Caller, executor: CallRunner) -> None:
+    def __init__(self, caller: Caller, executor: CallRunner, budget: CallBudget) -> None:
         self._connection, self._memory = caller
         self._executor = executor
+        self._budget = budget
         self._seat = Seat()
         self._job: CallJob | None = None
         self._is_draining = False
@@ -67,18 +71,21 @@ class DirectLink:
     @torch.inference_mode()
     def serve(self) -> None:
         """Welcome the caller, then answer call after call until either end closes, or what comes is no call."""
+        limit_stalls(self._connection, STALL_SECONDS)
+        reader = FrameReader(self._connection, self._budget, self._memory)
         try:
             send_exactly(self._connection, encode_welcome(self._memory is not None))
-            reader = FrameReader(self._connection, self._memory)
-            while (call := reader.read()) is not None:
-                self._answer(*call)
+            while self._serve_next(reader):
                 if self._is_draining:
                     self._end_reading()
+        except BlockingIOError:
+            _log.warning("ending a link: its caller took nothing of an answer for %g s", STALL_SECONDS)
         except (WireError, EOFError) as error:
             _log.warning("ending a link: %s", error)
         except OSError as error:
             _log.debug("a link ended: %s", error)
         finally:
+            reader.close()
             self._memory = None  # its descriptor shall not wait for whoever still knows this link
 
     def drain(self) -> None:
@@ -94,6 +101,13 @@ class DirectLink:
         if job is not None and self._executor.cancel(job):
             job.on_done(CallFailure(FailureCode.DRAINING, "the link was closed"))
         _shut_down(self._connection, socket.SHUT_RDWR)
+
+    def _serve_next(self, reader: FrameReader) -> bool:
+        """Answer a call, and know it no more; False when the caller has closed."""
+        call = reader.read()
+        if call is not None:
+            self._answer(*call)
+        return call is not None
 
     def _answer(self, call_id: int, call: ExpertCall | CallFailure, room: Room | None) -> None:
         if isinstance(call, CallFailure):

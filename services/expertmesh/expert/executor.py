@@ -23,7 +23,7 @@ from expertmesh.kernels import cuda_devices
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
 from expertmesh.wire.calls import ExpertCall, ExpertResult, find_nonfinite
-from expertmesh.wire.failures import CallFailure, FailureCode
+from expertmesh.wire.failures import CallFailure, FailureCode, few
 
 _log = logging.getLogger(__name__)
 
@@ -99,8 +99,9 @@ class Executor:
         return self._batcher.cancel(job)
 
     def refuse(self, failure: CallFailure) -> None:
-        """Log and count a call that cannot become a job, as it was damaged on its way."""
-        _log.warning("refusing a call: %s", failure)
+        """Log and count a call that cannot become a job: it was damaged on its way, or there is no room for it."""
+        level = logging.WARNING if failure.code is FailureCode.DAMAGED else logging.DEBUG
+        _log.log(level, "refusing a call: %s", failure)
         self._observer.refused(failure)
 
     def drain(self) -> None:
@@ -118,6 +119,7 @@ class Executor:
     def _work(self) -> None:
         while (batch := self._turns.get()) is not None:
             self._observer.answered(self._take_turn(batch))
+            del batch  # with its calls, before the wait for the next one
 
     def _take_turn(self, batch: Batch[CallJob]) -> list[tuple[CallJob, Outcome]]:
         """Run a batch, pass the turn on, and answer."""
@@ -201,10 +203,10 @@ def _check_finite(call: ExpertCall, result: ExpertResult) -> Outcome:
     found = find_nonfinite(call, result.partial)
     if not found.rows:
         return result
-    what = f"values that are not finite in rows {found.rows}"
+    what = f"values that are not finite in rows {few(found.rows)}"
     return found.fault or _failed(call, what, call.topk_ids[found.is_bad])
 
 
 def _failed(call: ExpertCall, what: str, ids: npt.NDArray[np.int32] | None = None) -> CallFailure:
     experts = sorted(set((call.topk_ids if ids is None else ids).ravel().tolist()) - {-1})
-    return CallFailure(FailureCode.COMPUTE_FAILED, f"layer {call.layer}, experts {experts}: {what}")
+    return CallFailure(FailureCode.COMPUTE_FAILED, f"layer {call.layer}, experts {few(experts)}: {what}")

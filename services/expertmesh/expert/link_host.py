@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from expertmesh.errors import ConfigError
+from expertmesh.expert.budget import CallBudget
 from expertmesh.expert.direct_link import Caller, DirectLink, meet
 from expertmesh.expert.job import CallRunner
 from expertmesh.rpc.exact_io import set_up
@@ -29,11 +30,13 @@ class LinkHost:
     """Offers links to callers of ``executor`` and serves them; use it in ``with``, which ends them all.
 
     Each has a Unix socket in a directory of its own, which nobody else may enter and which goes once it is used, or a
-    port of the host that ``listen`` (host:port) names, where callers meet ``tls``.
+    port of the host that ``listen`` (host:port) names, where callers meet ``tls``. What their calls take is of
+    ``budget``.
     """
 
-    def __init__(self, executor: CallRunner, listen: str, tls: TlsServer | None = None) -> None:
+    def __init__(self, executor: CallRunner, budget: CallBudget, listen: str, tls: TlsServer | None = None) -> None:
         self._executor = executor
+        self._budget = budget
         self._host = split_address(listen)[0]
         self._tls = tls
         self._links: set[OfferedLink] = set()
@@ -86,7 +89,7 @@ class LinkHost:
             raise ConfigError(f"there is no place for a Unix socket: {error}") from error
 
     def _serve(self, caller: Caller) -> DirectLink:
-        return DirectLink(caller, self._executor)
+        return DirectLink(caller, self._executor, self._budget)
 
 
 class OfferedLink:

@@ -15,6 +15,7 @@ from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
 from expertmesh.errors import ComputeError, ConfigError
 from expertmesh.expert.batcher import Batcher
+from expertmesh.expert.budget import CallBudget, row_bytes
 from expertmesh.expert.call_spans import TracedCalls
 from expertmesh.expert.chaos import DelayedExecutor
 from expertmesh.expert.config import ExpertServerConfig
@@ -34,12 +35,18 @@ from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.rpc.server import RpcServer
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.rpc.tls import open_server
+from expertmesh.rpc.unary_turns import UnaryTurns
 from expertmesh.tracing.config import open_tracer
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.v1 import expert_pb2_grpc
 from expertmesh.wire.info import ServerInfo
 
 _log = logging.getLogger(__name__)
+
+# A caller has one or two, and probes come and go.
+MAX_RPCS = 256
+# The largest take tens of MiB before anybody can refuse them, and simple clients have one at a time.
+MAX_FORWARDS = 2
 
 
 class LoadedStore(NamedTuple):
@@ -172,9 +179,11 @@ async def running(
     executor = Executor(store, batcher, max_rows, TracedCalls(metrics, tracer), static_calls, lose)
     runner = DelayedExecutor(executor, config.chaos_delay_seconds) if config.chaos_delay_seconds else executor
     tls = open_server(config.tls)
-    links = LinkHost(runner, config.listen, tls)
-    servicer = ExpertService(runner, links, info)
-    server = RpcServer(config.listen, tls=tls, health_address=config.health_listen)
+    budget = CallBudget(max_held_bytes(config, store))
+    links = LinkHost(runner, budget, config.listen, tls)
+    servicer = ExpertService(runner, budget, links, info)
+    turns = UnaryTurns(f"/{SERVICE_NAME}/Forward", MAX_FORWARDS)
+    server = RpcServer(config.listen, [turns], max_rpcs=MAX_RPCS, tls=tls, health_address=config.health_listen)
     server.register(SERVICE_NAME, expert_pb2_grpc.add_ExpertServiceServicer_to_server, servicer)
     scraped = metrics_server(config.metrics_listen, registry) if config.metrics_listen else nullcontext()
     with scraped as metrics_address, executor, links:
@@ -194,6 +203,11 @@ async def _drain(server: RpcServer, servicer: ExpertService, grace_seconds: floa
     await server.set_serving(False)
     servicer.drain()
     await server.drain(grace_seconds)
+
+
+def max_held_bytes(config: ExpertServerConfig, store: ExpertStore) -> int:
+    """Bytes that calls and answers may take at once: those that wait, and as many as run together."""
+    return (config.max_queue_rows + config.max_batch_rows) * row_bytes(store.hidden_size, store.max_choices)
 
 
 def max_call_rows(config: ExpertServerConfig, hidden_size: int) -> int:

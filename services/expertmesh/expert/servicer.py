@@ -7,6 +7,7 @@ from dataclasses import replace
 import grpc.aio
 
 from expertmesh.errors import FingerprintMismatchError
+from expertmesh.expert.budget import CallBudget
 from expertmesh.expert.job import CallJob, CallRunner, Outcome
 from expertmesh.expert.link_host import LinkHost
 from expertmesh.expert.stream import DispatchStream
@@ -18,6 +19,9 @@ from expertmesh.wire.failures import CallFailure, FailureCode
 from expertmesh.wire.info import ServerInfo, encode_info
 from expertmesh.wire.offers import decode_kind, encode_offer
 
+# A gateway has one. gRPC keeps a message of a stream before anybody can refuse it.
+MAX_STREAMS = 64
+
 SERVICE_NAME = expert_pb2.DESCRIPTOR.services_by_name["ExpertService"].full_name
 
 DispatchContext = grpc.aio.ServicerContext[expert_pb2.DispatchRequest, expert_pb2.DispatchResponse]
@@ -27,10 +31,11 @@ GetInfoContext = grpc.aio.ServicerContext[expert_pb2.GetInfoRequest, expert_pb2.
 
 
 class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
-    """Reads calls, has them run by ``executor`` and answers."""
+    """Reads calls, has them run by ``executor`` and answers; what they take meanwhile is of ``budget``."""
 
-    def __init__(self, executor: CallRunner, links: LinkHost, info: ServerInfo) -> None:
+    def __init__(self, executor: CallRunner, budget: CallBudget, links: LinkHost, info: ServerInfo) -> None:
         self._executor = executor
+        self._budget = budget
         self._links = links
         self._info = info
         self._streams: set[DispatchStream] = set()
@@ -41,7 +46,8 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async with report_errors(context):
             self._check_not_draining()
             self._check_fingerprint(context)
-            stream = DispatchStream(self._submit, self._executor.cancel, self._executor.refuse)
+            self._check_number()
+            stream = DispatchStream(self._executor, self._submit, self._budget)
             self._streams.add(stream)
             try:
                 await stream.run(requests, context.write)
@@ -52,9 +58,13 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         """Run one call."""
         async with report_errors(context):
             call = _within(decode_call(request.call), context.time_remaining())
-            response = expert_pb2.ForwardResponse()
-            write_result(await self._run(call), response.result)
-            return response
+            num_bytes = self._budget.take_call(call)
+            try:
+                response = expert_pb2.ForwardResponse()
+                write_result(await self._run(call), response.result)
+                return response
+            finally:
+                self._budget.give_back(num_bytes)
 
     async def OpenLink(self, request: expert_pb2.OpenLinkRequest, context: OpenLinkContext) -> None:
         """Offer a link and stay for as long as it is there; when the caller goes, so does the link."""
@@ -97,13 +107,20 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             outcome = await done
         finally:
             self._executor.cancel(job)
-        if isinstance(outcome, CallFailure):
+        if isinstance(outcome, ExpertResult):
+            return outcome
+        try:
             raise outcome
-        return outcome
+        finally:
+            del outcome  # its traceback knows this frame
 
     def _check_not_draining(self) -> None:
         if self._is_draining:
             raise CallFailure(FailureCode.DRAINING, "this server is shutting down; another replica will answer")
+
+    def _check_number(self) -> None:
+        if len(self._streams) >= MAX_STREAMS:
+            raise CallFailure(FailureCode.BUSY, f"{MAX_STREAMS} streams are open already, as many as there may be")
 
     def _check_fingerprint(self, context: DispatchContext | OpenLinkContext) -> None:
         metadata = dict(context.invocation_metadata() or ())

@@ -17,7 +17,10 @@ OnLayer = Callable[[int, int], None]
 
 
 class ExpertStore:
-    """Experts ``experts`` (ids, ascending) of each layer; ``layers[i]`` holds them in that order."""
+    """Experts ``experts`` (ids, ascending) of each layer; ``layers[i]`` holds them in that order.
+
+    The gate chooses at most ``max_choices`` per row, all that there are where that is not said.
+    """
 
     def __init__(
         self,
@@ -26,12 +29,14 @@ class ExpertStore:
         num_experts: int,
         hidden_size: int,
         device: torch.device,
+        max_choices: int | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.experts = tuple(experts)
         self.num_experts = num_experts
         self.hidden_size = hidden_size
         self.device = device
+        self.max_choices = max_choices or num_experts
         self._slots = np.full(num_experts + 1, -1)
         self._slots[list(experts)] = np.arange(len(experts))
 
@@ -49,7 +54,8 @@ class ExpertStore:
             for layer in range(config.num_layers):
                 layers.append(backend.experts(islice(weights, len(hosted))))
                 on_layer(layer + 1, config.num_layers)
-        return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device)
+        chosen = config.num_experts_per_token
+        return cls(layers, hosted, config.num_experts, config.hidden_size, backend.device, chosen)
 
     @property
     def is_on_device(self) -> bool:

@@ -220,7 +220,7 @@ def _make_server(
 
     interceptors = (RequestIds(), RequireAuthorization(check, access.note, config.proxies))
     more, shares_port = _rpc_bounds(config), config.num_api_processes > 1
-    server = RpcServer(config.listen, interceptors, shares_port, more, tls, config.health_listen)
+    server = RpcServer(config.listen, interceptors, shares_port, more, tls=tls, health_address=config.health_listen)
     server.register(GENERATION, generation_pb2_grpc.add_GenerationServiceServicer_to_server, generation)
     server.register(LOAD, load_pb2_grpc.add_LoadServiceServicer_to_server, loads)
     return server

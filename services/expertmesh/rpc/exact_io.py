@@ -34,7 +34,10 @@ def receive_exactly(connection: socket.socket, into: memoryview) -> bool:
 
 
 def send_exactly(connection: socket.socket, buffers: Sequence[Any], ancillary: Sequence[Ancillary] = ()) -> None:
-    """Send buffers one after the other, however long it takes, and ``ancillary`` data beside their beginning."""
+    """Send buffers one after the other, however long it takes, and ``ancillary`` data beside their beginning.
+
+    BlockingIOError when the other end takes nothing for as long as ``limit_stalls`` says.
+    """
     rest = rest_of(buffers, connection.sendmsg(buffers, ancillary))
     while rest:
         rest = rest_of(rest, connection.sendmsg(rest))
@@ -55,11 +58,21 @@ def rest_of(buffers: Sequence[Any], num_sent: int) -> list[memoryview]:
 
 def be_patient(connection: socket.socket, seconds: float) -> None:
     """Have reads that would block raise BlockingIOError after so long, which costs them no further system call."""
+    _wait_at_most(connection, seconds, socket.SO_RCVTIMEO)
+
+
+def limit_stalls(connection: socket.socket, seconds: float) -> None:
+    """Have blocking reads and writes end with BlockingIOError when not a byte moves for so many seconds."""
+    _wait_at_most(connection, seconds, socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+
+
+def _wait_at_most(connection: socket.socket, seconds: float, *options: int) -> None:
     if isinstance(connection, TlsSocket):
         connection.settimeout(seconds)
         return
     timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    for option in options:
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 def set_up(connection: socket.socket) -> None:

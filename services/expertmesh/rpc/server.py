@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.access import RequireIdentity
-from expertmesh.rpc.channels import KEEPALIVE_SECONDS, LIMIT_OPTIONS
+from expertmesh.rpc.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, LIMIT_OPTIONS
 from expertmesh.rpc.running_rpcs import RunningRpcs
 from expertmesh.rpc.sockets import bind, with_port
 from expertmesh.rpc.tls import TlsServer
@@ -21,6 +21,11 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Clients ping every KEEPALIVE_SECONDS, a server that allows fewer ends their connection: GOAWAY too_many_pings.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client that answers no ping, stopped or vanished, is hung up on, and what was to be written to it let go.
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    # Its guess at what a connection can carry is also what it takes of messages that nobody reads yet: 7 of 8 MiB each.
+    ("grpc.http2.bdp_probe", 0),
 )
 
 
@@ -35,8 +40,8 @@ class RpcServer:
 
     ``interceptors`` see every rpc first, those of health and reflection too. Where it ``shares_port``, so may servers
     of other processes; elsewhere a second one on the same port would start and take half of the connections.
-    ``more_options`` of gRPC count before ``SERVER_OPTIONS``. Callers meet ``tls``, but at ``health_address``, where
-    there is nothing to be asked but health.
+    ``more_options`` of gRPC count before ``SERVER_OPTIONS``; more than ``max_rpcs`` at once are refused with
+    RESOURCE_EXHAUSTED. Callers meet ``tls``, but at ``health_address``, where there is nothing to be asked but health.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class RpcServer:
         interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = (),
         shares_port: bool = False,
         more_options: Sequence[tuple[str, int]] = (),
+        max_rpcs: int | None = None,
         tls: TlsServer | None = None,
         health_address: str | None = None,
     ) -> None:
@@ -54,7 +60,9 @@ class RpcServer:
         self._rpcs = RunningRpcs()
         options = tuple({**dict(SERVER_OPTIONS), "grpc.so_reuseport": int(shares_port), **dict(more_options)}.items())
         admitting = (RequireIdentity(tls),) if tls is not None and tls.identities else ()
-        self._server = grpc.aio.server(interceptors=(self._rpcs, *admitting, *interceptors), options=options)
+        self._server = grpc.aio.server(
+            interceptors=(self._rpcs, *admitting, *interceptors), options=options, maximum_concurrent_rpcs=max_rpcs
+        )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._health_address = health_address
         self._health_server = grpc.aio.server(options=options)

@@ -13,10 +13,20 @@ import torch
 
 from expertmesh.v1 import expert_pb2, tensor_pb2
 from expertmesh.wire.checksum import checksum
-from expertmesh.wire.failures import CallFailure, FailureCode, damage, decode_failure, encode_failure
+from expertmesh.wire.failures import (
+    CallFailure,
+    FailureCode,
+    WireError,
+    damage,
+    decode_failure,
+    encode_failure,
+    few,
+)
 from expertmesh.wire.tensors import bits_of, decode, decode_floats, decode_ids, write, write_array
 
 _NS_PER_SECOND = 1_000_000_000
+# Of version 00 it has 55; later ones may be longer, but no caller has reason to send pages.
+MAX_TRACEPARENT_CHARS = 256
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def find_nonfinite(call: ExpertCall, partial: torch.Tensor) -> NonFiniteRows:
     is_given = call.hidden.isfinite().all(dim=1).cpu().numpy() & has_finite_weights  # [U]
     if is_given[is_bad].all():
         return NonFiniteRows(is_bad, rows, None)
-    what = f"hidden or topk_weights of rows {rows} are not finite"
+    what = f"hidden or topk_weights of rows {few(rows)} are not finite"
     return NonFiniteRows(is_bad, rows, CallFailure(FailureCode.INVALID_REQUEST, what))
 
 
@@ -97,6 +107,8 @@ def write_call(call: ExpertCall, message: expert_pb2.ExpertCall) -> None:
 
 def decode_call(message: expert_pb2.ExpertCall) -> ExpertCall:
     """Turn a message into a call; WireError when a tensor is damaged, or choices are not int32 and float32."""
+    if (num_chars := len(message.traceparent)) > MAX_TRACEPARENT_CHARS:
+        raise WireError(f"traceparent has {num_chars} characters; at most {MAX_TRACEPARENT_CHARS} would be right")
     return ExpertCall(
         layer=message.layer,
         hidden=decode(message.hidden),

@@ -1,9 +1,14 @@
 """What goes wrong between gateway and expert server, as exceptions and as a message. Knows no transport."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from expertmesh.errors import ExpertmeshError
 from expertmesh.v1 import expert_pb2
+
+# What a failure says beyond this is cut: whoever sent what was wrong may have sent very much of it.
+MAX_MESSAGE_CHARS = 1000
+_MAX_LISTED = 8
 
 
 class WireError(ExpertmeshError, ValueError):
@@ -28,9 +33,21 @@ class CallFailure(ExpertmeshError):
     """An expert server refuses or fails one call; ``code`` says why and ``message`` names the values."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(f"{code.name}: {message}")
         self.code = code
-        self.message = message
+        self.message = message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]} ..."
+        super().__init__(f"{code.name}: {self.message}")
+
+
+def without_traceback(failure: CallFailure) -> CallFailure:
+    """Return a failure to be kept: one that was raised knows the frames it went through, and these the call."""
+    return CallFailure(failure.code, failure.message)
+
+
+def few(numbers: Sequence[int]) -> str:
+    """List numbers, of many only the first."""
+    listed = ", ".join(map(str, numbers[:_MAX_LISTED]))
+    num_more = len(numbers) - _MAX_LISTED
+    return f"[{listed}, and {num_more} more]" if num_more > 0 else f"[{listed}]"
 
 
 def damage(what: str, found: int, right: int) -> CallFailure:

@@ -38,7 +38,6 @@ from expertmesh.wire.tensors import bits_of
 
 MAGIC = b"XMLK"
 VERSION = 2
-# Longer texts of failures are cut.
 MAX_TEXT_BYTES = 16 * 1024
 
 _HEADER = struct.Struct("<4sBBBBQIIIIIIQQI")
@@ -190,7 +189,7 @@ def decode_call(header: Header, body: memoryview, hidden: torch.Tensor | None = 
 def encode_outcome(call_id: int, outcome: ExpertResult | CallFailure, place: int = 0) -> list[Buffer | Array]:
     """Make the frame that answers a call; with a ``place`` it leaves out the partial rows, which lie there."""
     if isinstance(outcome, CallFailure):
-        text = outcome.message.encode(errors="replace")[:MAX_TEXT_BYTES]
+        text = outcome.message.encode(errors="replace")
         return [_pack(Kind.FAILURE, [text], call_id, code=outcome.code, num_text_bytes=len(text)), text]
     num_rows, width = outcome.partial.shape
     bits = bits_of(outcome.partial)
@@ -219,7 +218,7 @@ def decode_result(header: Header, partial: torch.Tensor) -> ExpertResult:
 
 def decode_failure(header: Header, body: memoryview) -> CallFailure:
     """Read a failure; a code of a newer server becomes UNSPECIFIED and stays named in the message."""
-    text = bytes(body).decode(errors="replace")  # it may have been cut within a character
+    text = bytes(body).decode(errors="replace")
     try:
         return CallFailure(FailureCode(header.code), text)
     except ValueError:
