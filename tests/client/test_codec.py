@@ -196,3 +196,8 @@ def test_what_is_no_schema_is_named():
     request = encode_chat("a", Sampling(), Output(), ToolUse([Tool("f"), Tool("g", parameters="[")]))
     with pytest.raises(InvalidRequestError, match=r"tools\[1\].parameters is '\['; it must be a JSON schema"):
         decode_tools(request.tools)
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(InvalidRequestError, match="NO_REPLICA_HOPE"):
+        encode_output(Output(no_replica="hope"))

@@ -1,7 +1,8 @@
 """What a gateway answers. Knows no transport; ``generation.proto`` says more about each field."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
@@ -43,7 +44,8 @@ class Piece:
 
     ``logprobs`` and ``routed_experts`` (per layer, the ids of the experts) go with ``token_ids`` one by one where they
     were asked for. ``prompt_logprobs`` come with the first piece of an answer; ``finish_reason``, ``stop`` (the stop
-    string that was met) and the counts with its last.
+    string that was met) and the counts with its last. ``dropped_experts`` were done without, each so many times as the
+    gate had chosen it.
     """
 
     text: str
@@ -58,6 +60,7 @@ class Piece:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     routed_experts: tuple[tuple[tuple[int, ...], ...], ...] = ()
     tool_call_pieces: tuple[ToolCallPiece, ...] = ()
+    dropped_experts: Mapping[int, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,15 @@ def _join(pieces: list[Piece]) -> Answer:
         prompt_logprobs=pieces[0].prompt_logprobs,
         routed_experts=tuple(layers for piece in pieces for layers in piece.routed_experts),
         tool_call_pieces=tuple(call for piece in pieces for call in piece.tool_call_pieces),
+        dropped_experts=_add_up(piece.dropped_experts for piece in pieces),
     )
+
+
+def _add_up(parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    total: Counter[int] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total)
 
 
 def _join_call(pieces: list[ToolCallPiece]) -> ToolCall:

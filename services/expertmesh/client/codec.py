@@ -118,6 +118,8 @@ def encode_output(output: Output) -> pb.OutputParams:
     """Set the fields that are not None."""
     values = _values(output)
     stop, response_format = values.pop("stop"), values.pop("response_format", None)
+    if output.no_replica is not None:
+        values["no_replica"] = f"NO_REPLICA_{output.no_replica.upper()}"
     message: pb.OutputParams = _make(pb.OutputParams, stop=[stop] if isinstance(stop, str) else stop, **values)
     if response_format is not None:
         message.response_format.CopyFrom(_encode_format(response_format))
@@ -179,6 +181,7 @@ def decode_delta(delta: pb.Delta) -> Piece:
             ToolCallPiece(piece.index, piece.id or None, piece.name or None, piece.arguments)
             for piece in delta.tool_calls
         ),
+        dropped_experts={dropped.expert_id: dropped.num_choices for dropped in delta.dropped_experts},
     )
 
 

@@ -101,10 +101,14 @@ ResponseFormat = JsonObject | JsonSchema | Regex
 
 @dataclass(frozen=True)
 class Output:
-    """What is asked for besides the choice of tokens; ``n`` answers, the best ones of ``best_of``."""
+    """What is asked for besides the choice of tokens; ``n`` answers, the best ones of ``best_of``.
+
+    ``no_replica`` says what becomes of the request when an expert has no replica: "wait", "fail" or "drop".
+    """
 
     stop: str | Sequence[str] = ()
     n: int | None = None
     best_of: int | None = None
     response_format: ResponseFormat | None = None
     return_routed_experts: bool = False
+    no_replica: str | None = None

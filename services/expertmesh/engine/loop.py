@@ -5,6 +5,7 @@ It runs in one thread and blocks: what others want of it comes through an inbox,
 
 import logging
 import time
+from collections.abc import Collection
 from itertools import zip_longest
 
 from expertmesh.engine.door import Door
@@ -12,6 +13,7 @@ from expertmesh.engine.inbox import Inbox
 from expertmesh.engine.internal_error import as_told
 from expertmesh.engine.messages import TokenDelta
 from expertmesh.engine.observer import EngineObserver, NullObserver, StepSummary
+from expertmesh.engine.patience import StarvedError
 from expertmesh.engine.request import FinishReason, Route, Sequence
 from expertmesh.engine.runner import ChunkOutput, ModelRunner
 from expertmesh.engine.scheduler import Chunk, Scheduler
@@ -62,6 +64,8 @@ class Engine:
             # Before the tokens leave: who has them may ask what was counted.
             self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             self._door.flush()
+        except StarvedError as error:
+            self._fail(error.chunks, error)  # the others are computed in a further step
         except Exception as error:
             self._fail(chunks, as_told(error, "a step"))
             if cuda_devices.is_lost(error):
@@ -78,6 +82,8 @@ class Engine:
         """Move a sequence on by what came of its chunk, and hand its new tokens out."""
         sequence = chunk.sequence
         sequence.prompt_logprobs.extend(output.prompt_logprobs)
+        sequence.dropped.update(output.dropped)
+        sequence.is_tainted = sequence.is_tainted or bool(output.dropped)
         num_before = len(sequence.tokens)
         reason = None
         for choice, route in zip_longest(output.tokens, output.routes):
@@ -105,7 +111,9 @@ class Engine:
             num_cached_tokens=sequence.num_cached_tokens,
             prompt_logprobs=tuple(sequence.prompt_logprobs) if is_first and wants_scores else None,
             routed_experts=route if sequence.request.return_routed_experts else None,
+            dropped_experts=tuple(sorted(sequence.dropped.items())),
         )
+        sequence.dropped.clear()
         self._door.hand_out(sequence, delta)
         return reason
 
@@ -118,7 +126,7 @@ class Engine:
             return FinishReason.LENGTH
         return None
 
-    def _fail(self, chunks: list[Chunk], error: ExpertmeshError) -> None:
+    def _fail(self, chunks: Collection[Chunk], error: ExpertmeshError) -> None:
         if self._inbox.is_closed:
             return  # the end of this engine is no failure of the requests: another may go on with them
         _log.error("%d requests end: %s", len(chunks), error)

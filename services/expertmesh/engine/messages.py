@@ -17,6 +17,7 @@ class TokenDelta(msgspec.Struct, frozen=True, array_like=True):
 
     ``num_cached_tokens`` of the prompt were not computed anew. ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come
     with the first token, where they are wanted; so do the experts asked for each token, ``routed_experts`` [L][A].
+    ``dropped_experts`` are pairs: an expert, and how many choices of it were done without since the last token.
     """
 
     choice: Choice
@@ -24,6 +25,7 @@ class TokenDelta(msgspec.Struct, frozen=True, array_like=True):
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[Choice, ...] | None = None
     routed_experts: Route | None = None
+    dropped_experts: tuple[tuple[int, int], ...] = ()
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):

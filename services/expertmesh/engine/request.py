@@ -1,5 +1,7 @@
 """What a client asked for and how far it has come. Knows token ids and counts, not tensors or text."""
 
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, Self
@@ -58,6 +60,7 @@ class Request:
     """A prompt to continue: ids as the model sees them, template and begin-of-sequence id included.
 
     ``grammar`` is kind and source of what the text must look like, in the words of whoever makes constraints of it.
+    ``no_replica`` says what becomes of it when an expert has no replica, one of ``WORDS``; empty = as is set.
     ``num_in_all`` sequences, this one included, are what a client wants at once. ``traceparent`` names the span of the
     request, empty when it is not sampled.
     """
@@ -66,6 +69,7 @@ class Request:
     sampling: SamplingParams
     grammar: tuple[str, str] | None = None
     return_routed_experts: bool = False
+    no_replica: str = ""
     num_in_all: int = 1
     traceparent: str = ""
     caller: Caller = Caller()
@@ -110,7 +114,9 @@ class Sequence:
 
     ``past_ids`` are tokens that an engine before this one produced: they are part of the text and nobody's news. The
     first ``num_known_blocks`` blocks are known to the block pool as the prefix numbered ``known_prefix``.
-    ``prompt_logprobs`` are those found so far.
+    ``prompt_logprobs`` are those found so far. ``moved_at`` is when it came or was computed last, by
+    ``time.monotonic``. ``dropped`` are experts that it was computed without, not told of yet; ``is_tainted`` from the
+    first on, as what is in the KV cache is not what the model says.
     """
 
     request: Request
@@ -126,6 +132,9 @@ class Sequence:
     num_known_blocks: int = 0
     prompt_logprobs: list[Choice] = field(default_factory=list)
     lookup: PromptLookup = field(default_factory=PromptLookup)
+    moved_at: float = field(default_factory=time.monotonic)
+    dropped: Counter[int] = field(default_factory=Counter)
+    is_tainted: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = [*self.request.prompt_ids, *self.past_ids]

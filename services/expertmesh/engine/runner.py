@@ -5,12 +5,13 @@ Alphabet: S' rows whose logits are wanted, V vocabulary, L layers, A experts cho
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 
 import torch
 
 from expertmesh.engine.noise import noise
+from expertmesh.engine.patience import Dropped, PatientExperts
 from expertmesh.engine.request import Route
 from expertmesh.engine.routes import RecordedDeviceExperts, RecordedExperts, RouteNotes
 from expertmesh.engine.scheduler import Chunk
@@ -34,12 +35,14 @@ class ChunkOutput:
     """What came of a chunk: the tokens that follow it, and scores of the prompt tokens in it that want them.
 
     Where the chunk was the last of its sequence, ``tokens`` are the part of its draft that was right and one more;
-    ``routes`` are the experts that the rows before them went to, empty where no request asks.
+    ``routes`` are the experts that the rows before them went to, empty where no request asks. ``dropped`` are those
+    that it was computed without.
     """
 
     tokens: tuple[Choice, ...] = ()
     routes: tuple[Route, ...] = ()
     prompt_logprobs: tuple[Choice, ...] = ()
+    dropped: Dropped = field(default_factory=dict)
 
 
 class ModelRunner:
@@ -75,26 +78,30 @@ class ModelRunner:
         wants_routes = any(chunk.sequence.request.return_routed_experts for chunk in chunks)
         parts = split_chunks(chunks, self._num_micro_batches)
         computed = in_turns([self._part(part, traceparent, wants_routes) for part in parts])
-        found = [logits for logits, _ in computed]
+        found = [logits for logits, _, _ in computed]
         logits = found[0] if len(found) == 1 else torch.cat(found)  # [S', V]
-        routes = list(chain.from_iterable(routes for _, routes in computed))
-        return self._conclude(chunks, logits, routes)
+        routes = list(chain.from_iterable(routes for _, routes, _ in computed))
+        dropped = list(chain.from_iterable(dropped for _, _, dropped in computed))
+        return self._conclude(chunks, logits, routes, dropped)
 
     def _part(
         self, chunks: Seq[Chunk], traceparent: str, wants_routes: bool
-    ) -> "Part[tuple[torch.Tensor, list[Route]]]":
-        """Return the logits [S', V] of the rows that want them, and their routes if these are wanted too."""
+    ) -> "Part[tuple[torch.Tensor, list[Route], list[Dropped]]]":
+        """Return the logits [S', V] of the rows that want them, their routes if wanted, and what each chunk lacked."""
         batch = build_batch(chunks, self._cache.block_size)
         notes = RouteNotes(batch.sample_rows) if wants_routes else None
-        compute = self._compute_on_device if isinstance(self._experts, DeviceExperts) else self._compute
-        logits = yield from compute(batch, traceparent, notes)
-        return logits, notes.routes() if notes else []
+        dropped: list[Dropped] = [{} for _ in chunks]
+        if isinstance(self._experts, DeviceExperts):
+            logits = yield from self._compute_on_device(batch, traceparent, notes)
+        else:
+            experts = PatientExperts(self._traced(self._experts, traceparent), chunks)
+            logits = yield from self._compute(batch, experts, notes)
+            dropped = experts.dropped()
+        return logits, notes.routes() if notes else [], dropped
 
-    def _compute(self, batch: StepBatch, traceparent: str, notes: RouteNotes | None) -> "Part[torch.Tensor]":
+    def _compute(self, batch: StepBatch, asked: Experts, notes: RouteNotes | None) -> "Part[torch.Tensor]":
         """Return the logits [S', V] of a batch whose experts are asked on the host."""
-        assert not isinstance(self._experts, DeviceExperts)
-        experts = self._traced(self._experts, traceparent)
-        experts = RecordedExperts(experts, notes) if notes else experts
+        experts = RecordedExperts(asked, notes) if notes else asked
         if self._static_steps is not None and self._static_steps.fits(batch):
             return (yield from self._static_steps.part(batch, experts))
         return (yield from self._decoder.part(batch.to(self._device), self._cache, experts))
@@ -112,17 +119,19 @@ class ModelRunner:
     def _traced(self, experts: Experts, traceparent: str) -> Experts:
         return TracedExperts(experts, self._tracer, traceparent) if traceparent else experts
 
-    def _conclude(self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route]) -> list[ChunkOutput]:
+    def _conclude(
+        self, chunks: Seq[Chunk], logits: torch.Tensor, routes: Seq[Route], dropped: Seq[Dropped]
+    ) -> list[ChunkOutput]:
         """Score and sample; ``logits`` and ``routes`` hold the wanted rows of all chunks, one after the other."""
         wanted = [wanted_rows(chunk) for chunk in chunks]
         choices = self._sample(chunks, logits, wanted)
         outputs = []
         start = 0
-        for chunk, rows in zip(chunks, wanted, strict=True):
+        for chunk, rows, lacked in zip(chunks, wanted, dropped, strict=True):
             end_scored, end = start + len(rows.scored), start + len(rows)
             tokens = _accept(chunk.draft, list(islice(choices, len(rows.sampled))))
             scored = _score(chunk, rows.scored, logits[start:end_scored])
-            outputs.append(ChunkOutput(tokens, tuple(routes[end_scored:end][: len(tokens)]), scored))
+            outputs.append(ChunkOutput(tokens, tuple(routes[end_scored:end][: len(tokens)]), scored, lacked))
             start = end
         return outputs
 

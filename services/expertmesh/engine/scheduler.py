@@ -1,5 +1,6 @@
 """Which sequences take part in the next step, and with how many tokens. Knows counts and blocks, not tensors."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -116,6 +117,9 @@ class Scheduler:
         """
         sequence = chunk.sequence
         sequence.num_computed += chunk.num_tokens + num_accepted
+        sequence.moved_at = time.monotonic()
+        if sequence.is_tainted:
+            return  # nobody else shall read what it left in the cache
         sequence.known_prefix, sequence.num_known_blocks = self._blocks.remember(
             sequence.blocks, sequence.tokens, sequence.num_computed, sequence.known_prefix, sequence.num_known_blocks
         )

@@ -33,8 +33,9 @@ class GenerationRequest:
     ``continues_text`` of the prompt keeps the space before its first word; an answer has none there. Control tokens
     have no text where it ``skips_special_tokens``, else their names. What ends an answer, a stop string or a control
     token, is part of it where it ``includes_stop``. Calls of functions in the form of ``call_format`` are told from
-    text. The client wants as much for ``num_prompts``, this one included. A reply that ``echoes`` has the prompt before
-    each answer.
+    text. ``no_replica`` says what becomes of it when an expert has no replica, one of ``WORDS``; empty = as the gateway
+    is set. The client wants as much for ``num_prompts``, this one included. A reply that ``echoes`` has the prompt
+    before each answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -44,6 +45,7 @@ class GenerationRequest:
     best_of: int | None = None
     grammar: Grammar | None = None
     return_routed_experts: bool = False
+    no_replica: str = ""
     continues_text: bool = False
     call_format: CallFormat | None = None
     skips_special_tokens: bool = True

@@ -195,6 +195,7 @@ def _sequence_requests(request: GenerationRequest, traceparent: str, caller: Cal
             _sequence_sampling(request, index),
             grammar=grammar,
             return_routed_experts=request.return_routed_experts,
+            no_replica=request.no_replica,
             num_in_all=request.num_sequences * request.num_prompts,
             traceparent=traceparent,
             caller=caller,

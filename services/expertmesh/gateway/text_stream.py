@@ -21,6 +21,7 @@ class TextDelta:
     ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
     ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
     computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
+    ``dropped_experts`` are pairs: an expert, and how many choices of it were done without since the last token.
     """
 
     index: int
@@ -35,6 +36,7 @@ class TextDelta:
     routed_experts: tuple[tuple[int, ...], ...] | None = None
     calls: tuple[CallPiece, ...] = ()
     num_calls: int = 0
+    dropped_experts: tuple[tuple[int, int], ...] = ()
 
 
 class TextStream:
@@ -118,6 +120,7 @@ async def stream_text(
                 routed_experts=token.routed_experts,
                 calls=calls,
                 num_calls=text.num_calls,
+                dropped_experts=token.dropped_experts,
             )
             if text.stop:
                 return

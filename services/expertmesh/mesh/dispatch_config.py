@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from expertmesh.model.no_replica import WORDS, NoReplica
 from expertmesh.settings.flags import LIMITS, NETWORK, Flag, setting
 from expertmesh.wire.limits import MAX_CALL_ROWS
 
@@ -10,6 +11,13 @@ _WAIT = Flag(
     "WAIT_SECONDS",
     "How long a request waits for an expert without a replica; 0 = fail at once.",
     min=0,
+)
+_NO_REPLICA = Flag(
+    LIMITS,
+    "NO_REPLICA",
+    "What becomes of a request that does not say, when an expert has no replica: wait (see --wait-seconds), fail at "
+    "once, or drop: compute without that expert.",
+    words=WORDS,
 )
 _CALL_TIMEOUT = Flag(
     LIMITS,
@@ -41,7 +49,7 @@ class DispatchConfig:
     """How replicas are reached, how long an answer may take and how many rows are sent at once.
 
     ``transport`` is one of ``TRANSPORTS``, see ``open_link``. Replicas of an expert compute the same bits, unless one
-    ``mixes_numerics``.
+    ``mixes_numerics``. ``no_replica`` is what requests want that do not say.
     ``call_timeout_seconds`` bounds one call to one replica; ``wait_seconds`` bounds a layer step over all attempts,
     waiting for a replica to come back included (0 = fail at the first failure). The rows of a step are cut into pieces
     of ``max_piece_rows``: servers compute one while another is gathered or added up. With two of eight experts a row,
@@ -53,5 +61,6 @@ class DispatchConfig:
     mixes_numerics: bool = setting(False, _MIXED_NUMERICS)
     call_timeout_seconds: float = setting(30.0, _CALL_TIMEOUT)
     wait_seconds: float = setting(120.0, _WAIT)
+    no_replica: NoReplica = setting(NoReplica.WAIT, _NO_REPLICA)
     max_piece_rows: int = 1024
     max_call_rows: int = MAX_CALL_ROWS

@@ -4,6 +4,7 @@ Knows who can be called; layer_step.py knows what becomes of the calls of one la
 """
 
 import random
+import time
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from expertmesh.mesh.piece import Dispatch
 from expertmesh.mesh.roster import Roster
 from expertmesh.mesh.stragglers import Stragglers
 from expertmesh.model.experts import LayerCall
+from expertmesh.model.no_replica import Patience
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall
 
@@ -38,12 +40,13 @@ class RemoteExperts:
     def begin(self, call: LayerCall) -> LayerStep:
         """Send every replica its rows and return.
 
-        An expert without any replica is waited for. Raises ExpertUnavailableError when that takes longer than the
-        configuration allows.
+        An expert without any replica is waited for or done without, as its rows want. Raises NoReplicaError where they
+        want neither, or the time for it is over.
         """
         ids, weights = in_order(call.topk_ids.cpu().numpy().astype(np.int32), call.topk_weights.cpu().numpy())
         timeout = self._dispatch.config.call_timeout_seconds
         rows = ExpertCall(call.layer, call.hidden.cpu(), ids, weights, timeout, call.traceparent)
-        step = LayerStep(self._dispatch, rows, call.hidden.device, self._load)
+        patience = call.patience or Patience.of_all(len(ids), time.monotonic())
+        step = LayerStep(self._dispatch, rows, patience, call.hidden.device, self._load)
         step.start()
         return step

@@ -26,6 +26,7 @@ class ExpertLoadCounter:
         self.num_retries = [0] * num_experts
         self.num_damaged = [0] * num_experts
         self.num_hedged = [0] * num_experts
+        self.num_dropped = [0] * num_experts
         self.rpc_seconds = [Histogram(RPC_SECONDS) for _ in range(num_experts)]
         self.call_rows = [Histogram(CALL_ROWS) for _ in range(num_experts)]
         self.sent_bytes = 0
@@ -123,6 +124,11 @@ class StepLoad:
             self._load.num_retries[expert] += 1
             self._load.num_damaged[expert] += is_damaged
             self._move(expert, self._load.queue_rows)
+
+    def dropped(self, expert: int) -> None:
+        """Note that the rows of ``expert`` are computed without it."""
+        self._load.num_dropped[expert] += self._rows[expert]
+        self.answered([expert])
 
     def answered(self, experts: Iterable[int]) -> None:
         """Note that nothing more is owed by ``experts``."""

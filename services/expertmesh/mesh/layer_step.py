@@ -10,7 +10,9 @@ import torch
 from expertmesh.mesh.call_rows import max_call_rows
 from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.piece import Dispatch, Piece, Trials
+from expertmesh.mesh.shortage import Shortage
 from expertmesh.mesh.waiting import Waiting
+from expertmesh.model.no_replica import Patience
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.wire.calls import ExpertCall, split_call
 
@@ -21,7 +23,14 @@ MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES // 2
 class LayerStep:
     """Rows on their way through their experts, for the thread that sent them."""
 
-    def __init__(self, dispatch: Dispatch, rows: ExpertCall, device: torch.device, load: ExpertLoadCounter) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        rows: ExpertCall,
+        patience: Patience,
+        device: torch.device,
+        load: ExpertLoadCounter,
+    ) -> None:
         config = dispatch.config
         deadline = time.monotonic() + config.wait_seconds
         waiting = Waiting(dispatch.roster, dispatch.hedges, dispatch.stragglers, config.call_timeout_seconds, deadline)
@@ -32,9 +41,12 @@ class LayerStep:
         answer_rows = MAX_ANSWER_BYTES // (self._shape[1] * torch.float32.itemsize)
         rows_in_calls = max_call_rows(1, rows.topk_ids.shape[1])
         max_rows = min(config.max_piece_rows, min(config.max_call_rows, answer_rows) // rows_in_calls)
-        self._pieces = [
-            Piece(dispatch, trials, part, load.step(part.layer, part.topk_ids)) for part in split_call(rows, max_rows)
-        ]
+        self._pieces: list[Piece] = []
+        for part in split_call(rows, max_rows):
+            first = sum(piece.num_rows for piece in self._pieces)
+            numbers = range(first, first + len(part.topk_ids))
+            shortage = Shortage(dispatch.roster, config.wait_seconds, config.no_replica, part, numbers, patience)
+            self._pieces.append(Piece(dispatch, trials, part, shortage, load.step(part.layer, part.topk_ids)))
 
     def start(self) -> None:
         """Send every replica its rows; see ``Piece.send``."""

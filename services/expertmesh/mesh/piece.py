@@ -7,13 +7,12 @@ refusals.py what becomes of failures. Alphabet: T rows of the piece, U rows of o
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from expertmesh.discovery.picker import pick_replica
-from expertmesh.errors import ExpertUnavailableError
 from expertmesh.mesh.answers import ReplicaFaultError
 from expertmesh.mesh.attempt import Attempt
 from expertmesh.mesh.call_rows import Partial, combine, select_rows
@@ -26,6 +25,7 @@ from expertmesh.mesh.refusals import Refusals
 from expertmesh.mesh.replica import Replica, Ticket
 from expertmesh.mesh.retry import is_damage, is_passing, retry_pauses
 from expertmesh.mesh.roster import Roster
+from expertmesh.mesh.shortage import Shortage
 from expertmesh.mesh.stragglers import Stragglers
 from expertmesh.mesh.waiting import Waiting
 from expertmesh.tracing.tracer import Tracer
@@ -60,7 +60,9 @@ class Piece:
     Replicas are held from the moment that they are picked until they have answered.
     """
 
-    def __init__(self, dispatch: Dispatch, trials: Trials, rows: ExpertCall, load: StepLoad) -> None:
+    def __init__(
+        self, dispatch: Dispatch, trials: Trials, rows: ExpertCall, shortage: Shortage, load: StepLoad
+    ) -> None:
         self._roster = dispatch.roster
         self._config = dispatch.config
         self._rng = dispatch.rng
@@ -68,6 +70,7 @@ class Piece:
         self._stragglers = dispatch.stragglers
         self._trials = trials
         self._rows = rows
+        self._shortage = shortage
         self._load = load
         self._pauses = retry_pauses()
         self._refusals = Refusals(rows.layer)
@@ -88,14 +91,15 @@ class Piece:
         """Return, for each row, the sum of weight x expert(row) [T, D] float32, in ``out`` if that is given.
 
         A call that fails is sent again, to another replica if there is one: once if it is refused, and for a reason
-        that passes again and again. An expert without any replica is waited for. Raises ExpertUnavailableError when
-        that takes longer than the configuration allows, and ComputeError when a second replica refuses it too.
+        that passes again and again. An expert without any replica is waited for or done without, see ``Shortage``.
+        Raises NoReplicaError when that may not be or takes too long, and ComputeError when a second replica refuses it
+        too.
         """
         while failure := self._receive_all():
             self._pause(failure)
             self._ask(self._missing())
         self._refusals.blame()
-        total = combine(self._partials, self._rows.hidden.shape, out)
+        total = self._shortage.conclude(combine(self._partials, self._rows.hidden.shape, out), out)
         self.end()
         return total
 
@@ -116,17 +120,23 @@ class Piece:
             self._attempts.append(self._send(replica, tuple(chosen)))
 
     def _assign(self, experts: Iterable[int]) -> Mapping[Replica, list[int]]:
-        """Choose a replica for each expert, in their order, waiting for one where there is none."""
+        """Choose a replica for each expert, in their order, but for those that are dropped."""
         assignment: dict[Replica, list[int]] = {}
         now = time.monotonic()
         for expert in sorted(experts):
-            assignment.setdefault(self._pick(expert, now), []).append(expert)
+            replica = self._pick(expert, now)
+            if replica is None:
+                self._load.dropped(expert)
+            else:
+                assignment.setdefault(replica, []).append(expert)
         return assignment
 
-    def _pick(self, expert: int, now: float) -> Replica:
-        """Choose and hold a replica; one that failed in this step, or still owes an answer, is the last resort."""
-        while True:
-            ready = self._roster.ready(expert) or self._wait_for(expert)
+    def _pick(self, expert: int, now: float) -> Replica | None:
+        """Choose and hold a replica; one that failed in this step, or still owes an answer, is the last resort.
+
+        None where the expert is dropped.
+        """
+        while ready := self._roster.ready(expert) or self._shortage.wait_for(expert):
             candidates = [replica for replica in ready if self._is_to_be_asked(replica)] if len(ready) > 1 else ready
             replica = pick_replica(candidates or ready, self._load.num_rows(expert), now, self._rng)
             if replica in self._held:
@@ -134,17 +144,10 @@ class Piece:
             if replica.hold():  # if not, it has just retired
                 self._held.add(replica)
                 return replica
+        return None
 
     def _is_to_be_asked(self, replica: Replica) -> bool:
         return replica not in self._trials.avoid and not self._stragglers.have(replica)
-
-    def _wait_for(self, expert: int) -> Sequence[Replica]:
-        ready = self._roster.wait_for(expert, max(0.0, self._trials.deadline - time.monotonic()))
-        if not ready:
-            raise ExpertUnavailableError(
-                f"no replica hosts expert {expert}; waited {self._config.wait_seconds:g} s for one"
-            )
-        return ready
 
     def _send(self, replica: Replica, experts: tuple[int, ...]) -> Attempt:
         rows, call = select_rows(self._rows, experts, replica.take_room)
@@ -183,14 +186,20 @@ class Piece:
         return partial
 
     def _missing(self) -> set[int]:
-        """Experts that have not answered."""
-        return set(self._load.experts).difference(*(partial.experts for partial in self._partials))
+        """Experts that have not answered, and are not dropped."""
+        answered = (partial.experts for partial in self._partials)
+        return set(self._load.experts).difference(self._shortage.dropped, *answered)
 
     def _pause(self, failure: str) -> None:
         pause = next(self._pauses)
-        if time.monotonic() + pause > self._trials.deadline:
-            raise ExpertUnavailableError(
-                f"experts {sorted(self._missing())} of layer {self._rows.layer} did not answer within "
-                f"{self._config.wait_seconds:g} s; last failure: {failure}"
-            )
-        self._roster.pause(pause)
+        if time.monotonic() + pause <= self._trials.deadline:
+            self._roster.pause(pause)
+            return
+        missing = sorted(self._missing())
+        self._shortage.give_up(
+            missing,
+            f"experts {missing} of layer {self._rows.layer} did not answer within {self._config.wait_seconds:g} s; "
+            f"last failure: {failure}",
+        )
+        for expert in missing:
+            self._load.dropped(expert)

@@ -17,12 +17,17 @@ class Roster:
     def __init__(self) -> None:
         self.replicas: tuple[Replica, ...] = ()
         self._ready: Mapping[int, Sequence[Replica]] = {}
+        self._missing_since: dict[int, float] = {}
         self._changed = threading.Condition()
         self._is_closed = False
 
     def ready(self, expert: int) -> Sequence[Replica]:
         """Replicas that host ``expert`` and are to be called now: not an ejected one where there is another."""
         return self._ready.get(expert, ())
+
+    def missing_since(self, expert: int) -> float:
+        """When ``expert`` had its last replica, by ``time.monotonic``; 0 for one that never had any, or has one now."""
+        return self._missing_since.get(expert, 0.0)
 
     def wait_for(self, expert: int, seconds: float) -> Sequence[Replica]:
         """Wait until there is a replica of ``expert``; none when the time is over or the roster is closed."""
@@ -43,7 +48,10 @@ class Roster:
     def update(self) -> None:
         """Work out again who can be called, and wake whoever waits; may be called in any thread."""
         with self._changed:
-            self._ready = {} if self._is_closed else _work_out(self.replicas)
+            before, self._ready = self._ready, {} if self._is_closed else _work_out(self.replicas)
+            lost = dict.fromkeys(before.keys() - self._ready.keys(), time.monotonic())
+            kept = {expert: since for expert, since in self._missing_since.items() if expert not in self._ready}
+            self._missing_since = kept | lost
             self._changed.notify_all()
 
     def close(self) -> None:

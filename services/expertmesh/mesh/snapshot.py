@@ -23,6 +23,7 @@ class ExpertSnapshot:
     num_retries: int
     num_damaged: int
     num_hedged: int
+    num_dropped: int
     rpc_seconds: HistogramSnapshot
     call_rows: HistogramSnapshot
     num_ready: int

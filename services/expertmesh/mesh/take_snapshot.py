@@ -47,6 +47,7 @@ def _take_expert(
         num_retries=load.num_retries[expert],
         num_damaged=load.num_damaged[expert],
         num_hedged=load.num_hedged[expert],
+        num_dropped=load.num_dropped[expert],
         rpc_seconds=load.rpc_seconds[expert].snapshot(),
         call_rows=load.call_rows[expert].snapshot(),
         num_ready=len(pool.ready(expert)) if pool else 1,

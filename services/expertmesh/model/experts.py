@@ -19,6 +19,7 @@ from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, DeviceFFN, GroupedFFN
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
+from expertmesh.model.no_replica import Patience
 from expertmesh.model.weight_loader import ExpertSource
 
 
@@ -27,7 +28,8 @@ class LayerCall:
     """Rows of one layer and the experts that the gate chose for them.
 
     ``hidden`` [T, D], ``topk_ids`` [T, A] int64, ``topk_weights`` [T, A] float32. ``traceparent`` names the span that
-    this is a part of, for servers that make spans of their own; empty when it is not traced.
+    this is a part of, for servers that make spans of their own; empty when it is not traced. ``patience`` says what
+    rows want whose expert has no replica.
     """
 
     layer: int
@@ -35,6 +37,7 @@ class LayerCall:
     topk_ids: torch.Tensor
     topk_weights: torch.Tensor
     traceparent: str = ""
+    patience: Patience | None = None
 
 
 class Pending(Protocol):

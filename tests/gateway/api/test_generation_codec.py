@@ -59,7 +59,7 @@ def test_every_sampling_field_arrives():
 
 
 def test_every_output_field_arrives():
-    asked = Output(stop=["a", "b"], n=2, best_of=5, response_format=Regex("[0-9]+"), return_routed_experts=True)
+    asked = Output(["a", "b"], 2, 5, Regex("[0-9]+"), return_routed_experts=True, no_replica="drop")
     assert arrive(output=asked) == GenerationRequest(
         (1, 2),
         DEFAULTS,
@@ -68,7 +68,15 @@ def test_every_output_field_arrives():
         best_of=5,
         grammar=Grammar(GrammarKind.REGEX, "[0-9]+"),
         return_routed_experts=True,
+        no_replica="drop",
     )
+
+
+def test_an_unknown_number_of_a_policy_is_refused():
+    message = encode_generate("x", Sampling(), Output())
+    message.output.no_replica = 9
+    with pytest.raises(InvalidRequestError, match="no_replica is 9"):
+        decode_request([1], message.sampling, message.output, DEFAULTS)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from expertmesh.v1 import load_pb2 as pb
 
 NOTHING = Histogram(()).snapshot()
 STATES = {state: int(state is ReplicaState.READY) for state in ReplicaState}
-EXPERT = ExpertSnapshot((0, 0), 0, 0, 0.0, 0, 0, 0, NOTHING, NOTHING, 1, STATES)
+EXPERT = ExpertSnapshot((0, 0), 0, 0, 0.0, 0, 0, 0, 0, NOTHING, NOTHING, 1, STATES)
 REPLICA = ReplicaSnapshot("10.0.0.1:50051", (0, 1), True, ReplicaState.READY, 0, 0, 0, ())
 
 

@@ -7,6 +7,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class NoReplica(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NO_REPLICA_UNSPECIFIED: _ClassVar[NoReplica]
+    NO_REPLICA_WAIT: _ClassVar[NoReplica]
+    NO_REPLICA_FAIL: _ClassVar[NoReplica]
+    NO_REPLICA_DROP: _ClassVar[NoReplica]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -14,6 +21,10 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_STOP_SEQUENCE: _ClassVar[FinishReason]
     FINISH_REASON_TOOL_CALLS: _ClassVar[FinishReason]
+NO_REPLICA_UNSPECIFIED: NoReplica
+NO_REPLICA_WAIT: NoReplica
+NO_REPLICA_FAIL: NoReplica
+NO_REPLICA_DROP: NoReplica
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -64,18 +75,20 @@ class SamplingParams(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., min_tokens: _Optional[int] = ..., min_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., stop_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[int] = ..., prompt_logprobs: _Optional[int] = ...) -> None: ...
 
 class OutputParams(_message.Message):
-    __slots__ = ("stop", "n", "best_of", "response_format", "return_routed_experts")
+    __slots__ = ("stop", "n", "best_of", "response_format", "return_routed_experts", "no_replica")
     STOP_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     BEST_OF_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     RETURN_ROUTED_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    NO_REPLICA_FIELD_NUMBER: _ClassVar[int]
     stop: _containers.RepeatedScalarFieldContainer[str]
     n: int
     best_of: int
     response_format: ResponseFormat
     return_routed_experts: bool
-    def __init__(self, stop: _Optional[_Iterable[str]] = ..., n: _Optional[int] = ..., best_of: _Optional[int] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., return_routed_experts: _Optional[bool] = ...) -> None: ...
+    no_replica: NoReplica
+    def __init__(self, stop: _Optional[_Iterable[str]] = ..., n: _Optional[int] = ..., best_of: _Optional[int] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., return_routed_experts: _Optional[bool] = ..., no_replica: _Optional[_Union[NoReplica, str]] = ...) -> None: ...
 
 class ResponseFormat(_message.Message):
     __slots__ = ("json_object", "json_schema", "regex")
@@ -132,7 +145,7 @@ class LayerExperts(_message.Message):
     def __init__(self, expert_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Delta(_message.Message):
-    __slots__ = ("text", "token_ids", "finish_reason", "usage", "index", "logprobs", "prompt_logprobs", "stop", "routed_experts", "tool_calls")
+    __slots__ = ("text", "token_ids", "finish_reason", "usage", "index", "logprobs", "prompt_logprobs", "stop", "routed_experts", "tool_calls", "dropped_experts")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +156,7 @@ class Delta(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     ROUTED_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     finish_reason: FinishReason
@@ -153,7 +167,16 @@ class Delta(_message.Message):
     stop: str
     routed_experts: _containers.RepeatedCompositeFieldContainer[RoutedExperts]
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCallPiece]
-    def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., stop: _Optional[str] = ..., routed_experts: _Optional[_Iterable[_Union[RoutedExperts, _Mapping]]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallPiece, _Mapping]]] = ...) -> None: ...
+    dropped_experts: _containers.RepeatedCompositeFieldContainer[DroppedExpert]
+    def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprobs, _Mapping]]] = ..., stop: _Optional[str] = ..., routed_experts: _Optional[_Iterable[_Union[RoutedExperts, _Mapping]]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallPiece, _Mapping]]] = ..., dropped_experts: _Optional[_Iterable[_Union[DroppedExpert, _Mapping]]] = ...) -> None: ...
+
+class DroppedExpert(_message.Message):
+    __slots__ = ("expert_id", "num_choices")
+    EXPERT_ID_FIELD_NUMBER: _ClassVar[int]
+    NUM_CHOICES_FIELD_NUMBER: _ClassVar[int]
+    expert_id: int
+    num_choices: int
+    def __init__(self, expert_id: _Optional[int] = ..., num_choices: _Optional[int] = ...) -> None: ...
 
 class ToolCallPiece(_message.Message):
     __slots__ = ("index", "id", "name", "arguments")

@@ -23,6 +23,11 @@ from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tools import MAX_TOOLS, Tool, ToolCall, ToolChoice, ToolUse, parse_json
 from expertmesh.v1 import generation_pb2 as pb
 
+NO_REPLICA: dict[int, str] = {
+    pb.NO_REPLICA_WAIT: "wait",
+    pb.NO_REPLICA_FAIL: "fail",
+    pb.NO_REPLICA_DROP: "drop",
+}
 FINISH_REASONS = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
@@ -100,7 +105,16 @@ def decode_request(
         best_of=output.best_of if output.HasField("best_of") else None,
         grammar=decode_grammar(output.response_format) if output.HasField("response_format") else None,
         return_routed_experts=output.return_routed_experts,
+        no_replica=_decode_no_replica(output.no_replica),
     )
+
+
+def _decode_no_replica(value: pb.NoReplica) -> str:
+    if value == pb.NO_REPLICA_UNSPECIFIED:
+        return ""
+    if value not in NO_REPLICA:
+        raise InvalidRequestError(f"no_replica is {value}; one of {sorted(NO_REPLICA)} would be right", "no_replica")
+    return NO_REPLICA[value]
 
 
 def decode_sampling(message: pb.SamplingParams, defaults: SamplingParams) -> SamplingParams:
@@ -143,6 +157,7 @@ def encode_delta(delta: TextDelta, sampling: SamplingParams, token_bytes: TokenB
             pb.ToolCallPiece(index=piece.index, id=piece.id or "", name=piece.name or "", arguments=piece.arguments)
             for piece in delta.calls
         ],
+        dropped_experts=[pb.DroppedExpert(expert_id=id_, num_choices=count) for id_, count in delta.dropped_experts],
     )
     if sampling.logprobs is not None:  # best_of computes them for itself
         message.logprobs.append(encode_logprobs(delta.token, token_bytes))

@@ -101,6 +101,11 @@ def _calls(mesh: MeshSnapshot) -> Iterator[Metric]:
         "Calls that were sent to a second replica while the first still owed the answer.",
         [expert.num_hedged for expert in experts],
     )
+    yield expert_counters(
+        "expertmesh_expert_dropped_rows_total",
+        "Rows that were computed without an expert that they had chosen, as it had no replica.",
+        [expert.num_dropped for expert in experts],
+    )
     yield counters(
         "expertmesh_expert_bytes_total",
         "Bytes of the tensors of all calls.",

@@ -24,6 +24,7 @@ from expertmesh.gateway.http.openai.common import (
     count_usage,
     describe_prompt,
     describe_token,
+    dropped_experts,
     finish_reason,
     make_header,
     routed_experts,
@@ -127,6 +128,7 @@ class _Writer:
             logprobs=self._logprobs(answer),
             prompt_logprobs=describe_prompt(self._generator, answer[0].prompt_logprobs),
             routed_experts=routed_experts(answer),
+            dropped_experts=dropped_experts(answer),
             token_ids=self._ids(answer),
         )
 
@@ -144,12 +146,14 @@ class _Writer:
             finish_reason=finish_reason(delta),
             logprobs=self._logprobs([delta]),
             routed_experts=routed_experts([delta]),
+            dropped_experts=dropped_experts([delta]),
             token_ids=self._ids([delta]),
         )
 
     def _says_something(self, delta: TextDelta) -> bool:
         wants_all = self._wants_logprobs or self._wants_ids
-        return bool(delta.text or delta.calls or delta.finish_reason or wants_all or delta.routed_experts)
+        about_experts = delta.routed_experts or delta.dropped_experts
+        return bool(delta.text or delta.calls or delta.finish_reason or wants_all or about_experts)
 
     def _ids(self, deltas: Sequence[TextDelta]) -> list[int] | None:
         return [delta.token.token_id for delta in deltas] if self._wants_ids else None

@@ -1,6 +1,7 @@
 """What the replies of chat and text completions have in common. Knows deltas of answers, not endpoints."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
@@ -113,6 +114,14 @@ def routed_experts(deltas: Sequence[TextDelta]) -> Sequence[replies.Route] | Non
     """Return the experts asked for each token, layer by layer, or None where nobody wanted to know."""
     routed = [delta.routed_experts for delta in deltas if delta.routed_experts is not None]
     return mapped(lambda layers: [list(experts) for experts in layers], routed) if routed else None
+
+
+def dropped_experts(deltas: Iterable[TextDelta]) -> dict[int, int] | None:
+    """Count, by expert, the choices that were done without, or None where there were none."""
+    counts: Counter[int] = Counter()
+    for delta in deltas:
+        counts.update(dict(delta.dropped_experts))
+    return dict(sorted(counts.items())) or None
 
 
 def token_text(generator: TextGenerator, token_id: int) -> str:

@@ -157,6 +157,11 @@ class CompletionFields(RequestModel):
     guided_grammar: str | None = Field(default=None, description="As structured_outputs.grammar.")
     prompt_logprobs: int | None = parameter("prompt_logprobs")
     return_token_ids: bool | None = Field(default=None, description="Return the ids of prompts and answers.")
+    no_replica: Literal["wait", "fail", "drop"] | None = Field(
+        default=None,
+        description="When an expert has no replica: wait for one, fail at once, or go on without it (drop). "
+        "Default: as the gateway is set.",
+    )
     return_routed_experts: bool | None = Field(
         default=None, description="Return which experts computed each token: ids by layer."
     )

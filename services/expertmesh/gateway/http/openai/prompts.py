@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.long_json import mapped
 from expertmesh.gateway.http.openai import replies
-from expertmesh.gateway.http.openai.common import FINISH_REASONS, describe_prompt, routed_experts, token_text
+from expertmesh.gateway.http.openai.common import (
+    FINISH_REASONS,
+    describe_prompt,
+    dropped_experts,
+    routed_experts,
+    token_text,
+)
 from expertmesh.gateway.http.openai.requests import CompletionRequest
 from expertmesh.gateway.http.openai.sampling import truncated
 from expertmesh.gateway.text_stream import TextDelta
@@ -82,6 +88,7 @@ class PromptWriter:
             finish_reason=FINISH_REASONS[last.finish_reason],
             prompt_logprobs=self._prompt_logprobs(first),
             routed_experts=routed_experts(answered),
+            dropped_experts=dropped_experts(answered),
             token_ids=[delta.token.token_id for delta in answered] if self._wants_ids else None,
             prompt_token_ids=self._prompt.ids if self._wants_ids and is_first else None,
         )

@@ -86,6 +86,10 @@ class Choice(LongReply):
     routed_experts: Long[Route] | None = absent_when_none(
         "Expert ids by token and layer; only where return_routed_experts asked for them."
     )
+    dropped_experts: dict[int, int] | None = absent_when_none(
+        "Experts done without, as no_replica allows, and how often the gate had chosen each. In a chunk: since "
+        "the last one."
+    )
     token_ids: Long[int] | None = absent_when_none("Ids of the tokens; only where return_token_ids asked for them.")
 
 

@@ -42,6 +42,7 @@ def generation_request(
         best_of=body.best_of,
         grammar=read_grammar(body),
         return_routed_experts=bool(body.return_routed_experts),
+        no_replica=body.no_replica or "",
         continues_text=continues_text,
         skips_special_tokens=body.skip_special_tokens is not False,
         includes_stop=bool(body.include_stop_str_in_output),

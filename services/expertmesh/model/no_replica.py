@@ -1,0 +1,51 @@
+"""What rows want where an expert that they chose has no replica. Knows rows, not who asks and who answers.
+
+Alphabet: T rows of a part of a step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from expertmesh.errors import ExpertUnavailableError
+
+
+class NoReplica(IntEnum):
+    """What to do without an expert: wait for it, fail at once, or go on with the others that were chosen."""
+
+    WAIT = 0
+    FAIL = 1
+    DROP = 2
+
+
+WORDS = {policy.name.lower(): policy for policy in NoReplica}
+# Of a request that does not say.
+UNSAID = -1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """The ``policies`` [T] int8 of rows, or UNSAID, and ``since`` [T] when their requests moved on last, in seconds.
+
+    ``since`` is by ``time.monotonic``. Who goes on without an expert notes it in ``dropped``: it, and its rows.
+    """
+
+    policies: npt.NDArray[np.int8]
+    since: npt.NDArray[np.float64]
+    dropped: list[tuple[int, npt.NDArray[np.intp]]] = field(default_factory=list)
+
+    @classmethod
+    def of_all(cls, num_rows: int, since: float) -> "Patience":
+        """Make that of rows of which nothing is known."""
+        return cls(np.full(num_rows, UNSAID, np.int8), np.full(num_rows, since))
+
+
+class NoReplicaError(ExpertUnavailableError):
+    """An expert has no replica, and ``rows`` of the part do not wait for one, or no longer."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
