@@ -1,8 +1,11 @@
 """The shell commands of the chart, run as its containers would run them."""
 
+import hashlib
+import json
 import os
 import subprocess
 import threading
+from contextlib import nullcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -60,6 +63,21 @@ def test_what_was_fetched_is_kept_and_what_was_cut_short_is_not(model_server, tm
     fetch("e0", model_server, tmp_path)
     assert (tmp_path / "config.json").read_text() == "kept"
     assert (tmp_path / "expert-00.safetensors").read_text() == "expert-00.safetensors"
+
+
+@needs("curl")
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_fetched_file_is_compared_with_what_the_index_says(is_damaged, model_server, tmp_path, capfd):
+    name = "expert-00.safetensors"
+    found = hashlib.sha256(name.encode()).hexdigest()
+    right = hashlib.sha256(b"another").hexdigest() if is_damaged else found
+    index = {"weight_map": {"a.weight": name}, "metadata": {"expertmesh": {"sha256": {name: right}}}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    with pytest.raises(subprocess.CalledProcessError) if is_damaged else nullcontext():
+        fetch("e0", model_server, tmp_path)
+    assert (tmp_path / name).exists() != is_damaged
+    said = f"{name} is damaged: its SHA-256 is {found}; {right} would be right"
+    assert (said in capfd.readouterr().err) == is_damaged
 
 
 def test_helm_test_presents_the_first_key_that_is_no_hash(tmp_path):

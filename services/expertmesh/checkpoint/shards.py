@@ -88,11 +88,22 @@ def find_damaged(checkpoint: Contents) -> list[str]:
 
     CheckpointError when the checkpoint was not written by it, or its notes are damaged.
     """
+    digests = checksums(checkpoint)
+    paths = {name: checkpoint.directory / Path(name).name for name in digests}
+    return [name for name, path in paths.items() if path.exists() and sha256_of(path) != digests[name]]
+
+
+def checksums(checkpoint: Contents) -> dict[str, str]:
+    """Return the SHA-256 of each file as `expertmesh split` wrote it down; CheckpointError where it did not."""
     digests = checkpoint.files.split.get("sha256")
     if not isinstance(digests, dict):
         raise CheckpointError(f"{checkpoint.directory}: its index holds no checksums; only split checkpoints have them")
-    paths = {name: checkpoint.directory / Path(name).name for name in digests}
-    return [name for name, path in paths.items() if path.exists() and sha256_of(path) != digests[name]]
+    return digests
+
+
+def expert_file(expert: int) -> str:
+    """Name the file of an expert."""
+    return f"expert-{expert:02d}.safetensors"
 
 
 def files_of(checkpoint: Checkpoint) -> dict[str, list[TensorSpec]]:
@@ -101,7 +112,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, list[TensorSpec]]:
     experts = range(checkpoint.model.num_experts)
     return {
         GATEWAY_FILE: list(tensors.of_gateway()),
-        **{f"expert-{expert:02d}.safetensors": list(tensors.of_expert(expert)) for expert in experts},
+        **{expert_file(expert): list(tensors.of_expert(expert)) for expert in experts},
     }
 
 

@@ -29,15 +29,17 @@ class ExpertServerConfig:
     ``model`` is the directory of a checkpoint; ``experts`` None hosts all; ``listen`` is host:port, port 0 for a free
     one. ``isa`` is the instruction set of the CPU kernels. ``max_batch_rows`` bounds a launch and a call,
     ``max_queue_rows`` what may wait. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are
-    rounded to ``round_to_bits``. Answers come ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks
-    over HTTP, None for nowhere; ``health_listen`` likewise for health checks. Callers meet ``tls``. Spans of calls that
-    are traced go where ``trace`` says.
+    rounded to ``round_to_bits``; every byte is hashed where that ``verifies_weights``. Answers come
+    ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere;
+    ``health_listen`` likewise for health checks. Callers meet ``tls``. Spans of calls that are traced go where ``trace``
+    says.
     """
 
     model: Path = field(metadata=servers.model)
     listen: str = setting("127.0.0.1:50052", servers.LISTEN)
     experts: tuple[int, ...] | None = setting(None, EXPERTS)
     round_to_bits: int | None = servers.round_to_bits()
+    verifies_weights: bool = servers.verify_weights()
     metrics_listen: str | None = setting(None, METRICS_LISTEN)
     health_listen: str | None = servers.health_listen()
     tls: ServerTls = nested(ServerTls)

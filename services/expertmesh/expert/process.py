@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.verify import verify_experts
 from expertmesh.errors import ComputeError, ConfigError
 from expertmesh.expert.batcher import Batcher
 from expertmesh.expert.budget import CallBudget, row_bytes
@@ -122,6 +123,7 @@ def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> LoadedStore:
     except ValueError as error:
         raise ConfigError(f"backend {backend.name} cannot run the experts of {config.model}: {error}") from error
     cuda_devices.give_back_spare()
+    digests = verify_experts(checkpoint, store.experts) if config.verifies_weights else ()
     info = ServerInfo(
         fingerprint=fingerprint(checkpoint),
         experts=store.experts,
@@ -135,6 +137,7 @@ def load_store(config: ExpertServerConfig, on_layer: OnLayer) -> LoadedStore:
         version=version("expertmesh"),
         isa=backend.isa,
         deterministic=backend.is_deterministic,
+        expert_digests=digests,
     )
     return LoadedStore(store, info, _record_calls(config, store, model.num_experts_per_token, backend.activation_dtype))
 

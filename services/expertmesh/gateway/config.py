@@ -137,7 +137,8 @@ TRACED_AS = "expertmesh-gateway"
 class GatewayConfig:
     """What to serve, where, and within which bounds. The order of the fields is that of their flags in ``--help``.
 
-    Plain weights are rounded to ``round_to_bits``. ``chat_template`` None takes that of the checkpoint, and so without
+    Plain weights are rounded to ``round_to_bits``; every byte of what it holds is hashed where that
+    ``verifies_weights``. ``chat_template`` None takes that of the checkpoint, and so without
     ``served_model_names`` do its names. ``discovery``
     says where expert servers are, None runs all experts in the engine. ``isa`` is the instruction set of the CPU
     kernels, ``dtype`` the type of activations. ``max_model_len`` None serves the longest sequence that the model and
@@ -152,6 +153,7 @@ class GatewayConfig:
     model: Path = field(metadata=servers.model)
     discovery: Discovery | None = setting(None, EXPERTS, LOCAL_EXPERTS)
     round_to_bits: int | None = servers.round_to_bits()
+    verifies_weights: bool = servers.verify_weights()
     chat_template: Path | None = setting(None, CHAT_TEMPLATE)
     served_model_names: tuple[str, ...] = setting((), SERVED_MODEL_NAME)
     listen: str = setting("127.0.0.1:50051", servers.LISTEN)

@@ -1,5 +1,6 @@
 """Reading what a gateway needs of a checkpoint. Knows files and weights, not clients or replicas."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from expertmesh.architectures.model_config import ModelConfig
 from expertmesh.checkpoint.fingerprint import fingerprint
 from expertmesh.checkpoint.reader import Checkpoint
+from expertmesh.checkpoint.verify import verify_experts, verify_gateway
 from expertmesh.engine.sizing import choose_dtype
 from expertmesh.gateway.config import GatewayConfig
 from expertmesh.gateway.generation_config import read_defaults, read_eos_ids
@@ -19,6 +21,8 @@ from expertmesh.model.decoder import Decoder
 from expertmesh.model.experts import LocalExperts
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 
@@ -47,6 +51,8 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
     tokenizer = Tokenizer.open(config.model, model.vocab_size)
     backend = open_backend(config.backend, config.device, config.isa)
     log_backend(backend)
+    if config.verifies_weights:
+        _verify(checkpoint, config.discovery is None)
     defaults, eos_ids = read_defaults(config.model), read_eos_ids(config.model, model.vocab_size)
     dtype = choose_dtype(config.dtype, backend.activation_dtype)
     weights = checkpoint.on(backend.device)
@@ -66,6 +72,13 @@ def load_model(config: GatewayConfig, report: Report) -> LoadedModel:
         decoder=decoder,
         local_experts=local_experts,
     )
+
+
+def _verify(checkpoint: Checkpoint, has_experts: bool) -> None:
+    _log.info("the SHA-256 of all weights but those of experts is %s", verify_gateway(checkpoint))
+    experts = range(checkpoint.model.num_experts) if has_experts else ()
+    for expert, digest in zip(experts, verify_experts(checkpoint, experts), strict=True):
+        _log.info("the SHA-256 of expert %d is %s", expert, digest)
 
 
 def _own_eos_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

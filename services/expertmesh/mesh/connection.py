@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from expertmesh.errors import FingerprintMismatchError
+from expertmesh.mesh.identity import digests_of
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.numerics import NumericsMismatchError, numerics_of
 from expertmesh.mesh.open_link import MisfitError, OpenedLink, open_link
@@ -33,7 +34,7 @@ RETIREMENT_PAUSE_SECONDS = 0.01
 class ReplicaConnection:
     """Keeps ``replica`` connected while ``run`` runs; what blocks meanwhile does so in a thread of ``openers``.
 
-    ``check`` raises NumericsMismatchError for a server that shall not be called.
+    ``check`` raises NumericsMismatchError or FingerprintMismatchError for a server that shall not be called.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class ReplicaConnection:
                 list(info.experts),
                 link.transport,
             )
-            self._replica.connect(link, frozenset(info.experts), numerics_of(info))
+            self._replica.connect(link, frozenset(info.experts), numerics_of(info), digests_of(info))
             await self._watch(ended)
         finally:
             self._replica.disconnect(link)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from expertmesh.discovery.endpoints import Discovery, Endpoints
 from expertmesh.mesh.connection import ReplicaConnection
+from expertmesh.mesh.identity import check_weights
 from expertmesh.mesh.numerics import check_numerics
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.roster import Roster
@@ -22,7 +23,7 @@ class ReplicaPool:
 
     Who can be called is on the ``roster``, for the thread that calls. A replica whose endpoint is eligible no more gets
     no new calls, finishes those it has, and is dropped. One that computes other bits than those that host its experts
-    already is refused, unless the pool ``mixes_numerics``.
+    already is refused, unless the pool ``mixes_numerics``, and one that has hashed other weights in any case.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ReplicaPool:
         self._know()
 
     def _check(self, replica: Replica, info: ServerInfo) -> None:
+        check_weights(replica, info, self.replicas)
         if not self._mixes_numerics:
             check_numerics(replica, info, self.replicas)
 

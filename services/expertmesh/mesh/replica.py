@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,7 @@ class Replica:
         self.endpoint = endpoint
         self.experts: frozenset[int] = frozenset()
         self.numerics = ""
+        self.digests: Mapping[int, str] = {}
         self.inflight_rows = 0
         self.started_at = 0.0
         self.health = Health()
@@ -97,10 +98,15 @@ class Replica:
         """How long it has taken for such calls lately; None when it has not answered any."""
         return self.latency.expected_seconds(num_rows)
 
-    def connect(self, link: Link, experts: frozenset[int], numerics: str = "") -> None:
-        """Be called over ``link`` from now on; ``numerics`` says what the bits of its answers depend on."""
+    def connect(
+        self, link: Link, experts: frozenset[int], numerics: str = "", digests: Mapping[int, str] | None = None
+    ) -> None:
+        """Be called over ``link`` from now on.
+
+        ``numerics`` says what the bits of its answers depend on, ``digests`` what its weights are, where that is known.
+        """
         self.started_at = max(time.monotonic(), self.health.ejected_until)
-        self.experts, self.numerics = experts, numerics
+        self.experts, self.numerics, self.digests = experts, numerics, digests or {}
         with self._lock:
             self._link, self._is_draining = link, False
         self._on_change()

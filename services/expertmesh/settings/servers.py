@@ -25,6 +25,16 @@ health_listen = partial(
         "certificate. Default: not at all.",
     ),
 )
+verify_weights = partial(
+    setting,
+    False,
+    Flag(
+        MODEL,
+        "VERIFY_WEIGHTS",
+        "Hash every byte of the weights that this server holds, not samples, before it serves: compared with what "
+        "`expertmesh split` wrote down, and with replicas of the same experts that do so too.",
+    ),
+)
 LISTEN = Flag(NETWORK, "LISTEN", "Serve gRPC on host:port; port 0 = any free one.")
 backend = partial(
     setting,

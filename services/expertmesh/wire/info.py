@@ -22,6 +22,7 @@ class ServerInfo:
     version: str
     isa: str
     deterministic: bool
+    expert_digests: tuple[str, ...] = ()
 
 
 def encode_info(info: ServerInfo) -> expert_pb2.GetInfoResponse:
@@ -30,9 +31,15 @@ def encode_info(info: ServerInfo) -> expert_pb2.GetInfoResponse:
 
 
 def decode_info(message: expert_pb2.GetInfoResponse) -> ServerInfo:
-    """Turn a message into the description of a server; WireError when it hosts experts that there are not."""
+    """Turn a message into the description of a server; WireError when it hosts experts that there are not.
+
+    Or when it has hashed only some of those it hosts.
+    """
     if any(expert >= message.num_experts for expert in message.experts):
         raise WireError(f"experts {list(message.experts)} of {message.num_experts}; smaller numbers would be right")
+    num_experts, num_digests = len(message.experts), len(message.expert_digests)
+    if num_digests not in (0, num_experts):
+        raise WireError(f"{num_digests} digests of {num_experts} experts; as many, or none, would be right")
     return ServerInfo(
         fingerprint=message.fingerprint,
         experts=tuple(message.experts),
@@ -46,4 +53,5 @@ def decode_info(message: expert_pb2.GetInfoResponse) -> ServerInfo:
         version=message.version,
         isa=message.isa,
         deterministic=message.deterministic,
+        expert_digests=tuple(message.expert_digests),
     )

@@ -127,7 +127,7 @@ class GetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetInfoResponse(_message.Message):
-    __slots__ = ("fingerprint", "experts", "num_experts", "num_layers", "hidden_size", "weight_format", "backend", "device", "weight_bytes", "version", "isa", "deterministic")
+    __slots__ = ("fingerprint", "experts", "num_experts", "num_layers", "hidden_size", "weight_format", "backend", "device", "weight_bytes", "version", "isa", "deterministic", "expert_digests")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
     NUM_EXPERTS_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class GetInfoResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ISA_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     experts: _containers.RepeatedScalarFieldContainer[int]
     num_experts: int
@@ -152,4 +153,5 @@ class GetInfoResponse(_message.Message):
     version: str
     isa: str
     deterministic: bool
-    def __init__(self, fingerprint: _Optional[str] = ..., experts: _Optional[_Iterable[int]] = ..., num_experts: _Optional[int] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., weight_format: _Optional[str] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., version: _Optional[str] = ..., isa: _Optional[str] = ..., deterministic: _Optional[bool] = ...) -> None: ...
+    expert_digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, fingerprint: _Optional[str] = ..., experts: _Optional[_Iterable[int]] = ..., num_experts: _Optional[int] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., weight_format: _Optional[str] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., version: _Optional[str] = ..., isa: _Optional[str] = ..., deterministic: _Optional[bool] = ..., expert_digests: _Optional[_Iterable[str]] = ...) -> None: ...
