@@ -92,15 +92,17 @@ class Checkpoint(Contents):
             # A loop would hold the weights of one expert while the next are read.
             yield from map(ExpertWeights, weights, weights, weights)
 
-    def stored(self, spec: TensorSpec) -> Iterator[tuple[str, torch.Tensor]]:
+    def stored(self, spec: TensorSpec, tries_codes: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors of a matrix or vector as a file would hold them under HF's name: codes stay packed.
 
-        CheckpointError as ``weight``; packed tensors are tried, too, to be sure of what is copied.
+        CheckpointError as ``weight``; where it ``tries_codes`` packed tensors are made a matrix of, too, to be sure of
+        what is copied.
         """
         location = self.locate(spec)
         if self.is_packed(location):
             parts = self._bring(self._read(spec))
-            self._make(spec, parts)
+            if tries_codes:
+                self._make(spec, parts)
             yield from ((f"{spec.name}.{part}", tensor) for part, tensor in parts.items())
             return
         yield f"{spec.name}.{WEIGHT}", self.tensor(spec)
