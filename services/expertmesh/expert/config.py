@@ -31,8 +31,8 @@ class ExpertServerConfig:
     ``max_queue_rows`` what may wait. ``drain_seconds`` is what calls in flight get after SIGTERM. Plain weights are
     rounded to ``round_to_bits``; every byte is hashed where that ``verifies_weights``. Answers come
     ``chaos_delay_seconds`` late. ``metrics_listen`` is where Prometheus asks over HTTP, None for nowhere;
-    ``health_listen`` likewise for health checks. Callers meet ``tls``. Spans of calls that are traced go where ``trace``
-    says.
+    ``health_listen`` likewise for health checks. Callers meet ``tls``. Spans of calls that are traced go where
+    ``trace`` says.
     """
 
     model: Path = field(metadata=servers.model)
