@@ -234,14 +234,21 @@ def test_a_copy_goes_its_own_way(compiler: GrammarCompiler):
     assert not one.copy().allowed()[3 + ord("d")]
 
 
-def test_blanks_come_to_an_end(compiler: GrammarCompiler):
-    constraint = compiler.compile(JSON_OBJECT)
+@pytest.mark.parametrize(
+    ("blanks", "num_taken"), [(" ", 1), ("\n", 1), ("\n" + " " * 30, 21), ("\n\t\t\t", 4), (" \n", 1)]
+)
+@pytest.mark.parametrize("grammar", [JSON_OBJECT, of_schema({"type": "object"})], ids=["any", "schema"])
+def test_blanks_come_to_an_end(compiler: GrammarCompiler, grammar: Grammar, blanks: str, num_taken: int):
+    constraint = compiler.compile(grammar)
     constraint.advance(3 + ord("{"))
-    num_blanks = 0
-    while constraint.allowed()[3 + ord("\n")]:
-        constraint.advance(3 + ord("\n"))
-        num_blanks += 1
-    assert num_blanks == 32
+    taken = 0
+    for blank in blanks * 2:
+        if not constraint.allowed()[3 + ord(blank)]:
+            break
+        constraint.advance(3 + ord(blank))
+        taken += 1
+    assert taken == num_taken
+    constraint.advance(3 + ord("}"))
 
 
 def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler):

@@ -17,8 +17,8 @@ from expertmesh.text.tools import Tool, ToolChoice, ToolUse
 WriteSchema = Callable[[Mapping[str, Any], bool], str]
 # Writes a whole grammar as the right side of a rule.
 WriteGrammar = Callable[[Grammar], str]
-# A blank, or a new line, as models write JSON; those that lose the thread write as many blanks as they may.
-GAP = r"(?: |\n {0,16})"
+# A blank, or a new line with its indent, as models write JSON; those that lose the thread write as many as they may.
+GAP = r"(?: |\n[ \t]{0,20})"
 BLANKS = f"{GAP}?"
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 # Keys of a schema by which its properties may have other names than those under ``properties``.

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 MAX_SOURCE_LENGTH = 100_000
 # Some reasons repeat the whole grammar.
 MAX_REASON_LENGTH = 300
-# Models that lose the thread repeat blanks for ever where JSON allows any number of them.
 JSON_OPTIONS = {
     "whitespace_flexible": True,
-    "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}",
+    "whitespace_pattern": GAP,
     "item_separator": ",",
     "key_separator": ":",
     "coerce_one_of": False,
@@ -213,7 +212,7 @@ def _with_options(source: str) -> str:
 
 
 def _write_arguments(schema: Mapping[str, Any], is_lenient: bool) -> str:
-    return json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "whitespace_pattern": GAP, "lenient": is_lenient}})
+    return json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "lenient": is_lenient}})
 
 
 def _limits() -> "LLParserLimits":
