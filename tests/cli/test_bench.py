@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
+from demo_model import NAME
 from http_serving import serving
 from typer.testing import CliRunner
 
@@ -62,9 +63,9 @@ def test_a_closed_loop_counts_what_the_server_counts(served, tmp_path):
     assert_whole(found)
     assert (found["num_answered"], found["num_failed"], found["num_unfinished"]) == (6, 0, 0)
     assert (found["prompt_tokens"], found["output_tokens"]) == (6 * 9, 6 * 5)
-    assert (found["model"], found["load"]["clients"], found["load"]["rate"]) == ("awq", 3, None)
+    assert (found["model"], found["load"]["clients"], found["load"]["rate"]) == (NAME, 3, None)
     assert found["load"]["prompts"] == "9 random tokens"
-    for text in ("awq at ", "3 clients", "6 answered, 0 failed", "TTFT", "p90", "requests/s"):
+    for text in (f"{NAME} at ", "3 clients", "6 answered, 0 failed", "TTFT", "p90", "requests/s"):
         assert text in shown
 
 
@@ -98,7 +99,7 @@ def test_refusals_are_shown_with_their_status_and_fail(served, tmp_path, capsys)
     assert (found["num_answered"], found["num_failed"], found["ttft_seconds"]) == (0, 6, None)
     (failure,) = found["failures"]
     assert (failure["status"], failure["count"]) == (404, 6)
-    assert failure["error"] == "HTTP 404: model 'other' is not served here; 'awq' is"
+    assert failure["error"] == f"HTTP 404: model 'other' is not served here; {NAME!r} is"
     assert failure["error"] in capsys.readouterr().out
 
 

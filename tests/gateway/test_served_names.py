@@ -34,6 +34,17 @@ def test_without_config_json_the_directory_names_the_model(tmp_path):
     assert names(tmp_path / "mine") == ("mine",)
 
 
+@pytest.mark.parametrize("kind", ["awq", "GPTQ", "bf16", "bfloat16", "fp8", "int4", "4bit", "4-bit", "gptq.gguf"])
+def test_a_directory_that_says_how_weights_are_stored_is_named_behind_the_one_around_it(tmp_path, kind):
+    assert names(tmp_path / "tiny-mixtral" / kind) == (f"tiny-mixtral-{kind.removesuffix('.gguf')}",)
+    assert served_names(Path("/awq"), ()) == ("awq",)
+
+
+@pytest.mark.parametrize("name", ["awq-mixtral", "mixtral-awq", "8x7b", "7b"])
+def test_a_directory_that_says_more_is_the_name(tmp_path, name):
+    assert names(tmp_path / "models" / name) == (name,)
+
+
 @pytest.mark.parametrize(
     ("repository", "name"),
     [("models--org--name", "org/name"), ("models--org--a--b", "org/a--b"), ("models--name", "name")],

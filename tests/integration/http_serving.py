@@ -1,8 +1,6 @@
 """A mesh that serves HTTP from a thread of its own, so that blocking clients can ask it."""
 
 import asyncio
-import json
-import os
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -11,12 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from demo_model import MODEL
 from integration_mesh import Mesh, run_mesh
 
 T = TypeVar("T")
-
-MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
-QUESTION = "What is 291 - 150?"
 
 
 @dataclass(frozen=True)
@@ -69,17 +65,6 @@ def serving(directory: Path = MODEL, **config: Any) -> Iterator[Served]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(60)
-
-
-def with_long_context(directory: Path) -> Path:
-    """Make ``directory``: the shipped model with a longer context than it was trained for, to tell much of tools."""
-    directory.mkdir()
-    for file in MODEL.iterdir():
-        os.symlink(file, directory / file.name)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").unlink()
-    (directory / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    return directory
 
 
 async def _serve(

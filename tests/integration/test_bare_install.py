@@ -7,7 +7,8 @@ from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
-from http_serving import QUESTION, serving
+from demo_model import QUESTION
+from http_serving import serving
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

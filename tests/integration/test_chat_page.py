@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from browsing import WIDE, contrast, expect, launched, needs_chromium, opening, violations
-from http_serving import QUESTION, Served, serving
+from demo_model import NAME, QUESTION
+from http_serving import Served, serving
 from integration_mesh import QUARTERS
 
 pytestmark = needs_chromium
@@ -112,7 +113,7 @@ def bodies_of(page: Any) -> list[dict[str, Any]]:
 
 def test_answers_are_those_of_the_api_and_nothing_is_asked_elsewhere(served, open_page):
     page = open_page(served.url)
-    expect(page.locator("#intro")).to_contain_text(f"This is awq, served by expertmesh {version('expertmesh')}.")
+    expect(page.locator("#intro")).to_contain_text(f"This is {NAME}, served by expertmesh {version('expertmesh')}.")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     ask(page, QUESTION)
     wait_answered(page)

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from http_serving import MODEL, QUESTION, Served, serving
+from demo_model import MODEL, NAME, QUESTION
+from http_serving import Served, serving
 
 from expertmesh.text.tokenizer import Tokenizer
 
@@ -45,7 +46,7 @@ def events(reply: httpx.Response) -> list[dict[str, Any]]:
 
 # What a run of guidellm, an agent of AutoGen, llama.cpp's page and an SDK of Mistral's send.
 GUIDELLM = {
-    "model": "awq",
+    "model": NAME,
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     "stop": None,
@@ -64,7 +65,7 @@ BODIES = {
     "AutoGen": (
         CHAT,
         {
-            "model": "awq",
+            "model": NAME,
             "messages": [
                 {"role": "system", "content": "You are a helpful AI assistant. Reply with TERMINATE when done."},
                 {"role": "user", "content": QUESTION, "name": "user"},
@@ -132,7 +133,7 @@ BODIES = {
     ),
     "a scoring harness": (
         TEXT,
-        {"model": "awq", "prompt": [[1, 22, 23], [1, 24]], "max_tokens": 0, "echo": True, "logprobs": 1, "seed": 1234},
+        {"model": NAME, "prompt": [[1, 22, 23], [1, 24]], "max_tokens": 0, "echo": True, "logprobs": 1, "seed": 1234},
     ),
     "completions without logprobs": (TEXT, {"prompt": "Hello", "logprobs": False, "suffix": "", "best_of": 1}),
 }

@@ -5,7 +5,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from http_serving import MODEL, serving
+from demo_model import MODEL, NAME
+from http_serving import serving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -58,7 +59,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluate(task: str, tasks: Path, **arguments: object) -> dict[str, float]:
     with serving() as mesh:
-        model = LocalCompletionsAPI(base_url=f"{mesh.url}/v1/completions", model="awq", max_retries=1, **arguments)
+        model = LocalCompletionsAPI(base_url=f"{mesh.url}/v1/completions", model=NAME, max_retries=1, **arguments)
         manager = TaskManager(include_path=str(tasks), include_defaults=False)
         reply = lm_eval.simple_evaluate(model=model, tasks=[task], task_manager=manager, bootstrap_iters=0)
         mesh.wait_idle()

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from http_serving import MODEL, QUESTION, Served, serving
+from demo_model import MODEL, NAME, QUESTION
+from http_serving import Served, serving
 
 from expertmesh.client import Sampling
 from expertmesh.text.conversation import Message
@@ -36,16 +37,16 @@ def grpc_text(served: Served, prompt=None, **sampling) -> str:
 
 
 def test_chat_over_http_equals_chat_over_grpc_and_streaming(served, client, tokenizer):
-    reply = client.chat.completions.create(model="awq", messages=ASK)
+    reply = client.chat.completions.create(model=NAME, messages=ASK)
     (choice,) = reply.choices
     assert choice.message.content == grpc_text(served) == "141"
     assert (choice.message.role, choice.finish_reason, choice.index) == ("assistant", "stop", 0)
     num_prompt = len(InstTemplate(tokenizer).encode([Message("user", QUESTION)]))
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (num_prompt, 5)
     assert reply.usage.total_tokens == num_prompt + 5
-    assert (reply.object, reply.model) == ("chat.completion", "awq")
+    assert (reply.object, reply.model) == ("chat.completion", NAME)
 
-    chunks = list(client.chat.completions.create(model="awq", messages=ASK, stream=True))
+    chunks = list(client.chat.completions.create(model=NAME, messages=ASK, stream=True))
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "141"
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
@@ -56,13 +57,13 @@ def test_chat_over_http_equals_chat_over_grpc_and_streaming(served, client, toke
 
 def test_usage_comes_last_in_a_stream_that_asked_for_it(client):
     stream = client.chat.completions.create(
-        model="awq", messages=ASK, stream=True, stream_options={"include_usage": True}
+        model=NAME, messages=ASK, stream=True, stream_options={"include_usage": True}
     )
     *chunks, last = stream
     assert last.choices == []
-    assert last.usage == client.chat.completions.create(model="awq", messages=ASK).usage
+    assert last.usage == client.chat.completions.create(model=NAME, messages=ASK).usage
     assert all(chunk.usage is None for chunk in chunks)
-    body = {"model": "awq", "prompt": ["Hello", "Spell"], "max_tokens": 3, "stream": True}
+    body = {"model": NAME, "prompt": ["Hello", "Spell"], "max_tokens": 3, "stream": True}
     *_, last = client.completions.create(**body, stream_options={"include_usage": True})
     whole = client.completions.create(**{**body, "stream": False})
     assert last.usage.prompt_tokens == whole.usage.prompt_tokens
@@ -104,7 +105,7 @@ SEEDED = {"temperature": 1.5, "seed": 7, "max_tokens": 12}
     ids=str,
 )
 def test_every_field_is_taken_and_a_stream_says_the_same(client, fields):
-    request = {"model": "awq", "messages": ASK, **fields}
+    request = {"model": NAME, "messages": ASK, **fields}
     reply = client.chat.completions.create(**request)
     texts: dict[int, str] = {}
     finished: dict[int, str] = {}
@@ -123,7 +124,7 @@ def test_every_field_is_taken_and_a_stream_says_the_same(client, fields):
 
 def test_fields_do_what_they_say(served, client):
     def ask(**fields):
-        return client.chat.completions.create(model="awq", messages=ASK, **fields)
+        return client.chat.completions.create(model=NAME, messages=ASK, **fields)
 
     assert ask(max_tokens=2).choices[0].finish_reason == "length"
     assert ask(max_completion_tokens=2).usage.completion_tokens == 2
@@ -170,28 +171,28 @@ def test_texts_and_ids_continue_alike_and_prompt_and_text_are_one_text(served, c
     text = "Hello! How"
     ids = tokenizer.encode_prompt(text)
     sampling = {"max_tokens": 6, "extra_body": {"ignore_eos": True}}
-    both = client.completions.create(model="awq", prompt=[text, "Spell 'tiger'."], **sampling)
-    by_text = client.completions.create(model="awq", prompt=text, **sampling)
-    by_ids = client.completions.create(model="awq", prompt=ids, **sampling)
-    by_lists = client.completions.create(model="awq", prompt=[ids, ids], **sampling)
+    both = client.completions.create(model=NAME, prompt=[text, "Spell 'tiger'."], **sampling)
+    by_text = client.completions.create(model=NAME, prompt=text, **sampling)
+    by_ids = client.completions.create(model=NAME, prompt=ids, **sampling)
+    by_lists = client.completions.create(model=NAME, prompt=[ids, ids], **sampling)
     texts = [choice.text for choice in (*by_text.choices, *by_ids.choices, *by_lists.choices, both.choices[0])]
     assert set(texts) == {grpc_text(served, text, max_tokens=6, ignore_eos=True)}
     assert [choice.index for choice in both.choices] == [0, 1]
     assert (by_lists.usage.prompt_tokens, by_lists.usage.completion_tokens) == (2 * len(ids), 12)
-    echoed = client.completions.create(model="awq", prompt=text, echo=True, **sampling)
+    echoed = client.completions.create(model=NAME, prompt=text, echo=True, **sampling)
     assert echoed.choices[0].text == text + texts[0]
-    streamed = client.completions.create(model="awq", prompt=ids, echo=True, stream=True, **sampling)
+    streamed = client.completions.create(model=NAME, prompt=ids, echo=True, stream=True, **sampling)
     assert "".join(chunk.choices[0].text for chunk in streamed) == text + texts[0]
 
 
 def test_completions_are_16_tokens_long_unless_told(client):
-    reply = client.completions.create(model="awq", prompt="Hello", extra_body={"ignore_eos": True})
+    reply = client.completions.create(model=NAME, prompt="Hello", extra_body={"ignore_eos": True})
     assert (reply.usage.completion_tokens, reply.choices[0].finish_reason) == (16, "length")
 
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_logprobs_of_completions_line_up_with_the_text(client, echo):
-    request = {"model": "awq", "prompt": "Hello! How", "logprobs": 2, "max_tokens": 8, "echo": echo}
+    request = {"model": NAME, "prompt": "Hello! How", "logprobs": 2, "max_tokens": 8, "echo": echo}
     (choice,) = client.completions.create(**request, extra_body={"ignore_eos": True}).choices
     logprobs = choice.logprobs
     assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.top_logprobs)
@@ -209,7 +210,7 @@ def test_logprobs_of_completions_line_up_with_the_text(client, echo):
 
 
 def test_n_answers_to_several_prompts_are_numbered_prompt_by_prompt(client):
-    request = {"model": "awq", "prompt": ["Hello", "Spell"], "n": 2, "temperature": 1.2, "seed": 3, "max_tokens": 6}
+    request = {"model": NAME, "prompt": ["Hello", "Spell"], "n": 2, "temperature": 1.2, "seed": 3, "max_tokens": 6}
     reply = client.completions.create(**request)
     assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
     texts = ["", "", "", ""]
@@ -222,12 +223,12 @@ def test_n_answers_to_several_prompts_are_numbered_prompt_by_prompt(client):
 
 def test_models(client):
     (model,) = client.models.list().data
-    assert (model.id, model.object) == ("awq", "model")
-    assert client.models.retrieve("awq") == model
+    assert (model.id, model.object) == (NAME, "model")
+    assert client.models.retrieve(NAME) == model
     with pytest.raises(openai.NotFoundError) as error:
         client.models.retrieve("org/other")
     assert error.value.code == "model_not_found"
-    with pytest.raises(openai.NotFoundError, match="'gpt-4' is not served here; 'awq' is"):
+    with pytest.raises(openai.NotFoundError, match=f"'gpt-4' is not served here; {NAME!r} is"):
         client.chat.completions.create(model="gpt-4", messages=ASK)
 
 
@@ -239,7 +240,7 @@ def test_a_model_of_several_names_answers_to_each_and_signs_with_the_first():
         for name in ("org/first", "second", "dummy", None):
             reply = served.http.post("/v1/chat/completions", json={"model": name, "messages": ASK, "max_tokens": 1})
             assert reply.json()["model"] == "org/first"
-        refused = served.http.post("/tokenize", json={"model": "awq", "prompt": "a"})
+        refused = served.http.post("/tokenize", json={"model": NAME, "prompt": "a"})
         assert refused.status_code == 404
         assert "'org/first', 'second' are" in refused.json()["error"]["message"]
         assert served.http.get("/info").json()["model_id"] == "org/first"
@@ -351,7 +352,7 @@ def test_errors_have_openais_shape_whatever_is_wrong(served, client):
     assert served.http.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
     assert served.http.delete(CHAT).status_code == 405
     with pytest.raises(openai.BadRequestError) as error:
-        client.chat.completions.create(model="awq", messages=ASK, tools=[{"type": "function"}])
+        client.chat.completions.create(model=NAME, messages=ASK, tools=[{"type": "function"}])
     assert error.value.param == "tools[0].function"
 
 
@@ -398,7 +399,7 @@ def test_one_bad_prompt_of_several_refuses_them_all(served):
 
 def test_prompt_logprobs_are_those_that_generating_the_prompt_would_give(served, client, tokenizer):
     prompt = tokenizer.encode_prompt("Hello! How can")
-    request = {"model": "awq", "prompt": prompt, "logprobs": 1, "max_tokens": 1, "echo": True}
+    request = {"model": NAME, "prompt": prompt, "logprobs": 1, "max_tokens": 1, "echo": True}
     (choice,) = client.completions.create(**request).choices
     logprobs = choice.logprobs
     assert len(logprobs.tokens) == len(prompt) + 1
@@ -437,8 +438,8 @@ def test_routed_experts_come_by_token_and_layer_only_where_asked_for(served, pat
 
 def test_cached_tokens_are_counted(client):
     long = [{"role": "user", "content": "Spell 'tiger'. " * 20}]
-    client.chat.completions.create(model="awq", messages=long, max_tokens=1)
-    usage = client.chat.completions.create(model="awq", messages=long, max_tokens=1).usage
+    client.chat.completions.create(model=NAME, messages=long, max_tokens=1)
+    usage = client.chat.completions.create(model=NAME, messages=long, max_tokens=1).usage
     assert 0 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
 
 
@@ -451,7 +452,7 @@ SHAPES = (
 
 @pytest.mark.parametrize(("response_format", "kind"), SHAPES)
 def test_answers_have_the_shape_that_the_response_format_asks_for(client, response_format, kind):
-    request = {"model": "awq", "messages": ASK, "response_format": response_format, "seed": 1, "max_tokens": 200}
+    request = {"model": NAME, "messages": ASK, "response_format": response_format, "seed": 1, "max_tokens": 200}
     choice = client.chat.completions.create(**request, temperature=0.7).choices[0]
     chunks = client.chat.completions.create(**request, temperature=0.7, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from http_serving import QUESTION, Served, serving, with_long_context
+from demo_model import NAME, QUESTION, with_long_context
+from http_serving import Served, serving
 from openai.types import responses as types
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -30,7 +31,7 @@ EVENT = TypeAdapter(types.ResponseStreamEvent)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    with serving(with_long_context(tmp_path_factory.mktemp("model") / "awq")) as mesh:
+    with serving(with_long_context(tmp_path_factory.mktemp("model") / NAME)) as mesh:
         yield mesh
 
 
@@ -65,8 +66,8 @@ def without_ids(response: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_response_says_what_a_chat_completion_says(served: Served, client: openai.OpenAI):
     asked = {"temperature": 0.0, "metadata": {"a": "b"}, "max_output_tokens": 20, "store": True, "user": "somebody"}
-    response = client.responses.create(model="awq", input=QUESTION, **asked)
-    chat = client.chat.completions.create(model="awq", messages=[{"role": "user", "content": QUESTION}])
+    response = client.responses.create(model=NAME, input=QUESTION, **asked)
+    chat = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
     assert response.output_text == chat.choices[0].message.content == "141"
     assert (response.status, response.error, response.incomplete_details) == ("completed", None, None)
     assert response.usage.input_tokens == chat.usage.prompt_tokens
@@ -165,7 +166,7 @@ def test_logprobs_are_those_of_a_chat_completion(served: Served):
 
 
 def test_an_answer_that_is_cut_is_incomplete(client: openai.OpenAI):
-    response = client.responses.create(model="awq", input=QUESTION, max_output_tokens=2)
+    response = client.responses.create(model=NAME, input=QUESTION, max_output_tokens=2)
     assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     assert (response.output[0].status, response.usage.output_tokens) == ("incomplete", 2)
 
@@ -178,13 +179,13 @@ class Answer(BaseModel):
 
 
 def test_openais_client_parses_what_fits_a_schema(client: openai.OpenAI):
-    parsed = client.responses.parse(model="awq", input=QUESTION, text_format=Answer)
+    parsed = client.responses.parse(model=NAME, input=QUESTION, text_format=Answer)
     assert isinstance(parsed.output_parsed, Answer)
     assert parsed.text.format.type == "json_schema" and parsed.text.format.schema_["title"] == "Answer"
-    with client.responses.stream(model="awq", input=QUESTION, text_format=Answer) as streamed:
+    with client.responses.stream(model=NAME, input=QUESTION, text_format=Answer) as streamed:
         assert streamed.get_final_response().output_parsed == parsed.output_parsed
     told = [*parsed.output, {"role": "user", "content": QUESTION}]
-    assert client.responses.create(model="awq", input=told, max_output_tokens=4).output_text
+    assert client.responses.create(model=NAME, input=told, max_output_tokens=4).output_text
 
 
 class subtract(BaseModel):  # noqa: N801 - the name of the function
@@ -195,7 +196,7 @@ class subtract(BaseModel):  # noqa: N801 - the name of the function
 
 
 def test_calls_are_told_and_their_results_taken(served: Served, client: openai.OpenAI):
-    asked = {"model": "awq", "tools": [SUBTRACT], "max_output_tokens": 300}
+    asked = {"model": NAME, "tools": [SUBTRACT], "max_output_tokens": 300}
     response = client.responses.create(input=QUESTION, tool_choice="required", parallel_tool_calls=False, **asked)
     (call,) = response.output
     assert (call.type, call.name, call.status, response.parallel_tool_calls) == (
@@ -221,7 +222,7 @@ def test_calls_are_told_and_their_results_taken(served: Served, client: openai.O
 
 def test_openais_client_reads_calls_out_of_a_stream(client: openai.OpenAI):
     tool = openai.pydantic_function_tool(subtract)["function"]
-    asked = {"model": "awq", "input": QUESTION, "tools": [{"type": "function", **tool}], "max_output_tokens": 300}
+    asked = {"model": NAME, "input": QUESTION, "tools": [{"type": "function", **tool}], "max_output_tokens": 300}
     named = {"type": "function", "name": "subtract"}
     parsed = client.responses.parse(**asked, tool_choice=named)
     with client.responses.stream(**asked, tool_choice=named) as streamed:
@@ -280,7 +281,7 @@ def test_another_model_is_not_found(client: openai.OpenAI):
 
 
 def test_nothing_is_kept(client: openai.OpenAI):
-    response = client.responses.create(model="awq", input=QUESTION)
+    response = client.responses.create(model=NAME, input=QUESTION)
     for ask in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
         with pytest.raises(openai.NotFoundError, match="no response is kept"):
             ask(response.id)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
-from http_serving import MODEL, QUESTION, serving
+from demo_model import MODEL, NAME, QUESTION
+from http_serving import serving
 from integration_mesh import run_mesh
 
 from expertmesh.client import Output, Sampling
@@ -55,7 +56,7 @@ def test_callers_without_a_key_are_refused_in_the_shape_of_the_route(guarded, he
 def test_callers_with_a_key_and_probes_are_let_in(guarded):
     for key in ("sesame", "other"):
         with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=key, max_retries=0) as client:
-            assert client.chat.completions.create(model="awq", **ASK).choices[0].message.content == "141"
+            assert client.chat.completions.create(model=NAME, **ASK).choices[0].message.content == "141"
     for path in ("/health", "/ready", "/version", "/openapi.json"):
         assert guarded.http.get(path).status_code == 200
     wrong = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key="no", max_retries=0)

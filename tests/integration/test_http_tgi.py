@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from http_serving import MODEL, QUESTION, Served, serving
+from demo_model import MODEL, NAME, QUESTION
+from http_serving import Served, serving
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
@@ -203,7 +204,7 @@ def test_generate_and_the_root_answer_alike(served):
 
 def test_info_and_health(served):
     info = served.http.get("/info").json()
-    assert (info["model_id"], info["max_total_tokens"], info["max_input_tokens"]) == ("awq", 512, 511)
+    assert (info["model_id"], info["max_total_tokens"], info["max_input_tokens"]) == (NAME, 512, 511)
     with InferenceClient(served.url, provider="hf-inference") as hub:
         assert hub.health_check()
         assert hub.get_endpoint_info() == info

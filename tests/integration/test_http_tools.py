@@ -8,8 +8,9 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
+from demo_model import MODEL, NAME, with_long_context
 from hostile import hostile_schema
-from http_serving import MODEL, Served, serving, with_long_context
+from http_serving import Served, serving
 from pydantic import BaseModel, Field
 
 from expertmesh.client import Message, Tool, ToolUse, put_together
@@ -32,7 +33,7 @@ RECORDED = json.loads((Path(__file__).parent / "tool_requests.json").read_text()
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    with serving(with_long_context(tmp_path_factory.mktemp("model") / "awq")) as mesh:
+    with serving(with_long_context(tmp_path_factory.mktemp("model") / NAME)) as mesh:
         yield mesh
 
 
@@ -93,7 +94,7 @@ class Subtract(BaseModel):
 
 
 def test_openais_client_reads_calls_and_streams_of_them(client: openai.OpenAI):
-    request = {"model": "awq", "messages": ASK, "tools": [openai.pydantic_function_tool(Subtract)], "max_tokens": 300}
+    request = {"model": NAME, "messages": ASK, "tools": [openai.pydantic_function_tool(Subtract)], "max_tokens": 300}
     choice = client.chat.completions.parse(**request, tool_choice="required").choices[0]
     called = choice.message.tool_calls[0].function
     assert isinstance(called.parsed_arguments, Subtract)

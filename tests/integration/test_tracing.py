@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 import grpc.aio
 import httpx
 import pytest
-from http_serving import MODEL
+from demo_model import MODEL
 from integration_mesh import Mesh, run_mesh
 from opentelemetry.trace import StatusCode
 from spans import Kept, children, keeping, linked, trace_ids

@@ -16,20 +16,23 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SNAPSHOT = re.compile(r"models--(?:(?P<org>.+?)--)?(?P<name>.+)")
 # What paths of trainers begin with, and no organization is called.
 LOCAL = frozenset({"checkpoints", "data", "model", "models", "out", "output", "outputs", "results", "runs", "tmp"})
+# What a folder is called that says no more than how its weights are stored.
+STORAGE = re.compile(r"awq|gptq|(int|fp)[348]|[348][_-]?bits?|(fp|bf|b?float)(16|32)", re.IGNORECASE)
 
 
 def served_names(model: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Return the name that replies carry, and the others by which requests may call the model.
 
     Without ``names`` it is the Hub's ORG/NAME where the directory is a snapshot of it or config.json names it, else
-    that of the directory or file. ConfigError for a name that is not one word.
+    that of the directory or file, behind that of the folder around it where it only says how weights are stored.
+    ConfigError for a name that is not one word.
     """
     given = tuple(dict.fromkeys(names))
     for name in given:
         if not name or name != "".join(name.split()):
             raise ConfigError(f"--served-model-name is {name!r}; one word, such as mixtral, would be right")
     directory = model.resolve()
-    return given or (_snapshot_name(directory) or _configured_name(directory) or directory.name.removesuffix(SUFFIX),)
+    return given or (_snapshot_name(directory) or _configured_name(directory) or _local_name(directory),)
 
 
 def _snapshot_name(directory: Path) -> str | None:
@@ -42,3 +45,8 @@ def _configured_name(directory: Path) -> str | None:
     name = read_json(path).get(NAME_KEY) if path.exists() else None
     is_of_the_hub = isinstance(name, str) and HUB_ID.fullmatch(name) and name.partition("/")[0] not in LOCAL
     return name if is_of_the_hub else None
+
+
+def _local_name(model: Path) -> str:
+    name, around = model.name.removesuffix(SUFFIX), model.parent.name
+    return f"{around}-{name}" if around and STORAGE.fullmatch(name) else name
