@@ -20,8 +20,8 @@ class TextDelta:
     ``calls`` are what is new in its calls of functions, which stand behind all text; ``num_calls`` have begun so far.
     ``prompt_logprobs`` (for prompt tokens 1, 2, ...) come with the first piece of an answer, ``finish_reason`` and
     ``stop`` (the stop string that was met) with the last. Counts are those so far; cached prompt tokens were not
-    computed anew. ``routed_experts`` [L][A] are the experts asked for the token, layer by layer.
-    ``dropped_experts`` are pairs: an expert, and how many choices of it were done without since the last token.
+    computed anew. ``routed_experts`` [L][A] are the experts of the row that produced the token. ``dropped_experts`` are
+    pairs: an expert, and how many choices of it were done without since the last token.
     """
 
     index: int

@@ -163,5 +163,5 @@ class CompletionFields(RequestModel):
         "Default: as the gateway is set.",
     )
     return_routed_experts: bool | None = Field(
-        default=None, description="Return which experts computed each token: ids by layer."
+        default=None, description="Return the experts of the row that produced each token: ids by layer."
     )

@@ -84,7 +84,8 @@ class Choice(LongReply):
         "For each token of the prompt but the first; only where asked for."
     )
     routed_experts: Long[Route] | None = absent_when_none(
-        "Expert ids by token and layer; only where return_routed_experts asked for them."
+        "Expert ids by token and layer, of the row that produced the token, which is that of the token before; only "
+        "where return_routed_experts asked for them."
     )
     dropped_experts: dict[int, int] | None = absent_when_none(
         "Experts done without, as no_replica allows, and how often the gate had chosen each. In a chunk: since "
