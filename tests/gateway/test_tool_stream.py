@@ -1,20 +1,19 @@
 """Answers that call by their own choice: a script stands for the model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from chat_files import HERMES_TOOLS, copy_version
+from scripted_engine import ScriptedEngine
 
-from expertmesh.engine.messages import TokenDelta
-from expertmesh.engine.request import FinishReason, Request
+from expertmesh.engine.request import FinishReason
 from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.api.generation_codec import encode_delta
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.gateway.generator import TextGenerator
 from expertmesh.gateway.http.openai.common import finish_reason
 from expertmesh.gateway.text_stream import TextDelta
-from expertmesh.model.choice import Choice
 from expertmesh.model.sampling import SamplingParams
 from expertmesh.text.call_parser import join_calls
 from expertmesh.text.conversation import Message
@@ -27,20 +26,6 @@ from expertmesh.v1 import generation_pb2 as pb
 CALL = '{"name": "now", "arguments": {"zone": "UTC"}}'
 USE = ToolUse((Tool("now", parameters={}),))
 EOS = 2
-
-
-class ScriptedEngine:
-    """Answers every request with the same ids."""
-
-    def __init__(self, ids: Sequence[int], reason: FinishReason) -> None:
-        self._ids = ids
-        self._reason = reason
-        self.requests: list[Request] = []
-
-    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, FinishReason | None]:
-        self.requests.append(request)
-        for number, token_id in enumerate(self._ids, 1):
-            yield TokenDelta(Choice(token_id), self._reason if number == len(self._ids) else None)
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["in words", "with tokens"])
