@@ -6,15 +6,19 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What asks a gateway in tests/clients, apart from the versions that the gateway has.
+CLIENTS_VENV := .venv-clients
+CLIENTS_PIP := $(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check
+CLIENTS_NODE := tests/clients/node
 PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 
 HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu e2e chaos soak golden check format protos reference bench bench-gpu model clean
+.PHONY: help install demo test test-clients test-gpu e2e chaos soak golden check format protos reference bench bench-gpu model clean
 
 help: ## List the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,8 +45,24 @@ install: $(VENV)/.installed ## Make .venv and install expertmesh into it
 demo: $(VENV)/.installed ## Start a mesh of processes from the shipped model and ask it questions
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev ## Run every test but those that need a GPU, a cluster or many minutes
-	@$(BIN)/pytest -m "not gpu and not e2e and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
+test: $(VENV)/.installed-dev ## Run every test but those that need a GPU, a cluster, clients of others or many minutes
+	@$(BIN)/pytest -m "not gpu and not e2e and not clients and not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
+
+$(CLIENTS_VENV)/.installed: pyproject.toml
+	@echo "Installing the clients into $(CLIENTS_VENV) (once, about three minutes) ..."
+	@$(PYTHON) -m venv $(CLIENTS_VENV)
+	@$(CLIENTS_PIP) "pip>=25.1"
+	@$(CLIENTS_PIP) --group clients
+	@touch $@
+
+$(CLIENTS_NODE)/node_modules/.installed: $(CLIENTS_NODE)/package.json
+	@if command -v npm >/dev/null; then npm install --prefix $(CLIENTS_NODE) --no-audit --no-fund --loglevel=error && touch $@; \
+		else echo "There is no npm: the clients of Node.js are left out" >&2; fi
+
+test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed $(CLIENTS_NODE)/node_modules/.installed ## Ask a gateway with the clients of others
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LITELLM_LOCAL_MODEL_COST_MAP=True OPENAI_AGENTS_DISABLE_TRACING=1 \
+		$(CLIENTS_VENV)/bin/pytest -m clients -W ignore --confcutdir=tests/clients tests/clients
+	@$(BIN)/pytest -m clients tests/integration
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu
@@ -96,4 +116,4 @@ model: $(VENV)/.installed-dev ## Train the demo model anew (60 to 90 minutes on 
 	@$(BIN)/python examples/tiny-mixtral/train.py
 
 clean: ## Remove .venv and caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS_VENV) $(CLIENTS_NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

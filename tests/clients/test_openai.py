@@ -39,6 +39,8 @@ def test_responses(client, gateway):
 
 
 def test_a_wrong_key_is_refused(gateway):
-    with openai.OpenAI(base_url=gateway.v1, api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    with (
+        openai.OpenAI(base_url=gateway.v1, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import WIDE, contrast, expect, launched, needs_chromium, opening, violations
+from browsing import WIDE, contrast, expect, needs_chromium, violations
 from demo_model import NAME, QUESTION
 from http_serving import Served, serving
 from integration_mesh import QUARTERS
@@ -51,21 +51,9 @@ COLOURS = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving(hosts=QUARTERS) as mesh:
         yield mesh
-
-
-@pytest.fixture
-def open_page(browser) -> Iterator[Any]:
-    with opening(browser) as open_at:
-        yield open_at
 
 
 def ask(page: Any, question: str) -> None:

@@ -2,14 +2,14 @@
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import WIDE, contrast, expect, launched, needs_chromium, opening, violations
+from browsing import WIDE, contrast, expect, needs_chromium, violations
 from http_serving import Served, serving
 from integration_mesh import QUARTERS
 
@@ -24,22 +24,15 @@ STEPS = "[...document.querySelectorAll('#heat-legend i')].map(getComputedStyle)"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving(hosts=QUARTERS) as mesh:
         yield mesh
 
 
 @pytest.fixture
-def open_page(browser) -> Iterator[Any]:
-    """Open the page of a gateway."""
-    with opening(browser) as open_at:
-        yield lambda url, **options: open_at(f"{url}/dashboard", **options)
+def open_page(open_page) -> Callable[..., Any]:
+    """Open the dashboard of a gateway."""
+    return lambda url, **options: open_page(f"{url}/dashboard", **options)
 
 
 def wait_live(page: Any) -> None:
