@@ -18,7 +18,7 @@ COPY constraints.txt /src/
 RUN pip install --constraint /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY docker /src/docker
 # Triton would compile the module with which it loads the CUDA driver at run time, where there is no compiler.
-RUN sh /src/docker/compile_triton_driver.sh /opt/expertmesh/triton-cache
+RUN sh /src/docker/compile_triton_driver.sh /opt/expertmesh/venv/share/expertmesh/triton-cache
 # Dependencies first: a change of our own code does not install them again. Those of both roles, as a gateway needs nearly
 # all of them: nodes that run both pull them once.
 COPY pyproject.toml README.md LICENSE /src/
@@ -30,14 +30,13 @@ COPY kernels /src/kernels
 COPY services /src/services
 RUN pip install --no-deps --no-build-isolation /src && python -m expertmesh.kernels.native.prebuilt
 COPY examples/tiny-mixtral/awq /opt/expertmesh/tiny-mixtral
-COPY docker/entrypoint.sh /opt/expertmesh/
 
 FROM ${BASE_IMAGE} AS runtime
 COPY --from=build /opt/expertmesh /opt/expertmesh
 ENV PATH=/opt/expertmesh/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp XDG_CACHE_HOME=/tmp/cache TRITON_CACHE_DIR=/tmp/cache/triton
 USER 65532:65532
-ENTRYPOINT ["sh", "/opt/expertmesh/entrypoint.sh"]
+ENTRYPOINT []
 
 FROM runtime AS gateway
 ENV EXPERTMESH_LISTEN=0.0.0.0:50051 EXPERTMESH_HTTP_LISTEN=0.0.0.0:8000

@@ -1,7 +1,5 @@
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -76,13 +74,23 @@ def test_a_failing_compiler_is_quoted_and_leaves_nothing_behind(tmp_path):
 
 
 @needs_compiler
-@pytest.mark.parametrize("base", ["{tmp_path}/file", "~/.cache"])
-def test_a_directory_that_cannot_be_made_is_replaced_by_a_private_one(tmp_path, base):
-    (tmp_path / "file").touch()
-    library = build.build("cc", Path(base.format(tmp_path=tmp_path), "expertmesh"), LEAST)
-    assert library.exists()
-    assert library.parent.stat().st_mode & 0o077 == 0
-    shutil.rmtree(library.parent)
+def test_a_library_that_others_may_have_written_is_compiled_anew(tmp_path, caplog):
+    library = build.build("cc", tmp_path, LEAST)
+    library.chmod(0o770)
+    assert build.build("cc", tmp_path, LEAST) == library
+    assert library.stat().st_mode & 0o777 == 0o700
+    assert f"not used: others may write {library}" in caplog.text
+
+
+@needs_compiler
+def test_a_library_is_kept_elsewhere_than_where_others_may_write(tmp_path, caplog):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    library = build.build("cc", shared, LEAST)
+    assert library.parent.stat().st_mode & 0o777 == 0o700
+    assert not list(shared.iterdir())
+    assert f"not in {shared}: others may write {shared}" in caplog.text
 
 
 @pytest.mark.parametrize(

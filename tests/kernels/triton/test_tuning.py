@@ -54,6 +54,8 @@ def test_a_gpu_has_its_own_table_or_that_of_another(tmp_path):
     own = (replace(PACKED[0], num_stages=2), *PACKED[1:])
     write_tiles(file_of("Some GPU/SXM", tmp_path), own)
     assert find_tiles("Some GPU/SXM", tmp_path) == own
+    file_of("Some GPU/SXM", tmp_path).chmod(0o666)
+    assert find_tiles("Some GPU/SXM", tmp_path) == PACKED, "others may have written it"
 
 
 def test_what_is_written_is_what_is_shipped(tmp_path):

@@ -9,10 +9,10 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from expertmesh.kernels.native.isa import Variant
+from expertmesh.kernels.private_places import is_private, private_directory
 
 NAMES = ("matrix.c", "dot.c", "int16dot.c", "int8dot.c", "dense.c", "swiglu.c", "attention.c")
 SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
@@ -31,10 +31,11 @@ class BuildError(Exception):
 def build(compiler: str, directory: Path, variant: Variant) -> Path:
     """Return the file of the library for ``variant``, compiling it unless an intact one is in ``directory``.
 
-    BuildError when the compiler is missing or fails.
+    It is kept elsewhere, and one that is there is not taken, where anybody else could have written it. BuildError when
+    the compiler is missing or fails.
     """
-    library = _prepare(directory) / file_name(variant, _run(compiler, "--version"))
-    if not is_intact(library):
+    library = private_directory(directory) / file_name(variant, _run(compiler, "--version"))
+    if not (is_private(library) and is_intact(library)):
         compile_library(compiler, variant.flags, library)
     return library
 
@@ -65,6 +66,7 @@ def compile_library(compiler: str, target_flags: Sequence[str], library: Path) -
         _run(compiler, *LINK_FLAGS, *objects, "-o", str(linked))
         with linked.open("ab") as file:
             file.write(hashlib.sha256(linked.read_bytes()).digest())
+        linked.chmod(0o700)  # not as the umask has it: what a group may write is not loaded again
         os.replace(linked, library)
 
 
@@ -72,17 +74,6 @@ def default_directory() -> Path:
     """Where libraries are kept: ``$XDG_CACHE_HOME/expertmesh``, else ``~/.cache/expertmesh``."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base, "expertmesh")
-
-
-def _prepare(directory: Path) -> Path:
-    """Make ``directory``; where it is not ours to write, make a private one, which the next process will not find."""
-    # A home that cannot be told stays "~": relative, and no place to write to.
-    if directory.is_absolute():
-        with suppress(OSError):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(directory, os.W_OK | os.X_OK) and directory.stat().st_uid == os.getuid():
-                return directory
-    return Path(tempfile.mkdtemp(prefix="expertmesh-"))
 
 
 def _run(*command: str) -> str:

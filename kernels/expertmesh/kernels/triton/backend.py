@@ -15,6 +15,7 @@ from expertmesh.kernels.paged_attention import attend_paged
 from expertmesh.kernels.quantize import dequantize
 from expertmesh.kernels.triton import ops
 from expertmesh.kernels.triton.attention import attend_blocks
+from expertmesh.kernels.triton.compiled import choose_cache
 from expertmesh.kernels.triton.layout import DenseMatrices, Matrices, join, lay_out, stage
 from expertmesh.kernels.triton.ops import Device
 from expertmesh.kernels.triton.routing import Choices, Schedule, combine, read_spans, schedule
@@ -164,6 +165,7 @@ class TritonBackend:
         capability = torch.cuda.get_device_capability(device)
         if capability < MIN_CAPABILITY:
             raise ValueError(f"backend triton needs compute capability 7.5, {device} has {capability}; use reference")
+        choose_cache()
         return cls(device, ask_device(device), MIN_ROWS_TO_UNPACK if leaves_many_rows else None)
 
     def linear(self, weight: Weight) -> Linear:

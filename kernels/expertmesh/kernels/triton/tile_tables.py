@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from expertmesh.kernels.native.build import default_directory
+from expertmesh.kernels.private_places import is_private, make_directory
 from expertmesh.kernels.triton.tuning import BLOCK_ROWS, Tiles
 
 SHIPPED = Path(__file__).with_name("tables")
@@ -25,10 +26,12 @@ def own_tables() -> Path:
 def find_tiles(gpu: str, directory: Path) -> tuple[Tiles, ...]:
     """Read the table of a GPU: from ``directory``, else the shipped one, else that of DEFAULT_GPU.
 
-    ValueError when the table found is none.
+    One that others could have written is not read. ValueError when the table found is none.
     """
-    files = [file_of(gpu, directory), file_of(gpu, SHIPPED)]
-    return read_tiles(next((file for file in files if file.is_file()), file_of(DEFAULT_GPU, SHIPPED)))
+    if is_private(own := file_of(gpu, directory)):
+        return read_tiles(own)
+    shipped = file_of(gpu, SHIPPED)
+    return read_tiles(shipped if shipped.is_file() else file_of(DEFAULT_GPU, SHIPPED))
 
 
 def file_of(gpu: str, directory: Path) -> Path:
@@ -50,8 +53,9 @@ def write_tiles(file: Path, table: Sequence[Tiles]) -> None:
     """Write a table, an entry a line; folders are made."""
     names = [field.name for field in fields(Tiles) if field.name != "block_inputs"]
     entries = [json.dumps({name: asdict(tiles)[name] for name in names}) for tiles in table]
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(file.parent)
     file.write_text("[\n  " + ",\n  ".join(entries) + "\n]\n")
+    file.chmod(0o644)
 
 
 def check_tiles(table: Sequence[Tiles]) -> None:
