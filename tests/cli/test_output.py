@@ -36,15 +36,15 @@ def test_without_http_there_is_no_request_to_suggest():
     assert len(suggestions(["127.0.0.1:50051"], Asking("model"))) == 1
 
 
-def test_suggestions_come_once_everything_is_ready(capsys):
+def test_suggestions_come_once_everything_is_ready(capfd):
     with ExitStack() as starting:
         output = MeshOutput("gateway", Asking("model"), 2, starting)
         output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")
         output.show("experts 0-7", "ready: or so it says")
         output.ready("gateway", "127.0.0.1:2 http://127.0.0.1:3")
-        assert "try" not in capsys.readouterr().out
+        assert "try" not in capfd.readouterr().out
         output.ready("experts 0-7", "127.0.0.1:1")
-        shown = capsys.readouterr().out
+        shown = capfd.readouterr().out
         assert "--endpoint 127.0.0.1:2" in shown and "curl http://127.0.0.1:3/" in shown
         output.ready("experts 0-7", "127.0.0.1:1")
-        assert capsys.readouterr().out == ""
+        assert capfd.readouterr().out == ""

@@ -3,9 +3,8 @@
 from functools import partial
 from typing import Any
 
-import typer
-
 from expertmesh.cli import options
+from expertmesh.cli.line_writer import open_output
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
@@ -32,5 +31,5 @@ def expert(*, experts: str, with_parent: options.WithParent = False, **flags: An
 
 
 def _say_ready(tell_ready: TellReady, experts: str, address: str) -> None:
-    typer.echo(f"ready: experts {experts} on {address}")
+    open_output()(f"ready: experts {experts} on {address}")
     tell_ready(address)

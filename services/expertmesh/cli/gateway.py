@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import typer
-
 from expertmesh.cli import options
+from expertmesh.cli.line_writer import open_output
 from expertmesh.cli.logs import configure_logging
 from expertmesh.cli.parent import end_with_parent
 from expertmesh.cli.progress import progress_bar
@@ -50,5 +49,5 @@ def gateway(
 
 
 def _say_ready(tell_ready: TellReady, addresses: Sequence[str]) -> None:
-    typer.echo(f"ready: gateway on {', '.join(addresses)}")
+    open_output()(f"ready: gateway on {', '.join(addresses)}")
     tell_ready(" ".join(addresses))

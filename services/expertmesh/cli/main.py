@@ -28,6 +28,7 @@ from expertmesh.cli import (
     up,
 )
 from expertmesh.cli.extras import Command
+from expertmesh.cli.printable import printable_lines
 from expertmesh.cli.standard_streams import CANNOT_WRITE, abandon_output, open_streams
 from expertmesh.errors import ExpertmeshError
 
@@ -81,7 +82,7 @@ def _run() -> int | str | None:
     except SystemExit as end:
         return end.code
     except ExpertmeshError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
+        typer.secho(f"error: {printable_lines(str(error))}", err=True, fg="red")
         return exit_codes.exit_code(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED

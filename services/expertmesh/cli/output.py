@@ -5,6 +5,8 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from expertmesh.cli.line_writer import open_output
+from expertmesh.cli.printable import printable
 from expertmesh.cli.progress import progress_bar
 
 QUESTION = "What is 291 - 150?"
@@ -22,12 +24,13 @@ class MeshOutput:
         self._num_programs = num_programs
         self._addresses: dict[str, str] = {}
         self._starting = starting
+        self._write = open_output()
         self._report = starting.enter_context(progress_bar("starting"))
         self._report(0, num_programs)
 
     def show(self, name: str, line: str) -> None:
         """Print a line of the program ``name``."""
-        print(f"[{name}] {line}", flush=True)
+        self._write(f"[{name}] {printable(line)}")
 
     def ready(self, name: str, addresses: str) -> None:
         """Note that the program ``name`` serves, and where; one that was started again is no news."""
@@ -42,7 +45,7 @@ class MeshOutput:
     def _suggest(self) -> None:
         """Print commands that work as they stand."""
         for suggestion in suggestions(self._addresses[self._gateway].split(), self._asking):
-            print(suggestion, flush=True)
+            self._write(suggestion)
 
 
 @dataclass(frozen=True)
