@@ -40,7 +40,7 @@ def watch(stub, http_port):
     while answers["readiness"][-2:] != ["NOT_SERVING", "SERVING"]:
         time.sleep(PAUSE_SECONDS)
         # Readiness first: once it is SERVING, the others have nothing to wait for.
-        note(answers["readiness"], ask_grpc(stub, ""))
+        note(answers["readiness"], ask_grpc(stub, "readiness"))
         note(answers["liveness"], ask_grpc(stub, "liveness"))
         note(answers["health"], ask_http(http_port))
     return answers

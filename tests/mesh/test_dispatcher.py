@@ -1,5 +1,6 @@
 """Dispatch and combine against replicas in this thread."""
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -243,9 +244,11 @@ def test_what_is_refused_twice_ends_the_step_and_nobody_is_blamed(make_mesh, hos
     mesh = make_mesh(hosts)
     for link in mesh.links:
         link.answer = fail_with(NAN)
-    first, second = ("replica-[01]: COMPUTE_FAILED: NaN",) * 2
-    with pytest.raises(ComputeError, match=f"layer 1 on {first}; on {second}"):
+    told = "layer 1, expert 0: COMPUTE_FAILED: NaN; asked again: COMPUTE_FAILED: NaN"
+    with pytest.raises(ComputeError, match=f"^{told}$") as refused:
         run_experts(mesh.remote, choosing((0, 2), (4, 6)))
+    (note,) = refused.value.__notes__
+    assert re.fullmatch("replica-[01]: COMPUTE_FAILED: NaN; replica-[01]: COMPUTE_FAILED: NaN", note)
     assert all(len(link.sent) <= 2 for link in mesh.links)
     assert all(replica.health == Health() for replica in mesh.replicas)
     mesh.assert_nothing_owed()
@@ -312,8 +315,10 @@ def test_the_only_replica_has_all_the_time_of_a_call(make_mesh, monkeypatch):
     run_experts(mesh.remote, make_step(2))
     mesh.links[0].answer = fail_with(TimeoutError())
     started = time.monotonic()
-    with pytest.raises(ExpertUnavailableError, match=r"replica-0 did not answer within \d\.\d s"):
+    with pytest.raises(ExpertUnavailableError, match="last failure: its replica was lost or did not answer") as late:
         run_experts(mesh.remote, make_step(2))
+    (note,) = late.value.__notes__
+    assert re.fullmatch(r"replica-0: replica-0 did not answer within \d\.\d s", note)
     assert time.monotonic() - started > 0.09
     mesh.assert_nothing_owed()
 

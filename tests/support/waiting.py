@@ -4,16 +4,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 SECONDS = 30.0
+T = TypeVar("T")
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Ask ``is_so`` until it says yes; AssertionError after half a minute."""
-    end = time.monotonic() + SECONDS
-    while not is_so():
+def wait_until(is_so: Callable[[], T], seconds: float = SECONDS) -> T:
+    """Ask ``is_so`` until it says yes, and return how; AssertionError after half a minute."""
+    end = time.monotonic() + seconds
+    while not (answer := is_so()):
         assert time.monotonic() < end
         time.sleep(0.001)
+    return answer
 
 
 @contextmanager

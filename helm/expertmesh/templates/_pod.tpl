@@ -51,51 +51,30 @@ readOnlyRootFilesystem: {{ . }}
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* (dict "role" .. "alive" PROBE "ready" PROBE): only readiness depends on other servers. */}}
+{{/*
+(dict "role" .. "port" 50061 "readiness" "readiness"): native gRPC probes, at the port where there is nothing but health: it
+needs no certificate, and clients cannot take all its connections. A gateway's readiness waits for a replica of every expert,
+once: were it to follow them, all gateways would leave their Service together when one expert restarts.
+*/}}
 {{- define "expertmesh.container.probes" -}}
 startupProbe:
-  {{ .alive }}
+  grpc: {port: {{ .port }}, service: liveness}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: {{ div (add .role.startupSeconds 9) 10 }}
 livenessProbe:
-  {{ .alive }}
+  grpc: {port: {{ .port }}, service: liveness}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  {{ .ready }}
+  grpc: {port: {{ .port }}{{ with .readiness }}, service: {{ . }}{{ end }}}
   periodSeconds: 2
   timeoutSeconds: 5
   failureThreshold: 2
 lifecycle:
   preStop:
     exec: {command: [sleep, {{ .role.preStopSeconds | quote }}]}
-{{- end -}}
-
-{{/* (dict "root" $ "role" ..): over HTTP, which answers these paths also when clients hold every connection that there
-may be. Probes have no certificate: with TLS they ask at the port where there is nothing but health. */}}
-{{- define "expertmesh.gateway.probes" -}}
-{{- if .root.Values.tls.enabled -}}
-{{- include "expertmesh.grpc.probes" (dict "role" .role "port" .role.ports.health) -}}
-{{- else -}}
-{{- $alive := printf "httpGet: {path: /health, port: %v}" .role.ports.http -}}
-{{- $ready := printf "httpGet: {path: /ready, port: %v}" .role.ports.http -}}
-{{- include "expertmesh.container.probes" (dict "role" .role "alive" $alive "ready" $ready) -}}
-{{- end -}}
-{{- end -}}
-
-{{/* (dict "root" $ "role" ..) */}}
-{{- define "expertmesh.expert.probes" -}}
-{{- $ports := .root.Values.experts.ports -}}
-{{- include "expertmesh.grpc.probes" (dict "role" .role "port" (ternary $ports.health $ports.grpc .root.Values.tls.enabled)) -}}
-{{- end -}}
-
-{{/* (dict "role" .. "port" 50052) */}}
-{{- define "expertmesh.grpc.probes" -}}
-{{- $alive := printf "grpc: {port: %v, service: liveness}" .port -}}
-{{- $ready := printf "grpc: {port: %v}" .port -}}
-{{- include "expertmesh.container.probes" (dict "role" .role "alive" $alive "ready" $ready) -}}
 {{- end -}}
 
 {{- define "expertmesh.container.resources" -}}

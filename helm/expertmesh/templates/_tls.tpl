@@ -21,7 +21,6 @@
 {{- $directory := include "expertmesh.tls.directory" . -}}
 - {name: EXPERTMESH_TLS_CERT, value: {{ $directory }}/tls.crt}
 - {name: EXPERTMESH_TLS_KEY, value: {{ $directory }}/tls.key}
-- {name: EXPERTMESH_HEALTH_LISTEN, value: "0.0.0.0:{{ .health }}"}
 {{- if .clientCertificates }}
 - {name: EXPERTMESH_TLS_CLIENT_CA, value: {{ $directory }}/ca.crt}
 {{- end }}

@@ -129,7 +129,8 @@ class Engine:
     def _fail(self, chunks: Collection[Chunk], error: ExpertmeshError) -> None:
         if self._inbox.is_closed:
             return  # the end of this engine is no failure of the requests: another may go on with them
-        _log.error("%d requests end: %s", len(chunks), error)
+        # Notes say what concerns no caller: who was asked.
+        _log.error("%d requests end: %s", len(chunks), "; ".join((str(error), *getattr(error, "__notes__", ()))))
         for chunk in chunks:
             self._door.fail(chunk.sequence, error)
 

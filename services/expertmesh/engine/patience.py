@@ -54,7 +54,10 @@ class PatientExperts:
             return act()
         except NoReplicaError as error:
             numbers = sorted({int(self._owners[row]) for row in error.rows})
-            raise StarvedError(str(error), [self._chunks[number] for number in numbers]) from error
+            starved = StarvedError(str(error), [self._chunks[number] for number in numbers])
+            for note in getattr(error, "__notes__", ()):
+                starved.add_note(note)
+            raise starved from error
 
     def dropped(self) -> list[Dropped]:
         """Count what each chunk was computed without."""

@@ -48,6 +48,10 @@ class ExpertUnavailableError(ExpertmeshError):
     """No replica of an expert could answer in time."""
 
 
+class ShuttingDownError(ExpertmeshError):
+    """The server ends, and the time that it gave to running requests is over; another may answer."""
+
+
 class StillLoadingError(ExpertUnavailableError):
     """The model is not loaded yet; the request may be sent again later."""
 

@@ -67,10 +67,14 @@ async def _compiling(compiler: BoundedCompiler) -> AsyncIterator[Grammars]:
 
 
 async def _announce(host: EngineHost, core: Core) -> None:
-    """Say that it serves once every expert has a replica."""
-    if (pool := core.state.pool) is not None:
-        await pool.wait_until(lambda: not pool.missing(core.info.num_experts))
-    host.serving()
+    """Say which experts have no replica, whenever that changes."""
+    if (pool := core.state.pool) is None:
+        host.missing(())
+        return
+    while True:
+        told = pool.missing(core.info.num_experts)
+        host.missing(told)
+        await pool.wait_until(lambda told=told: pool.missing(core.info.num_experts) != told)
 
 
 async def run_engine(config: GatewayConfig, socket: str) -> bool:

@@ -54,6 +54,11 @@ _log = logging.getLogger(__name__)
 GENERATION = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 # Until a connection over gRPC has said what it is.
 HANDSHAKE_SECONDS = 10
+# Health as those ask who send a gateway its share of requests: SERVING until it drains, even while an expert has no
+# replica. Requests wait for one, and every other gateway is in the same position.
+READINESS = "readiness"
+# What answers have to end with an error of their own before they are cut off.
+LAST_WORDS_SECONDS = 1.0
 LOAD = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 
 
@@ -158,14 +163,19 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen; health says NOT_SERVING. ConfigError when an address is taken."""
+        await self.server.set_health(READINESS, False)
         await self.server.start(is_serving=False, is_alive=False)
         if self.http:
             await self.http.start()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Say NOT_SERVING, refuse new requests, give running ones ``grace_seconds`` and cancel what is left."""
+        """Say NOT_SERVING, refuse new requests, give running ones ``grace_seconds``, end what is left with an error."""
         servers = (self.server, self.http) if self.http else (self.server,)
-        await asyncio.gather(*(server.drain(grace_seconds) for server in servers))
+        ending = asyncio.get_running_loop().call_later(grace_seconds, self.client.shut_down)
+        try:
+            await asyncio.gather(*(server.drain(grace_seconds + LAST_WORDS_SECONDS) for server in servers))
+        finally:
+            ending.cancel()
 
 
 @asynccontextmanager
@@ -187,7 +197,15 @@ async def serving(
     generation = GenerationServicer(generator, lambda: client.model, defaults, callers, config.proxies)
     server = _make_server(config, access, generation, loads, tls)
     names = served_names(config.model, config.served_model_names)
-    service = Service(generator, lambda: client.model, defaults, lambda: server.is_serving, names, callers)
+    service = Service(
+        generator,
+        lambda: client.model,
+        defaults,
+        lambda: server.is_serving,
+        names,
+        callers,
+        lambda: client.missing,
+    )
     pages = (chat.make_router(), dashboard.make_router(loads.read_load))
     http = _make_http(config, access, service, (metrics_route.make_router(metrics), *pages), tls)
     gateway = Gateway(client, server, http, metrics)
@@ -205,11 +223,11 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
     """Answer health checks with what the engine is able to do."""
     await client.wait_loaded()
     await server.set_alive()
-    is_serving = False
     while True:
-        await client.wait_serving(not is_serving)
-        is_serving = not is_serving
+        is_serving, is_ready = told = client.is_serving, client.is_ready
         await server.set_serving(is_serving)
+        await server.set_health(READINESS, is_ready)
+        await client.wait_until(lambda told=told: (client.is_serving, client.is_ready) != told)
 
 
 def _make_server(

@@ -19,6 +19,7 @@ from expertmesh.mesh.call_rows import Partial, combine, select_rows
 from expertmesh.mesh.call_spans import send_traced
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.mesh.expert_load import StepLoad
+from expertmesh.mesh.failure import Failure
 from expertmesh.mesh.hedges import Hedges
 from expertmesh.mesh.link import LinkLostError
 from expertmesh.mesh.refusals import Refusals
@@ -158,7 +159,7 @@ class Piece:
         self._load.sent(experts, sent.num_bytes if isinstance(sent, Ticket) else 0)
         return Attempt(replica, experts, rows, sent)
 
-    def _receive_all(self) -> str | None:
+    def _receive_all(self) -> Failure | None:
         """Wait for all attempts, in the order of their experts; returns a failure after which to ask again."""
         failure = None
         while self._attempts:
@@ -166,7 +167,8 @@ class Piece:
             try:
                 self._partials.append(Partial(attempt.experts, attempt.rows, self._receive(attempt)))
             except (LinkLostError, CallFailure, ReplicaFaultError) as error:
-                failure = str(error)  # as it is, it would keep the memory of its call
+                # As it is, the error would keep the memory of its call.
+                failure = Failure.of(attempt.replica.endpoint, error)
                 if not is_passing(error):
                     self._refusals.note(attempt, error)
                 self._load.failed(attempt.experts, is_damage(error))
@@ -190,7 +192,7 @@ class Piece:
         answered = (partial.experts for partial in self._partials)
         return set(self._load.experts).difference(self._shortage.dropped, *answered)
 
-    def _pause(self, failure: str) -> None:
+    def _pause(self, failure: Failure) -> None:
         pause = next(self._pauses)
         if time.monotonic() + pause <= self._trials.deadline:
             self._roster.pause(pause)
@@ -199,7 +201,8 @@ class Piece:
         self._shortage.give_up(
             missing,
             f"experts {missing} of layer {self._rows.layer} did not answer within {self._config.wait_seconds:g} s; "
-            f"last failure: {failure}",
+            f"last failure: {failure.told}",
+            failure.logged,
         )
         for expert in missing:
             self._load.dropped(expert)

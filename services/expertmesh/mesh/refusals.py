@@ -2,6 +2,7 @@
 
 from expertmesh.errors import ComputeError, ExpertmeshError
 from expertmesh.mesh.attempt import Attempt
+from expertmesh.mesh.failure import Failure
 from expertmesh.mesh.replica import Replica
 from expertmesh.wire.failures import CallFailure
 
@@ -11,16 +12,20 @@ class Refusals:
 
     def __init__(self, layer: int) -> None:
         self._layer = layer
-        self._first: dict[int, str] = {}  # by expert
+        self._first: dict[int, Failure] = {}  # by expert
         self._refusing: list[Replica] = []
 
     def note(self, attempt: Attempt, error: ExpertmeshError) -> None:
         """Remember a failure; ComputeError when any of its experts has been refused before."""
-        refusal = f"{attempt.replica.endpoint}: {error}"
+        failure = Failure.of(attempt.replica.endpoint, error)
         for expert in attempt.experts:
-            if expert in self._first:
-                raise ComputeError(f"layer {self._layer} on {self._first[expert]}; on {refusal}") from error
-            self._first[expert] = refusal
+            if first := self._first.get(expert):
+                refused = ComputeError(
+                    f"layer {self._layer}, expert {expert}: {first.told}; asked again: {failure.told}"
+                )
+                refused.add_note(f"{first.logged}; {failure.logged}")
+                raise refused from error
+            self._first[expert] = failure
         if isinstance(error, CallFailure):
             self._refusing.append(attempt.replica)
 

@@ -62,12 +62,14 @@ class Shortage:
             raise self._error(message, waits & (ends <= max(first, time.monotonic())))
         return ready
 
-    def give_up(self, experts: Iterable[int], message: str) -> None:
-        """Go on without experts that answer nobody; NoReplicaError where a row wants them all the same."""
+    def give_up(self, experts: Iterable[int], message: str, note: str = "") -> None:
+        """Go on without experts that answer nobody; NoReplicaError, with a note, where a row wants them all the same."""
         missing = list(experts)
         insists = self._chose(missing) & (self._policies != NoReplica.DROP)
         if insists.any():
-            raise self._error(message, insists)
+            error = self._error(message, insists)
+            error.add_note(note)
+            raise error
         self._drop(missing)
 
     def conclude(self, total: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:

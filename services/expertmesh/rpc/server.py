@@ -122,7 +122,11 @@ class RpcServer:
 
     async def set_alive(self) -> None:
         """Answer what probes of the process ask with SERVING from now on."""
-        await self._health.set(LIVENESS, _status(True))
+        await self.set_health(LIVENESS, True)
+
+    async def set_health(self, name: str, is_serving: bool) -> None:
+        """Answer health checks of ``name``, which need not be a service, with SERVING or NOT_SERVING."""
+        await self._health.set(name, _status(is_serving))
 
     async def drain(self, grace_seconds: float) -> None:
         """Say NOT_SERVING first, refuse new rpcs, give running ones ``grace_seconds``; the rest ends as UNAVAILABLE."""

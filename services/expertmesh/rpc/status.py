@@ -17,6 +17,7 @@ from expertmesh.errors import (
     ForbiddenError,
     InvalidRequestError,
     QueueFullError,
+    ShuttingDownError,
     UnauthenticatedError,
     shortened,
 )
@@ -43,6 +44,7 @@ _OF_ERRORS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (WireError, grpc.StatusCode.INVALID_ARGUMENT),
     (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ExpertUnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (ShuttingDownError, grpc.StatusCode.UNAVAILABLE),
     (FingerprintMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (ComputeError, grpc.StatusCode.INTERNAL),
     (ConfigError, grpc.StatusCode.INTERNAL),

@@ -13,12 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from expertmesh.errors import (
+    CheckpointError,
+    ConfigError,
     ExpertmeshError,
     ExpertUnavailableError,
     ForbiddenError,
     InvalidRequestError,
     PromptTooLongError,
     QueueFullError,
+    ShuttingDownError,
     UnauthenticatedError,
     shortened,
 )
@@ -102,8 +105,14 @@ _OF_ERRORS: tuple[tuple[type[Exception], Problem], ...] = (
         ExpertUnavailableError,
         Problem(503, "server_error", "expert_unavailable", 503, "generation", (("Retry-After", "5"),)),
     ),
+    (
+        ShuttingDownError,
+        Problem(503, "server_error", "shutting_down", 503, "generation", (("Retry-After", "1"),)),
+    ),
     (ExpertmeshError, _INTERNAL),
 )
+# Whose words are for those who run the gateway: they name its files and flags.
+_NOT_FOR_CLIENTS = (CheckpointError, ConfigError)
 
 
 def shape_of(path: str) -> Shape:
@@ -112,7 +121,7 @@ def shape_of(path: str) -> Shape:
 
 
 def problem_of(error: Exception, request_id: str = "") -> Problem:
-    """Say what a client sees of ``error``. What nobody foresaw is logged here, and its text stays here."""
+    """Say what a client sees of ``error``. What is no client's business is logged here, and its text stays here."""
     problem = _problem_of(error, request_id)
     return replace(problem, message=shortened(problem.message))
 
@@ -124,7 +133,7 @@ def _problem_of(error: Exception, request_id: str) -> Problem:
     if isinstance(error, HTTPException):
         return _of_status(error)
     for kind, problem in _OF_ERRORS:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and not isinstance(error, _NOT_FOR_CLIENTS):
             field: str | None = getattr(error, "param", problem.param)
             return replace(problem, message=str(error), param=FIELD_NAMES.get(field or "", field))
     _log.error("unexpected error in request %s", request_id, exc_info=error)

@@ -1,7 +1,7 @@
 """What the routes of every shape work with. Knows the generator and its model, not their replies."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -32,7 +32,7 @@ class Service:
     """A model that generates under ``names``; ``defaults`` stand for what a request does not set.
 
     ``started`` is in Unix seconds.
-    ``get_model`` raises StillLoadingError before the model is known.
+    ``get_model`` raises StillLoadingError before the model is known; ``get_missing`` names experts without a replica.
     """
 
     generator: TextGenerator
@@ -41,6 +41,7 @@ class Service:
     is_ready: Callable[[], bool]
     names: tuple[str, ...]
     callers: Callers
+    get_missing: Callable[[], Sequence[int]] = lambda: ()
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property

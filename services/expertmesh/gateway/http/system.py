@@ -18,6 +18,12 @@ class Status(ReplyModel):
     status: str = Field(description="In one word.", examples=["ok"])
 
 
+class Readiness(Status):
+    """Whether requests can be answered, and what is in the way."""
+
+    missing_experts: tuple[int, ...] = Field((), description="Experts that have no replica.", examples=[[3]])
+
+
 class Version(ReplyModel):
     """Version of the software."""
 
@@ -44,14 +50,17 @@ async def get_health(service: ServiceDep) -> Response:
     summary="Can requests be answered?",
     response_model=Status,
     responses={
-        503: {"model": Status, "description": "Not every expert has been found yet, or the gateway is draining."}
+        503: {
+            "model": Readiness,
+            "description": "An expert has no replica, the engine is not there, or the gateway is draining.",
+        }
     },
 )
 async def get_ready(service: ServiceDep) -> Response:
-    """Answer 200 once every expert has a replica and until draining begins; the same state as gRPC's health service."""
+    """Answer 200 while every expert has a replica, until draining begins; the same state as gRPC's health service."""
     if service.is_ready():
         return json_response(Status(status="ready"))
-    return json_response(Status(status="not ready"), status=503)
+    return json_response(Readiness(status="not ready", missing_experts=tuple(service.get_missing())), status=503)
 
 
 @router.get("/version", summary="Which version is this?", response_model=Version)

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -17,7 +17,7 @@ import msgspec
 from expertmesh.engine.messages import Cancel, EngineError, Failed, Submit, TokenDelta, Tokens, decode_error
 from expertmesh.engine.observer import Interruption, Outcome
 from expertmesh.engine.request import FinishReason, Request
-from expertmesh.errors import ExpertmeshError, StillLoadingError
+from expertmesh.errors import ExpertmeshError, ShuttingDownError, StillLoadingError
 from expertmesh.gateway.link.connection import Connection, connect
 from expertmesh.gateway.link.messages import (
     AskSnapshot,
@@ -25,8 +25,8 @@ from expertmesh.gateway.link.messages import (
     FromEngine,
     Loaded,
     Loading,
+    Missing,
     Refused,
-    Serving,
     SnapshotTaken,
 )
 from expertmesh.gateway.snapshot import Snapshot
@@ -41,6 +41,7 @@ LAST_WORDS_SECONDS = 1.0
 # A request that was being computed whenever an engine died so often within so long is what it dies of.
 MAX_CRASHES = 3
 CRASH_WINDOW_SECONDS = 600.0
+TOO_LATE = "the gateway is shutting down, and the time that it had for running requests is over; send it again"
 
 Report = Callable[[int, int], None]
 
@@ -71,7 +72,9 @@ class EngineClient:
         self._connection: Connection[FromEngine] | None = None
         self._model: ModelInfo | None = None
         self._is_loaded = False
-        self._is_serving = False
+        self._missing: tuple[int, ...] | None = None
+        self._is_ready = False
+        self._is_shut_down = False
         self._snapshot: Snapshot | None = None
         self._uncounted: Counter[str] = Counter()
         self._asked: asyncio.Future[None] | None = None
@@ -98,17 +101,28 @@ class EngineClient:
     @property
     def is_serving(self) -> bool:
         """Whether the engine is there and every expert has a replica."""
-        return self._is_serving
+        return self._missing == ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine is there and has once found a replica of every expert; requests wait for one that goes."""
+        return self._is_ready
+
+    @property
+    def missing(self) -> Sequence[int]:
+        """Experts that have no replica, as far as the engine has said."""
+        return self._missing or ()
 
     async def wait_loaded(self) -> None:
         """Return once an engine has loaded the model; raises the error of one that cannot."""
-        await self._wait(lambda: self._model is not None)
+        await self.wait_until(lambda: self._model is not None)
 
     async def wait_serving(self, is_serving: bool = True) -> None:
         """Return once ``is_serving`` is so; raises the error of an engine that cannot load."""
-        await self._wait(lambda: self._is_serving == is_serving)
+        await self.wait_until(lambda: self.is_serving == is_serving)
 
-    async def _wait(self, is_so: Callable[[], bool]) -> None:
+    async def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Return once ``is_so`` of what the engine has said; raises the error of an engine that cannot load."""
         while not is_so():
             if self._broken.done():
                 raise self._broken.result()
@@ -176,7 +190,15 @@ class EngineClient:
                 await self._connection.close()
                 self._lose()
 
+    def shut_down(self) -> None:
+        """End every request that is open, and those to come, with ShuttingDownError."""
+        self._is_shut_down = True
+        for opened in self._open.values():
+            opened.stream.put_nowait(ShuttingDownError(TOO_LATE))
+
     def _enter(self, request: Request) -> _OpenRequest:
+        if self._is_shut_down:
+            raise ShuttingDownError(TOO_LATE)
         self.model  # noqa: B018  # raises before the first engine is loaded
         if request.sampling.seed is None:
             # Drawn here, so that another engine draws the same tokens.
@@ -218,7 +240,7 @@ class EngineClient:
         opened.past_ids.append(delta.choice.token_id)
         opened.stream.put_nowait(delta)
 
-    def _take_status(self, message: Loading | Loaded | Serving | Broken) -> None:
+    def _take_status(self, message: Loading | Loaded | Missing | Broken) -> None:
         if isinstance(message, Loading):
             self._report(message.done, message.total)
         elif isinstance(message, Loaded):
@@ -226,8 +248,9 @@ class EngineClient:
             self._tell_refused()
             for opened in self._open.values():
                 self._submit(opened)
-        elif isinstance(message, Serving):
-            self._is_serving = True
+        elif isinstance(message, Missing):
+            self._missing = message.experts
+            self._is_ready = self._is_ready or not message.experts
         elif not self._broken.done():
             self._broken.set_result(decode_error(message.error))
         self._changed.set()
@@ -240,7 +263,7 @@ class EngineClient:
     def _lose(self) -> None:
         """Note that the engine is gone; requests wait for the next one, but for those that it seems to die of."""
         was_computing, self._is_loaded, self._connection = self._is_loaded, False, None
-        self._is_serving = False
+        self._missing, self._is_ready = None, False
         self._end_asking()
         self._changed.set()
         if not was_computing or not self._open:

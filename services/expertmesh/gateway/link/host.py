@@ -6,7 +6,7 @@ comes back encoded.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +28,8 @@ from expertmesh.gateway.link.messages import (
     Broken,
     Loaded,
     Loading,
+    Missing,
     Refused,
-    Serving,
     SnapshotTaken,
     ToEngine,
 )
@@ -163,9 +163,10 @@ class EngineHost:
         self._engine = OpenEngine(door, inbox, grammars, take_snapshot, count_refused)
         self._say(Loaded(model))
 
-    def serving(self) -> None:
-        """Tell that every expert has a replica."""
-        self._say(Serving())
+    def missing(self, experts: Sequence[int]) -> None:
+        """Tell which experts no replica hosts now."""
+        self._status = [status for status in self._status if not isinstance(status, Missing)]
+        self._say(Missing(tuple(experts)))
 
     async def wait_told(self, seconds: float = 2.0) -> None:
         """Wait until an API process has heard the last word: the first one connects while the model loads."""

@@ -20,8 +20,10 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     model: ModelInfo
 
 
-class Serving(msgspec.Struct, frozen=True, tag="serving"):
-    """Every expert has a replica."""
+class Missing(msgspec.Struct, frozen=True, tag="missing"):
+    """The experts that no replica hosts now; there may be none."""
+
+    experts: tuple[int, ...]
 
 
 class Broken(msgspec.Struct, frozen=True, tag="broken"):
@@ -48,4 +50,4 @@ class SnapshotTaken(msgspec.Struct, frozen=True, tag="snapshot"):
 
 
 ToEngine = Submit | Cancel | Refused | AskSnapshot
-FromEngine = Loading | Loaded | Serving | Broken | Tokens | Failed | SnapshotTaken
+FromEngine = Loading | Loaded | Missing | Broken | Tokens | Failed | SnapshotTaken
