@@ -19,6 +19,7 @@ from expertmesh.gateway.grammars.compiler import BoundedCompiler
 from expertmesh.gateway.link.host import EngineHost
 from expertmesh.gateway.loaded_model import LoadedModel, load_model
 from expertmesh.gateway.state import take_snapshot
+from expertmesh.mesh.pool import ReplicaPool
 from expertmesh.rpc.allocator import give_back_freed_memory, keep_freed_memory
 from expertmesh.rpc.signals import wait_for_shutdown
 from expertmesh.tracing.config import open_tracer
@@ -72,9 +73,13 @@ async def _announce(host: EngineHost, core: Core) -> None:
         host.missing(())
         return
     while True:
-        told = pool.missing(core.info.num_experts)
-        host.missing(told)
-        await pool.wait_until(lambda told=told: pool.missing(core.info.num_experts) != told)
+        missing = pool.missing(core.info.num_experts)
+        host.missing(missing)
+        await pool.wait_until(partial(_has_changed, pool, core.info.num_experts, missing))
+
+
+def _has_changed(pool: ReplicaPool, num_experts: int, were_missing: list[int]) -> bool:
+    return pool.missing(num_experts) != were_missing
 
 
 async def run_engine(config: GatewayConfig, socket: str) -> bool:

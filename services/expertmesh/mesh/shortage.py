@@ -63,7 +63,7 @@ class Shortage:
         return ready
 
     def give_up(self, experts: Iterable[int], message: str, note: str = "") -> None:
-        """Go on without experts that answer nobody; NoReplicaError, with a note, where a row wants them all the same."""
+        """Go on without experts that answer nobody; NoReplicaError, with a note, where a row insists."""
         missing = list(experts)
         insists = self._chose(missing) & (self._policies != NoReplica.DROP)
         if insists.any():
