@@ -65,7 +65,7 @@ class RpcServer:
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._health_address = health_address
-        self._health_server = grpc.aio.server(options=options)
+        self._health_server = grpc.aio.server(options=options) if health_address else None
         self._health_port = 0
         self._services: list[str] = []
         self._port = 0
@@ -101,15 +101,15 @@ class RpcServer:
 
         One that has to load first answers clients meanwhile, but ``is_alive`` only from ``set_alive`` on.
         """
-        for server in (self._server, self._health_server):
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         await self._health.set(LIVENESS, _status(is_alive))
         await self.set_serving(is_serving)
         self._port = self._bind(self._server, self._address, self._tls)
-        if self._health_address:
+        if self._health_server and self._health_address:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
             self._health_port = self._bind(self._health_server, self._health_address, None)
             await self._health_server.start()
         await self._server.start()
@@ -136,7 +136,8 @@ class RpcServer:
         await asyncio.wait((stopping,), timeout=grace_seconds)
         self._rpcs.end()
         await stopping
-        await self._health_server.stop(None)
+        if self._health_server:
+            await self._health_server.stop(None)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -3,6 +3,7 @@
 Files are read again when they have changed: connections from then on use what is new, those there are go on.
 """
 
+import ctypes
 import logging
 import socket
 import ssl
@@ -43,9 +44,11 @@ class TlsServer:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Make what a gRPC server listens with; each handshake asks for what is newest."""
-        return grpc.dynamic_ssl_server_credentials(
+        credentials = grpc.dynamic_ssl_server_credentials(
             self._side.get().grpc, lambda: self._side.get().grpc, self._wants_certificates
         )
+        _keep_forever(credentials._credentials)
+        return credentials
 
     def http_context(self) -> ssl.SSLContext:
         """Make what an event loop listens with; each connection asks for what is newest."""
@@ -108,6 +111,14 @@ def open_server(settings: ServerTls) -> TlsServer | None:
 def open_client(settings: ClientTls) -> TlsClient | None:
     """Read what ``settings`` name; None for a client in the clear."""
     return TlsClient(settings) if settings.ca else None
+
+
+def _keep_forever(credentials: Any) -> None:
+    """Count a reference that nobody gives back: gRPC's threads hold a bare pointer, also while a server ends.
+
+    A handshake that is under way then would ask what is no more. A process has a server or two.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(credentials))
 
 
 def names_in(certificate: Any) -> list[str]:
