@@ -85,6 +85,15 @@ def test_a_request_that_has_waited_long_enough_behind_another_waits_no_more():
     assert (missing.value.rows, roster.seconds) == ((0, 2), [0.0])
 
 
+def test_who_waits_for_long_is_heard_again_meanwhile():
+    now = time.monotonic()
+    patience = Patience(np.array([WAIT] * 3, np.int8), np.full(3, now), look_seconds=0.5)
+    rows, roster = ExpertCall(0, torch.ones(3, 4), IDS, WEIGHTS), Waited(now)
+    with pytest.raises(NoReplicaError) as missing:
+        Shortage(roster, 3600.0, WAIT, rows, range(3), patience).wait_for(1)
+    assert (missing.value.rows, roster.seconds) == ((), [0.5])
+
+
 def test_weights_of_the_rest_are_scaled_to_what_all_added_up_to():
     shortage, patience = make(DROP, DROP, DROP, first=2)
     shortage.wait_for(1)

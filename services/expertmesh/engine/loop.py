@@ -65,7 +65,8 @@ class Engine:
             self._observer.stepped(_summarize(chunks, outputs, time.perf_counter() - started))
             self._door.flush()
         except StarvedError as error:
-            self._fail(error.chunks, error)  # the others are computed in a further step
+            if error.chunks:
+                self._fail(error.chunks, error)  # the others are computed in a further step
         except Exception as error:
             self._fail(chunks, as_told(error, "a step"))
             if cuda_devices.is_lost(error):

@@ -19,12 +19,16 @@ from expertmesh.model.no_replica import UNSAID, WORDS, NoReplicaError, Patience
 
 T = TypeVar("T")
 
+# How often a step that waits for an expert is left and begun anew: who comes meanwhile may want to fail at once, who
+# leaves is waited for no more.
+LOOK_SECONDS = 1.0
+
 # Experts that a chunk was computed without, and how often: once for each row and layer that chose one.
 Dropped = Mapping[int, int]
 
 
 class StarvedError(ExpertUnavailableError):
-    """The ``chunks`` cannot be computed, for want of an expert; others of their step can."""
+    """The ``chunks`` cannot be computed, for want of an expert; others of their step can, or may later."""
 
     def __init__(self, message: str, chunks: Seq[Chunk]) -> None:
         super().__init__(message)
@@ -42,7 +46,9 @@ class PatientExperts:
         self._experts = experts
         self._chunks = chunks
         self._owners = np.repeat(np.arange(len(chunks)), num_rows)  # [T]
-        self._patience = Patience(np.array(policies, np.int8)[self._owners], np.array(since)[self._owners])
+        self._patience = Patience(
+            np.array(policies, np.int8)[self._owners], np.array(since)[self._owners], LOOK_SECONDS
+        )
 
     def begin(self, call: LayerCall) -> "PatientCall":
         """Ask the experts; StarvedError when one is missing that rows do not want to do without."""

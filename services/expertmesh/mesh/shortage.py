@@ -56,10 +56,12 @@ class Shortage:
             return ()
         ends = np.maximum(self._since, self._roster.missing_since(expert)) + self._wait_seconds  # [T]
         first = float(ends[waits].min())
-        ready = self._roster.wait_for(expert, max(0.0, first - time.monotonic()))
+        seconds = max(0.0, first - time.monotonic())
+        ready = self._roster.wait_for(expert, min(seconds, self._patience.look_seconds))
         if not ready:
+            is_over = seconds <= self._patience.look_seconds
             message = f"no replica hosts expert {expert}; waited {self._wait_seconds:g} s for one"
-            raise self._error(message, waits & (ends <= max(first, time.monotonic())))
+            raise self._error(message, waits & is_over & (ends <= max(first, time.monotonic())))
         return ready
 
     def give_up(self, experts: Iterable[int], message: str, note: str = "") -> None:

@@ -3,6 +3,7 @@
 Alphabet: T rows of a part of a step.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -30,11 +31,13 @@ UNSAID = -1
 class Patience:
     """The ``policies`` [T] int8 of rows, or UNSAID, and ``since`` [T] when their requests moved on last, in seconds.
 
-    ``since`` is by ``time.monotonic``. Who goes on without an expert notes it in ``dropped``: it, and its rows.
+    ``since`` is by ``time.monotonic``. Who waits for longer than ``look_seconds`` shall give up, for now, so that
+    others can be heard. Who goes on without an expert notes it in ``dropped``: it, and its rows.
     """
 
     policies: npt.NDArray[np.int8]
     since: npt.NDArray[np.float64]
+    look_seconds: float = math.inf
     dropped: list[tuple[int, npt.NDArray[np.intp]]] = field(default_factory=list)
 
     @classmethod
@@ -44,7 +47,7 @@ class Patience:
 
 
 class NoReplicaError(ExpertUnavailableError):
-    """An expert has no replica, and ``rows`` of the part do not wait for one, or no longer."""
+    """An expert has no replica, and ``rows`` of the part do not wait for one, or no longer; others may try again."""
 
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
