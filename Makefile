@@ -15,7 +15,7 @@ PROTOS := $(wildcard protos/expertmesh/v1/*.proto)
 HELM_VALUES = $(if $(filter cpu-demo,$(1)),helm/expertmesh/values-cpu-demo.yaml,tests/helm/values/$(1).yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients test-gpu e2e chaos soak golden check format protos reference bench bench-gpu model clean
+.PHONY: help install demo test test-clients test-gpu e2e chaos soak golden lock check format protos reference bench bench-gpu model clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -79,6 +79,10 @@ soak: $(VENV)/.installed-dev ## Ask a mesh for everything it serves for half an 
 golden: ## Render the chart anew for tests/helm/golden
 	@$(foreach name,default full cpu-demo,helm template mesh helm/expertmesh --namespace serving --kube-version 1.34.0 \
 		--values $(call HELM_VALUES,$(name)) > tests/helm/golden/$(name).yaml &&) true
+
+lock: $(VENV)/.installed ## Write the locks of the images, docker/locks/, anew
+	@$(PIP_INSTALL) 'uv>=0.13'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_INDEX="$(TORCH_INDEX)" sh docker/lock.sh
 
 check: $(VENV)/.installed-dev ## Check format, lint, types, imports and generated files
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Print what a pyproject.toml says the project needs at run time, one requirement a line.
+"""Print what a pyproject.toml says the project needs to be built and at run time, one requirement a line.
 
 python list_dependencies.py PYPROJECT [EXTRA...]: with the extras named, and those that they name.
 """
@@ -29,5 +29,5 @@ def expand(project: dict[str, Any], extra: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     path, *extras = sys.argv[1:]
-    project = tomllib.loads(Path(path).read_text())["project"]
-    print("\n".join(list_dependencies(project, extras)))
+    pyproject = tomllib.loads(Path(path).read_text())
+    print("\n".join([*pyproject["build-system"]["requires"], *list_dependencies(pyproject["project"], extras)]))

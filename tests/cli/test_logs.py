@@ -29,6 +29,14 @@ except ValueError:
 log.info("stack of %s", forged, stack_info=True)
 """
 
+TAKE_WHAT_IS_NO_MESSAGE = """
+import grpc
+from expertmesh.cli.logs import configure_logging
+from expertmesh.v1 import expert_pb2
+configure_logging("info")
+assert grpc._common.deserialize(b"\\xff", expert_pb2.GetInfoResponse.FromString) is None
+"""
+
 SAY_IT_ALL_THE_SAME = """
 import logging
 from expertmesh.cli.logs import configure_logging
@@ -61,6 +69,14 @@ def test_what_strangers_sent_begins_no_line_and_controls_no_terminal():
     assert all(r"x\n2030-01-01 00:00:00,000 ERROR some.module: all is lost\x1b[2J" in record for record in records)
     assert "    ValueError: x\n    2030-01-01" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_a_message_of_a_peer_that_cannot_be_decoded_is_one_line():
+    result = subprocess.run(
+        [sys.executable, "-c", TAKE_WHAT_IS_NO_MESSAGE], capture_output=True, text=True, timeout=60, check=True
+    )
+    (line,) = result.stderr.splitlines()
+    assert "Exception deserializing message! Error parsing message with type" in line
 
 
 def test_a_full_disk_ends_nothing():

@@ -19,16 +19,26 @@ from expertmesh.v1 import generation_pb2, generation_pb2_grpc
 
 TOO_LATE = "the time that it had for running requests is over"
 LONG = {"max_tokens": 400, "ignore_eos": True}
+LONG_TGI = {
+    "inputs": "Hello",
+    "parameters": {"max_new_tokens": 400, "do_sample": True, "temperature": 10.0, "seed": 1},  # 176 tokens
+}
+NUMBERS = {"type": "array", "minItems": 100, "items": {"type": "integer"}}
 STREAMS = {
     "/v1/completions": {"prompt": "Hello", "stream": True, **LONG},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}], "stream": True, **LONG},
-    "/v1/responses": {"input": "Hello", "stream": True, "max_output_tokens": 400},
-    "/generate_stream": {"inputs": "Hello", "parameters": {"max_new_tokens": 400}},
+    "/v1/responses": {
+        "input": "Hello",
+        "stream": True,
+        "max_output_tokens": 400,
+        "text": {"format": {"type": "json_schema", "name": "numbers", "schema": NUMBERS}},
+    },
+    "/generate_stream": LONG_TGI,
 }
 # Those that are no streams.
 WHOLE = {
     "/v1/completions": {"prompt": "Hello", **LONG},
-    "/generate": {"inputs": "Hello", "parameters": {"max_new_tokens": 400}},
+    "/generate": LONG_TGI,
 }
 
 
@@ -90,10 +100,10 @@ def test_a_drain_that_runs_out_ends_every_answer_in_words(mesh):
     url = mesh.gateway.url
     with ThreadPoolExecutor(16) as threads:
         whole = {path: threads.submit(httpx.post, url + path, json=WHOLE[path], timeout=4 * SECONDS) for path in WHOLE}
+        wait_until(lambda: num_running(mesh) == len(WHOLE))
         streams = {path: threads.submit(read_events, url, path, STREAMS[path], has_begun) for path in STREAMS}
         rpc = threads.submit(read_grpc, mesh.grpc_address, has_begun)
         has_begun.wait(4 * SECONDS)
-        wait_until(lambda: num_running(mesh) == len(STREAMS) + len(WHOLE) + 1)
         assert mesh.gateway.terminate() == 0, mesh.gateway.log.read_text()
         for path, stream in streams.items():
             assert TOO_LATE in error_in(json.loads(stream.result()[-1])), path

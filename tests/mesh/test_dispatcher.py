@@ -245,8 +245,9 @@ def test_what_is_refused_twice_ends_the_step_and_nobody_is_blamed(make_mesh, hos
     for link in mesh.links:
         link.answer = fail_with(NAN)
     told = "layer 1, expert 0: COMPUTE_FAILED: NaN; asked again: COMPUTE_FAILED: NaN"
-    with pytest.raises(ComputeError, match=f"^{told}$") as refused:
+    with pytest.raises(ComputeError, match=told) as refused:
         run_experts(mesh.remote, choosing((0, 2), (4, 6)))
+    assert str(refused.value) == told
     (note,) = refused.value.__notes__
     assert re.fullmatch("replica-[01]: COMPUTE_FAILED: NaN; replica-[01]: COMPUTE_FAILED: NaN", note)
     assert all(len(link.sent) <= 2 for link in mesh.links)

@@ -295,3 +295,27 @@ def test_connections_and_messages_beyond_the_options_are_refused():
             return told, error.value.code()
 
     assert asyncio.run(run()) == (b"", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_stream"])
+def test_a_request_that_is_no_message_is_refused_in_a_line(kind, caplog):
+    """The service of reflection takes a stream, the others one message."""
+    method = {
+        "unary_unary": f"/{SERVICE}/Forward",
+        "unary_stream": f"/{SERVICE}/OpenLink",
+        "stream_stream": "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }[kind]
+
+    async def main():
+        async with make_server(Echo()) as server, open_channel(f"127.0.0.1:{server.port}") as channel:
+            requests = b"\xff\xff" if not kind.startswith("stream") else iter([b"\xff\xff"])
+            call = getattr(channel, kind)(method)(requests)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await (call if kind.endswith("unary") else call.read())
+        return refused.value
+
+    with caplog.at_level("INFO"):
+        refused = asyncio.run(main())
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "the request is no message: Error parsing message" in refused.details()
+    assert [(record.exc_info, method in record.message) for record in caplog.records] == [(None, True)]

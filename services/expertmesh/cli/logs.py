@@ -17,6 +17,7 @@ def configure_logging(level: str) -> None:
     if level not in LEVELS:
         raise ConfigError(f"log level {level!r} is unknown; use one of {', '.join(LEVELS)}")
     handler = _LineHandler(LineWriter(STDERR))
+    handler.addFilter(_shorten)
     handler.setFormatter(_PrintableFormatter(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -33,6 +34,13 @@ class _PrintableFormatter(logging.Formatter):
     def formatStack(self, stack_info: str) -> str:  # noqa: N802  # logging's name
         """Write a stack below it."""
         return _indent(super().formatStack(stack_info))
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Leave out gRPC's own frames where a peer's message cannot be decoded: who sends such messages can send many."""
+    if record.name == "grpc._common" and record.exc_info:
+        record.msg, record.args, record.exc_info = f"{record.getMessage()} {record.exc_info[1]}", (), None
+    return True
 
 
 def _indent(text: str) -> str:

@@ -5,7 +5,7 @@ has the event loop, which hears API processes and follows the replicas.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -72,14 +72,15 @@ async def _announce(host: EngineHost, core: Core) -> None:
     if (pool := core.state.pool) is None:
         host.missing(())
         return
+    missing = partial(pool.missing, core.info.num_experts)
     while True:
-        missing = pool.missing(core.info.num_experts)
-        host.missing(missing)
-        await pool.wait_until(partial(_has_changed, pool, core.info.num_experts, missing))
+        told = missing()
+        host.missing(told)
+        await _wait_other(pool, missing, told)
 
 
-def _has_changed(pool: ReplicaPool, num_experts: int, were_missing: list[int]) -> bool:
-    return pool.missing(num_experts) != were_missing
+async def _wait_other(pool: ReplicaPool, missing: Callable[[], list[int]], told: list[int]) -> None:
+    await pool.wait_until(lambda: missing() != told)
 
 
 async def run_engine(config: GatewayConfig, socket: str) -> bool:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 from fastapi import APIRouter
@@ -228,11 +227,11 @@ async def _tell_health(client: EngineClient, server: RpcServer) -> None:
         is_serving, is_ready = client.is_serving, client.is_ready
         await server.set_serving(is_serving)
         await server.set_health(READINESS, is_ready)
-        await client.wait_until(partial(_has_changed, client, is_serving, is_ready))
+        await _wait_other(client, is_serving, is_ready)
 
 
-def _has_changed(client: EngineClient, was_serving: bool, was_ready: bool) -> bool:
-    return (client.is_serving, client.is_ready) != (was_serving, was_ready)
+async def _wait_other(client: EngineClient, is_serving: bool, is_ready: bool) -> None:
+    await client.wait_until(lambda: (client.is_serving, client.is_ready) != (is_serving, is_ready))
 
 
 def _make_server(

@@ -1,12 +1,15 @@
 """Putting something around whatever answers an rpc. Knows gRPC's kinds of handlers, no method and no message."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+
+_log = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -42,3 +45,31 @@ def _written(answer: Callable[[Any, Context], Any]) -> Behaviour:
                 await context.write(response)
 
     return write_all
+
+
+def decode_inside(handler: Handler, method: str) -> Handler:
+    """Make a handler of the same kind that decodes requests itself; one that is no message ends as INVALID_ARGUMENT.
+
+    gRPC would log a traceback for whatever a stranger sends, and say UNKNOWN.
+    """
+    decode = handler.request_deserializer
+    assert decode is not None, "it decodes requests so far"
+    name, make_handler = _KINDS[handler.request_streaming, handler.response_streaming]
+    answer = _written(getattr(handler, name))
+
+    async def decode_one(request: bytes, context: Context) -> Any:
+        try:
+            return decode(request)
+        except Exception as error:
+            _log.info("a request to %s is no message: %s", method, error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no message: {error}")
+
+    async def decode_all(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield await decode_one(request, context)
+
+    async def answer_decoded(request: Any, context: Context) -> Any:
+        is_stream = handler.request_streaming
+        return await answer(decode_all(request, context) if is_stream else await decode_one(request, context), context)
+
+    return make_handler(answer_decoded, None, handler.response_serializer)

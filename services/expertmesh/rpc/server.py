@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from expertmesh.errors import ConfigError
 from expertmesh.rpc.access import RequireIdentity
 from expertmesh.rpc.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, LIMIT_OPTIONS
+from expertmesh.rpc.decoded_requests import DecodedRequests
 from expertmesh.rpc.running_rpcs import RunningRpcs
 from expertmesh.rpc.sockets import bind, with_port
 from expertmesh.rpc.tls import TlsServer
@@ -61,7 +62,9 @@ class RpcServer:
         options = tuple({**dict(SERVER_OPTIONS), "grpc.so_reuseport": int(shares_port), **dict(more_options)}.items())
         admitting = (RequireIdentity(tls),) if tls is not None and tls.identities else ()
         self._server = grpc.aio.server(
-            interceptors=(self._rpcs, *admitting, *interceptors), options=options, maximum_concurrent_rpcs=max_rpcs
+            interceptors=(self._rpcs, *admitting, *interceptors, DecodedRequests()),
+            options=options,
+            maximum_concurrent_rpcs=max_rpcs,
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._health_address = health_address
