@@ -243,6 +243,7 @@ def test_an_expert_that_is_gone_is_answered_with_503_and_ends_a_stream_with_an_e
                     await stopping
                 error = json.loads(last.removeprefix("data: "))["error"]
                 assert (error["type"], error["code"]) == ("server_error", "expert_unavailable")
+                assert "127.0.0.1" not in error["message"], "which replica failed is for the log"
                 refused = await client.post(CHAT, json=ASK)
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
                 tgi = await client.post("/generate", json={"inputs": "a"})
@@ -257,7 +258,7 @@ def test_ready_is_what_grpc_health_says(served):
     health = served.mesh.gateway.server
     served.run(health.set_serving(False))
     reply = served.http.get("/ready")
-    assert (reply.status_code, reply.json()) == (503, {"status": "not ready"})
+    assert (reply.status_code, reply.json()) == (503, {"status": "not ready", "missing_experts": []})
     assert served.http.get("/health").status_code == 200
     served.run(health.set_serving(True))
     assert served.http.get("/ready").status_code == 200

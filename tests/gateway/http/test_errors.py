@@ -6,12 +6,15 @@ from starlette.exceptions import HTTPException
 from expertmesh.engine.messages import EngineError
 from expertmesh.errors import (
     MAX_TOLD,
+    CheckpointError,
     ComputeError,
+    ConfigError,
     ExpertUnavailableError,
     ForbiddenError,
     InvalidRequestError,
     PromptTooLongError,
     QueueFullError,
+    ShuttingDownError,
     UnauthenticatedError,
 )
 from expertmesh.gateway.http.errors import (
@@ -30,6 +33,7 @@ CASES = (
     (PromptTooLongError("x"), 400, 422, "validation"),
     (QueueFullError("x"), 429, 429, "overloaded"),
     (ExpertUnavailableError("x"), 503, 503, "generation"),
+    (ShuttingDownError("x"), 503, 503, "generation"),
     (ComputeError("x"), 500, 424, "generation"),
     (EngineError("x"), 500, 424, "generation"),
     (HTTPException(405, "x", {"Allow": "GET"}), 405, 405, "validation"),
@@ -77,3 +81,10 @@ def test_no_client_is_told_more_than_it_can_read():
     message = problem_of(InvalidRequestError("x" * 100_000)).message
     assert message == "x" * MAX_TOLD + "..."
     assert problem_of(InvalidRequestError("x" * MAX_TOLD)).message == "x" * MAX_TOLD
+
+
+@pytest.mark.parametrize("kind", [CheckpointError, ConfigError])
+def test_what_is_wrong_with_files_of_the_gateway_is_for_its_log(kind, caplog):
+    problem = problem_of(kind("/srv/model/tokenizer.model is damaged"), "job 7")
+    assert (problem.status, "/srv" in problem.message, kind.__name__ in problem.message) == (500, False, True)
+    assert "/srv/model/tokenizer.model is damaged" in caplog.text and "job 7" in caplog.text
