@@ -47,7 +47,7 @@ class TlsServer:
         credentials = grpc.dynamic_ssl_server_credentials(
             self._side.get().grpc, lambda: self._side.get().grpc, self._wants_certificates
         )
-        _keep_forever(credentials._credentials)
+        _keep_forever(credentials._credentials)  # type: ignore[attr-defined]  # the stubs hide it
         return credentials
 
     def http_context(self) -> ssl.SSLContext:
