@@ -335,9 +335,11 @@ def test_a_server_that_lies_is_found_out_and_its_twin_asked(transport, lie, monk
         ids = np.maximum(call.topk_ids, 0)
         step = LayerCall(0, call.hidden, torch.from_numpy(ids), torch.from_numpy(call.topk_weights))
         expected = twin.expected(replace(call, topk_ids=ids))
-        for _ in range(32):
+        states = [ReplicaState.READY] * 2
+        while states == [ReplicaState.READY] * 2:  # it is asked again later
             torch.testing.assert_close(run_experts(remote, step), expected)
-        assert [replica.state for replica in replicas] == [ReplicaState.EJECTED, ReplicaState.READY]
+            states = [replica.state for replica in replicas]
+        assert states == [ReplicaState.EJECTED, ReplicaState.READY]
         assert replicas[0].stats.num_failed_calls == MAX_CONSECUTIVE_ERRORS
         for link in links:
             link.close()

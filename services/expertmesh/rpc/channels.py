@@ -25,8 +25,9 @@ CHANNEL_OPTIONS: Options = (
     ("grpc.http2.max_pings_without_data", 0),
     # A replica that restarts is found again within seconds; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # In spite of its name the time that an attempt to connect has, handshakes included.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # Calls inside a cluster do not go through the proxy that http_proxy names.
     ("grpc.enable_http_proxy", 0),
 )
