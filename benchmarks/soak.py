@@ -21,9 +21,11 @@ from serving.memory_log import MB, MemoryLog
 from serving.mixed import MixedClient, Tally
 from serving.servers import Expertmesh, running, wait_until_ready
 
+from expertmesh.gateway.served_names import served_names
 from expertmesh.rpc.sockets import free_port
 
 DEMO = Path(__file__).parents[1] / "examples" / "tiny-mixtral" / "awq"
+(NAME,) = served_names(DEMO, ())
 FLAGS = ("--expert-servers", "2", "--device", "cpu")
 NOTE_EVERY_SECONDS = 1.0
 WARM_UP_SHARE = 1 / 3
@@ -43,7 +45,7 @@ async def soak(url: str, pid: int, seconds: float, num_clients: int) -> Soaked:
     tally, log, began = Tally(), MemoryLog(pid), time.monotonic()
     async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http, asyncio.TaskGroup() as group:
         for number in range(num_clients):
-            group.create_task(_ask_until(began + seconds, MixedClient(http, DEMO.name, tally, number)))
+            group.create_task(_ask_until(began + seconds, MixedClient(http, NAME, tally, number)))
         while time.monotonic() < began + seconds:
             log.note()
             await asyncio.sleep(min(NOTE_EVERY_SECONDS, seconds / 10))

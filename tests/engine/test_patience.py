@@ -6,7 +6,8 @@ from expertmesh.engine.patience import PatientExperts, StarvedError
 from expertmesh.engine.request import Request, Sequence
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.model.experts import LayerCall
-from expertmesh.model.no_replica import UNSAID, NoReplica, NoReplicaError
+from expertmesh.model.no_replica import UNSAID, NoReplica
+from expertmesh.model.patience import NoReplicaError
 from expertmesh.model.sampling import SamplingParams
 
 CALL = LayerCall(0, torch.zeros(6, 4), torch.zeros(6, 1, dtype=torch.int64), torch.ones(6, 1))

@@ -34,7 +34,7 @@ def request(num_prompt: int = 100, sampling: dict[str, Any] | None = None, **fie
     ids=lambda asked: f"{asked.sampling.max_tokens}",
 )
 def test_what_people_ask_for_fits_by_default(asked: GenerationRequest):
-    assert ResponseLimit(lambda: MODEL).fit([asked]) == [asked]
+    assert ResponseLimit(lambda: MODEL, 64 * MIB).fit([asked]) == [asked]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from http_serving import QUESTION, Served, serving
+from demo_model import QUESTION
+from http_serving import Served, serving
 from waiting import wait_until
 
 from expertmesh.client import Message, Output, Sampling, Tool, ToolUse

@@ -6,7 +6,8 @@ import torch
 
 from expertmesh.mesh.roster import Roster
 from expertmesh.mesh.shortage import Shortage
-from expertmesh.model.no_replica import UNSAID, NoReplica, NoReplicaError, Patience
+from expertmesh.model.no_replica import UNSAID, NoReplica
+from expertmesh.model.patience import NoReplicaError, Patience
 from expertmesh.wire.calls import ExpertCall
 
 IDS = np.array([[0, 1], [2, 3], [1, 2]], np.int32)

@@ -15,7 +15,8 @@ import torch
 from expertmesh.engine.scheduler import Chunk
 from expertmesh.errors import ExpertUnavailableError
 from expertmesh.model.experts import Experts, LayerCall, Pending
-from expertmesh.model.no_replica import UNSAID, WORDS, NoReplicaError, Patience
+from expertmesh.model.no_replica import UNSAID, WORDS
+from expertmesh.model.patience import NoReplicaError, Patience
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from expertmesh.discovery.endpoints import Discovery
 from expertmesh.engine.scheduler_config import SchedulerConfig
 from expertmesh.gateway.metrics.config import MetricsConfig
-from expertmesh.gateway.response_size import DEFAULT_MAX_BYTES
 from expertmesh.mesh.dispatch_config import DispatchConfig
 from expertmesh.rpc.forwarded import Proxies
 from expertmesh.settings import servers
@@ -166,7 +165,7 @@ class GatewayConfig:
     tls: ServerTls = nested(ServerTls, allow_identity=())
     experts_tls: ExpertsTls = nested(ExpertsTls)
     max_body_bytes: int = setting(4 * 2**20, MAX_BODY)
-    max_response_bytes: int = setting(DEFAULT_MAX_BYTES, MAX_RESPONSE)
+    max_response_bytes: int = setting(64 * 2**20, MAX_RESPONSE)
     keep_alive_seconds: float = setting(75.0, KEEP_ALIVE)
     max_connections: int = setting(1000, MAX_CONNECTIONS)
     backend: str = servers.backend()

@@ -7,8 +7,6 @@ from expertmesh.errors import InvalidRequestError
 from expertmesh.gateway.generation_request import GenerationRequest
 from expertmesh.wire.model_info import ModelInfo
 
-DEFAULT_MAX_BYTES = 64 * 2**20
-
 # What one of them takes in JSON at the most, but for rare tokens. What a stream wraps around each token does not count:
 # it is sent at once and never held.
 TEXT_BYTES = 32
@@ -37,7 +35,7 @@ class ResponseLimit:
     """Refuses requests whose answers could become larger than ``max_bytes``, all answers to all prompts together."""
 
     get_model: Callable[[], ModelInfo]
-    max_bytes: int = DEFAULT_MAX_BYTES
+    max_bytes: int
 
     def fit(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """Return the requests of one client's call, one for each prompt and alike in all else.

@@ -17,7 +17,7 @@ from expertmesh.mesh.piece import Dispatch
 from expertmesh.mesh.roster import Roster
 from expertmesh.mesh.stragglers import Stragglers
 from expertmesh.model.experts import LayerCall
-from expertmesh.model.no_replica import Patience
+from expertmesh.model.patience import Patience
 from expertmesh.tracing.tracer import NullTracer, Tracer
 from expertmesh.wire.calls import ExpertCall
 

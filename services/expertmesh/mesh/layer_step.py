@@ -12,7 +12,7 @@ from expertmesh.mesh.expert_load import ExpertLoadCounter
 from expertmesh.mesh.piece import Dispatch, Piece, Trials
 from expertmesh.mesh.shortage import Shortage
 from expertmesh.mesh.waiting import Waiting
-from expertmesh.model.no_replica import Patience
+from expertmesh.model.patience import Patience
 from expertmesh.rpc.channels import MAX_MESSAGE_BYTES
 from expertmesh.wire.calls import ExpertCall, split_call
 

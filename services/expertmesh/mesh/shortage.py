@@ -13,7 +13,8 @@ import torch
 
 from expertmesh.mesh.replica import Replica
 from expertmesh.mesh.roster import Roster
-from expertmesh.model.no_replica import UNSAID, NoReplica, NoReplicaError, Patience
+from expertmesh.model.no_replica import UNSAID, NoReplica
+from expertmesh.model.patience import NoReplicaError, Patience
 from expertmesh.wire.calls import ExpertCall
 
 Mask = npt.NDArray[np.bool_]

@@ -19,7 +19,7 @@ from expertmesh.errors import ComputeError
 from expertmesh.kernels.backend import Backend, DeviceFFN, GroupedFFN
 from expertmesh.kernels.finite import is_finite
 from expertmesh.kernels.moe import run_chosen
-from expertmesh.model.no_replica import Patience
+from expertmesh.model.patience import Patience
 from expertmesh.model.weight_loader import ExpertSource
 
 

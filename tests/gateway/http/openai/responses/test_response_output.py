@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from expertmesh.gateway.http.openai.replies import TokenLogprob
 from expertmesh.gateway.http.openai.responses.events import Event
 from expertmesh.gateway.http.openai.responses.output import Output, make_id
@@ -78,9 +80,9 @@ def test_an_answer_of_nothing_is_a_message_without_text():
 
 
 def test_tokens_without_text_are_told_of_with_the_next_text():
-    tokens = iter("abcd")
-    output = Output(lambda _: TokenLogprob(token=next(tokens), logprob=-0.5, bytes=[], top_logprobs=[]))
-    events = push(output, delta("1"), delta(), delta("2"), delta())
+    output = Output(lambda one: TokenLogprob(token="abcd"[one.token_id], logprob=-0.5, bytes=[], top_logprobs=[]))
+    deltas = [replace(delta(text), token=Choice(number)) for number, text in enumerate(("1", "", "2", ""))]
+    events = push(output, *deltas)
     told = ["".join(one.token for one in event.logprobs) for event in events if event.type.endswith("text.delta")]
     assert told == ["a", "bc"]
     list(output.close("completed"))

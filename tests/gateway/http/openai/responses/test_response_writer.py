@@ -62,7 +62,7 @@ def complete(writer: ResponseWriter) -> Response:
 
 def stream(writer: ResponseWriter) -> list[str]:
     async def read() -> list[str]:
-        return [event async for event in writer.stream(REQUEST, "req_1")]
+        return ["".join(event) async for event in writer.stream(REQUEST, "req_1")]
 
     return asyncio.run(read())
 
