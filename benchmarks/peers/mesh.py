@@ -55,6 +55,7 @@ def rate_at(endpoint: str, case: Case) -> float:
 
     A prefill ends with the first token. Decoding is the median gap between two tokens of a sequence, from when the last
     sequence has its first token to when the first one has its last: all are in the batch then, none in its prefill.
+    Short ones on a busy machine may never be there together; then all gaps count.
     """
     return asyncio.run(_rate_at(endpoint, case))
 
@@ -68,7 +69,8 @@ async def _rate_at(endpoint: str, case: Case) -> float:
         return case.batch * case.prompt_tokens / (max(arrivals[0] for arrivals in answers) - started)
     start, stop = max(arrivals[0] for arrivals in answers), min(arrivals[-1] for arrivals in answers)
     pairs = [pair for arrivals in answers for pair in pairwise(arrivals)]
-    return case.batch / statistics.median(later - earlier for earlier, later in pairs if start <= later <= stop)
+    together = [(earlier, later) for earlier, later in pairs if start <= later <= stop]
+    return case.batch / statistics.median(later - earlier for earlier, later in together or pairs)
 
 
 async def _ask(client: AsyncClient, prompt: list[int], max_tokens: int) -> list[float]:
