@@ -89,26 +89,24 @@ async def _be_late(mesh: FaultyMesh) -> None:
 
 
 async def _cut_frames(mesh: FaultyMesh) -> None:
-    rng = random.Random(0)
-
-    def harm(direction: str, data: bytes) -> bytes:
-        if rng.randrange(CUT_EVERY):
-            return data
+    def cut(data: bytes, rng: random.Random) -> bytes:
         raise CutError(data[: rng.randrange(len(data))])
 
-    mesh.wires.harm = harm
+    mesh.wires.harm = _now_and_then(CUT_EVERY, cut)
 
 
 async def _flip_bits(mesh: FaultyMesh) -> None:
-    rng = random.Random(0)
-
-    def harm(direction: str, data: bytes) -> bytes:
-        if rng.randrange(FLIP_EVERY):
-            return data
+    def flip(data: bytes, rng: random.Random) -> bytes:
         place = rng.randrange(len(data))
         return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
 
-    mesh.wires.harm = harm
+    mesh.wires.harm = _now_and_then(FLIP_EVERY, flip)
+
+
+def _now_and_then(every: int, harm: Callable[[bytes, random.Random], bytes]) -> Callable[[str, bytes], bytes]:
+    """Harm one piece of so many."""
+    rng = random.Random(0)
+    return lambda direction, data: data if rng.randrange(every) else harm(data, rng)
 
 
 async def _lie(mesh: FaultyMesh) -> None:

@@ -10,29 +10,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from demo_model import MODEL
+from server_processes import ready_gateway
 from waiting import wait_until
-
-from expertmesh.rpc.sockets import free_port
 
 GATEWAY = (sys.executable, "-m", "expertmesh.cli.main", "gateway", "--local-experts", "--log-level", "error")
 # The kernel deals connections out at random: that two processes share so many unseen is one in 2 ** 39.
 NUM_CONNECTIONS = 40
-MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    port = free_port()
-    flags = ("--model", str(MODEL), "--listen", "127.0.0.1:0", "--http-listen", f"127.0.0.1:{port}")
-    command = [*GATEWAY, *flags, "--api-processes", "3", "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("ready: gateway on ")
-            yield process, f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+    with ready_gateway(MODEL, "--api-processes", "3") as (process, _, url):
+        yield process, url
 
 
 def test_a_gateway_that_was_killed_leaves_nothing_to_the_next_one(tmp_path):
@@ -104,25 +94,15 @@ def test_every_process_tells_the_same_counts(gateway):
 def test_every_process_takes_changed_keys_and_counts_for_all(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("old\n")
-    port = free_port()
-    flags = ("--model", str(MODEL), "--listen", "127.0.0.1:0", "--http-listen", f"127.0.0.1:{port}", "--threads", "1")
-    command = [*GATEWAY, *flags, "--api-processes", "2", "--api-key-file", str(keys)]
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("ready: gateway on ")
-            wait_until_listening(url, 2)
-            assert statuses(url, "old") == {200}
-            keys.write_text("new\n")
-            process.send_signal(signal.SIGHUP)
-            wait_until(lambda: statuses(url, "new") == {200})
-            before = count_refused(url)
-            assert statuses(url, "old") == {401}
-            wait_until(lambda: count_refused(url) == before + NUM_CONNECTIONS)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+    with ready_gateway(MODEL, "--api-processes", "2", "--api-key-file", str(keys)) as (process, _, url):
+        wait_until_listening(url, 2)
+        assert statuses(url, "old") == {200}
+        keys.write_text("new\n")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: statuses(url, "new") == {200})
+        before = count_refused(url)
+        assert statuses(url, "old") == {401}
+        wait_until(lambda: count_refused(url) == before + NUM_CONNECTIONS)
 
 
 def statuses(url: str, key: str) -> set[int]:

@@ -1,25 +1,20 @@
 """One caller floods a gateway, another is served all the same: a real gateway, over HTTP and gRPC."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
+from demo_model import MODEL
 from exposition import Samples
 from http_serving import serving
+from server_processes import ready_gateway
 
 from expertmesh.client import AsyncClient, Sampling
 from expertmesh.client.retry import RetryPolicy
 from expertmesh.gateway.keys import Key, digest_of
-from expertmesh.rpc.sockets import free_port
 
-MODEL = Path(__file__).parents[2] / "examples" / "tiny-mixtral" / "awq"
 KEYS = ("flood", "probe")
 FLOOD, PROBE = (Key(digest_of(key)).id for key in KEYS)
 NUM_FLOOD, NUM_SEQS, NUM_WAITING, NUM_PROBES = 300, 4, 60, 10
@@ -30,19 +25,9 @@ SHORT = {"prompt": "What is 12 + 30?", "max_tokens": 4, "ignore_eos": True, "tem
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[tuple[str, str]]:
-    grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    command = [sys.executable, "-m", "expertmesh.cli.main", "gateway", "--local-experts", "--log-level", "error"]
-    flags = ["--model", str(MODEL), "--listen", grpc, "--http-listen", http, "--threads", "1"]
-    limits = ["--max-num-seqs", str(NUM_SEQS), "--max-num-waiting", str(NUM_WAITING)]
-    environment = {**os.environ, "EXPERTMESH_API_KEY": " ".join(KEYS)}
-    with subprocess.Popen([*command, *flags, *limits], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("ready: gateway on ")
-            yield grpc, f"http://{http}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+    limits = ("--max-num-seqs", str(NUM_SEQS), "--max-num-waiting", str(NUM_WAITING))
+    with ready_gateway(MODEL, *limits, EXPERTMESH_API_KEY=" ".join(KEYS)) as (_, grpc, url):
+        yield grpc, url
 
 
 @asynccontextmanager

@@ -77,3 +77,20 @@ def started(directory: Path, *arguments: str, listen: str, output: IO[bytes] | N
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def ready_gateway(model: Path, *flags: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str, str]]:
+    """Run a gateway with all experts; yields its process, its address of gRPC and its URL once it says it is ready."""
+    grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    serve = [*COMMAND, "gateway", "--model", str(model), "--local-experts", "--threads", "1", "--log-level", "error"]
+    command = [*serve, "--listen", grpc, "--http-listen", http, *flags]
+    env = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("ready: gateway on ")
+            yield process, grpc, f"http://{http}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0

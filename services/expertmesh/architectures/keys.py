@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
-from expertmesh.errors import CheckpointError
+from expertmesh.errors import CheckpointError, shortened
 
 MAX_COUNT = 2**31 - 1
 # What float32 holds.
@@ -134,5 +134,4 @@ def _fold(value: Any) -> Any:
 
 
 def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return shortened(repr(value), MAX_SHOWN)

@@ -83,8 +83,9 @@ class Engine:
         """Move a sequence on by what came of its chunk, and hand its new tokens out."""
         sequence = chunk.sequence
         sequence.prompt_logprobs.extend(output.prompt_logprobs)
-        sequence.dropped.update(output.dropped)
-        sequence.is_tainted = sequence.is_tainted or bool(output.dropped)
+        if output.dropped:
+            sequence.dropped.update(output.dropped)
+            sequence.is_tainted = True
         num_before = len(sequence.tokens)
         reason = None
         for choice, route in zip_longest(output.tokens, output.routes):
@@ -112,7 +113,7 @@ class Engine:
             num_cached_tokens=sequence.num_cached_tokens,
             prompt_logprobs=tuple(sequence.prompt_logprobs) if is_first and wants_scores else None,
             routed_experts=route if sequence.request.return_routed_experts else None,
-            dropped_experts=tuple(sorted(sequence.dropped.items())),
+            dropped_experts=tuple(sorted(sequence.dropped.items())) if sequence.dropped else (),
         )
         sequence.dropped.clear()
         self._door.hand_out(sequence, delta)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ LOOK_SECONDS = 1.0
 
 # Experts that a chunk was computed without, and how often: once for each row and layer that chose one.
 Dropped = Mapping[int, int]
+NOTHING: Dropped = MappingProxyType({})
 
 
 class StarvedError(ExpertUnavailableError):
@@ -68,6 +70,8 @@ class PatientExperts:
 
     def dropped(self) -> list[Dropped]:
         """Count what each chunk was computed without."""
+        if not self._patience.dropped:
+            return [NOTHING] * len(self._chunks)
         counts: list[Counter[int]] = [Counter() for _ in self._chunks]
         for expert, rows in self._patience.dropped:
             for number in self._owners[rows].tolist():

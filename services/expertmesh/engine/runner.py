@@ -11,7 +11,7 @@ from itertools import chain, islice
 import torch
 
 from expertmesh.engine.noise import noise
-from expertmesh.engine.patience import Dropped, PatientExperts
+from expertmesh.engine.patience import NOTHING, Dropped, PatientExperts
 from expertmesh.engine.request import Route
 from expertmesh.engine.routes import RecordedDeviceExperts, RecordedExperts, RouteNotes
 from expertmesh.engine.scheduler import Chunk
@@ -90,7 +90,7 @@ class ModelRunner:
         """Return the logits [S', V] of the rows that want them, their routes if wanted, and what each chunk lacked."""
         batch = build_batch(chunks, self._cache.block_size)
         notes = RouteNotes(batch.sample_rows) if wants_routes else None
-        dropped: list[Dropped] = [{} for _ in chunks]
+        dropped = [NOTHING] * len(chunks)
         if isinstance(self._experts, DeviceExperts):
             logits = yield from self._compute_on_device(batch, traceparent, notes)
         else:

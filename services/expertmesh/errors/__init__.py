@@ -4,9 +4,9 @@
 MAX_TOLD = 1000
 
 
-def shortened(text: str) -> str:
-    """Cut what a client is told to ``MAX_TOLD`` characters and a mark."""
-    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}..."
+def shortened(text: str, most: int = MAX_TOLD) -> str:
+    """Cut a text to ``most`` characters and a mark, by default to what a client is told."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 class ExpertmeshError(Exception):

@@ -12,7 +12,7 @@ import grpc.aio
 
 from expertmesh.errors import AccessDeniedError
 from expertmesh.rpc.forwarded import FORWARDED_FOR_KEY, Proxies, host_of_peer
-from expertmesh.rpc.handlers import Behaviour, Context, Handler, surround
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, HandlerInterceptor, surround
 from expertmesh.rpc.metadata import authorization, values
 from expertmesh.rpc.status import report_errors
 from expertmesh.rpc.tls import TlsServer
@@ -69,18 +69,14 @@ def origin(context: Context, proxies: Proxies) -> str:
     return proxies.origin(host_of_peer(context.peer()), forwarded)
 
 
-class RequireIdentity(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class RequireIdentity(HandlerInterceptor):
     """Answers PERMISSION_DENIED to whom ``tls`` does not allow, whatever is asked: health and reflection, too."""
 
     def __init__(self, tls: TlsServer) -> None:
         self._tls = tls
 
-    async def intercept_service(  # noqa: D102
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        return surround(await continuation(handler_call_details), self._admitting)
+    def change(self, handler: Handler, method: str) -> Handler:  # noqa: D102
+        return surround(handler, self._admitting)
 
     def _admitting(self, answer: Behaviour) -> Behaviour:
         async def answer_admitted(request: Any, context: Context) -> Any:

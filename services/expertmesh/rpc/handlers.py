@@ -24,6 +24,21 @@ _KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
 }
 
 
+class HandlerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Changes what answers every rpc of a server."""
+
+    def change(self, handler: Handler, method: str) -> Handler:
+        """Return what is to answer ``method``, as /SERVICE/METHOD; the handler of one that there is not is None."""
+        raise NotImplementedError
+
+    async def intercept_service(  # noqa: D102
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        return self.change(await continuation(handler_call_details), handler_call_details.method)
+
+
 def surround(handler: Handler, around: Callable[[Behaviour], Behaviour]) -> Handler:
     """Make a handler of the same kind that answers with ``around`` of what answered before."""
     if handler is None:  # there is no such method, of which the stubs know nothing

@@ -1,27 +1,19 @@
 """Naming every rpc, so that what is told of it can be found. Knows metadata, no method."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
-import grpc.aio
-
-from expertmesh.rpc.handlers import Behaviour, Context, Handler, surround
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, HandlerInterceptor, surround
 from expertmesh.rpc.metadata import REQUEST_ID_KEY, choose_request_id, request_id
 
 
-class RequestIds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class RequestIds(HandlerInterceptor):
     """Gives every rpc the id that its caller chose, or a new one, in its trailing metadata.
 
     Not in the initial ones: with these an answer has begun, and clients do not retry what has.
     """
 
-    async def intercept_service(  # noqa: D102
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        return surround(await continuation(handler_call_details), _named)
+    def change(self, handler: Handler, method: str) -> Handler:  # noqa: D102
+        return surround(handler, _named)
 
 
 def _named(answer: Behaviour) -> Behaviour:

@@ -1,19 +1,18 @@
 """Rpcs that are being answered, and how they end when a server has no more time. Knows no method and no message."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from expertmesh.rpc.handlers import Behaviour, Context, Handler, surround
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, HandlerInterceptor, surround
 
 TOO_LATE = "this server is shutting down, and the time that it had for running rpcs is over"
 
 
-class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class RunningRpcs(HandlerInterceptor):
     """Keeps the tasks of a server's rpcs, so that ``end`` can end them with a status.
 
     A server that is stopped cancels them without one: a client may see CANCELLED, which says that it did so itself.
@@ -29,12 +28,8 @@ class RunningRpcs(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
         for task in self._tasks:
             task.cancel()
 
-    async def intercept_service(  # noqa: D102
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        return surround(await continuation(handler_call_details), self._noted)
+    def change(self, handler: Handler, method: str) -> Handler:  # noqa: D102
+        return surround(handler, self._noted)
 
     def _noted(self, answer: Behaviour) -> Behaviour:
         async def answer_noted(request: Any, context: Context) -> Any:

@@ -6,32 +6,26 @@ with what flow control lets through, and ends its turn when its response is take
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from expertmesh.rpc.handlers import Behaviour, Context, Handler
+from expertmesh.rpc.handlers import Behaviour, Context, Handler, HandlerInterceptor
 
 # A client whose turn it is, and whose request does not come, has lost it after so long.
 READ_SECONDS = 30.0
 
 
-class UnaryTurns(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class UnaryTurns(HandlerInterceptor):
     """Lets at most ``num_at_once`` rpcs of ``method`` ("/package.Service/Method") be read, answered and written."""
 
     def __init__(self, method: str, num_at_once: int) -> None:
         self._method = method
         self._turns = asyncio.Semaphore(num_at_once)
 
-    async def intercept_service(  # noqa: D102
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler_call_details.method != self._method:
+    def change(self, handler: Handler, method: str) -> Handler:  # noqa: D102
+        if method != self._method:
             return handler
         answer: Any = handler.unary_unary  # of which the stubs know the synchronous kind only
         behaviour = self._in_turn(answer)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expertmesh.errors import InvalidRequestError
+from expertmesh.errors import InvalidRequestError, shortened
 from expertmesh.text.call_grammar import GAP, argument_schemas, write_call_grammar
 from expertmesh.text.grammar import Grammar, GrammarKind
 from expertmesh.text.tokenizer import Tokenizer, check_unicode
@@ -188,7 +188,7 @@ def _in_lark(source: str) -> str:
     try:
         return gbnf_to_lark(source)
     except Exception as error:  # Exception itself among them
-        raise InvalidRequestError(f"the grammar cannot be used: {_shorten(str(error))}") from None
+        raise InvalidRequestError(f"the grammar cannot be used: {shortened(str(error), MAX_REASON_LENGTH)}") from None
 
 
 def _escape_regex(source: str) -> str:
@@ -238,8 +238,4 @@ def _reason(matcher: "LLMatcher") -> str:
         return "no text fits"
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
     reason = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason)
-    return _shorten(reason)
-
-
-def _shorten(reason: str) -> str:
-    return reason if len(reason) <= MAX_REASON_LENGTH else f"{reason[:MAX_REASON_LENGTH]}..."
+    return shortened(reason, MAX_REASON_LENGTH)

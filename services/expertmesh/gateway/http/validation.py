@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
+from expertmesh.errors import shortened
+
 MAX_SHOWN = 80
 MAX_PATH = 200
 _TYPE_NAMES = ("str", "int", "float", "bool")
@@ -57,5 +59,4 @@ def _show(value: Any) -> str:
     """Write a value, of which no more is looked at than is shown."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = MAX_SHOWN
-    text = short.repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return shortened(short.repr(value), MAX_SHOWN)
